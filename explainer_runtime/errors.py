@@ -1,0 +1,68 @@
+"""What can go wrong, as one small tree. Status codes are added once, at the edge.
+
+    ExplainerError
+    ├── InvalidInput         the rows that were sent: shape, dtype, range, NaN, how many
+    ├── InvalidOption        an option of the request: unknown, of the wrong type, out of range
+    ├── InvalidSpec          a spec or a setting written by whoever fits or deploys
+    ├── InvalidArtifact      a directory that is not, or no longer, what `save` wrote
+    ├── MissingExtra         a package of an optional extra that is not installed
+    ├── Cancelled            whoever asked has gone
+    └── PredictorError       the model being explained answered with an error
+        ├── InvalidPrediction     ... or with something that cannot be class scores
+        ├── PredictorUnavailable  ... or cannot be reached now; trying later may help
+        └── PredictorTimeout      ... or did not answer in time
+
+Not finding an explanation is none of these: it is an answer (`found = false`).
+"""
+
+
+class ExplainerError(Exception):
+    """Anything this package raises on purpose; the message says what to change."""
+
+
+class InvalidInput(ExplainerError):
+    """The rows to explain break the input contract; `field` names the offending input."""
+
+    def __init__(self, message: str, field: str = "inputs") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidOption(ExplainerError):
+    """A request option is unknown or out of range; `field` names it."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidSpec(ExplainerError):
+    """A spec or a deployment setting cannot be used as written."""
+
+
+class InvalidArtifact(ExplainerError):
+    """An artifact directory is refused."""
+
+
+class MissingExtra(ExplainerError):
+    """Work was asked for that needs an optional extra of this package."""
+
+
+class Cancelled(ExplainerError):
+    """The explanation was stopped because nobody waits for it any more."""
+
+
+class PredictorError(ExplainerError):
+    """The model being explained answered with an error."""
+
+
+class InvalidPrediction(PredictorError):
+    """The model answered, but not with one row of finite class scores for each row sent."""
+
+
+class PredictorUnavailable(PredictorError):
+    """The model cannot be reached now; the same request may work later."""
+
+
+class PredictorTimeout(PredictorError):
+    """The model did not answer within the time that was left."""

@@ -1,0 +1,30 @@
+"""The model being explained, as everything else sees it."""
+
+from __future__ import annotations
+
+from explainer_runtime.predictors.base import CallablePredictor, GradientPredictor, Predictor
+from explainer_runtime.predictors.colocated import colocated
+from explainer_runtime.spec import Colocated, Endpoint, KerasModel, PredictorSettings
+
+__all__ = ["CallablePredictor", "GradientPredictor", "Predictor", "connect"]
+
+
+def connect(settings: PredictorSettings) -> Predictor:
+    """The predictor at the address an operator has configured. Opens no connection yet.
+
+    Raises:
+        MissingExtra: A Keras model without TensorFlow installed.
+        InvalidSpec: A path without a model.
+        PredictorUnavailable: A colocated model that is not loaded (yet).
+    """
+    match settings:
+        case KerasModel():
+            from explainer_runtime.predictors.keras import KerasPredictor
+
+            return KerasPredictor.load(settings.path, logits=settings.logits)
+        case Colocated():
+            return colocated(settings.model)
+        case Endpoint():
+            from explainer_runtime.predictors.v2 import V2Predictor
+
+            return V2Predictor(settings)

@@ -1,0 +1,206 @@
+"""A model behind the Open Inference Protocol (V2), over REST or gRPC.
+
+This file holds what both transports have in common: which tensor the rows travel as, how many fit one
+message, and one moment by which everything must be done. A transport (`v2_rest.py`, `v2_grpc.py`) sends one
+tensor and returns one.
+
+What the model's metadata says is a help, not a condition. It is asked for at the first call and kept;
+whoever refuses to answer (Seldon's agent answers 400) is sent `input-0` in FP32, the most common choice.
+After a call that the model refused, it is asked for again: the model may have been replaced.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from explainer_runtime.errors import (
+    InvalidPrediction,
+    InvalidSpec,
+    PredictorError,
+    PredictorTimeout,
+    PredictorUnavailable,
+)
+from explainer_runtime.predictors.base import check_scores, softmax
+from explainer_runtime.predictors.tensors import DTYPES, Tensor, encode, seconds_left
+from explainer_runtime.spec import Endpoint
+
+_HEADROOM = 4096
+"""Bytes of a message for what is not rows: names, shapes, framing."""
+_MOST_ROWS = 8192
+"""Rows of one message however small they are, so that budgets and cancellation are looked at in between."""
+_MOST_ANSWER = 64 * 2**20
+"""Bytes of an answer: 8,192 rows of 1,000 float64 scores, or of 400 as JSON."""
+
+# Rows made up by a search are no traffic: keep them out of payload logs (Seldon) and monitors (TrustyAI).
+_POLITE = {"seldon-skip-logging": "true", "bias-ignore": "true"}
+
+
+class Transport(Protocol):
+    """One tensor there, one back, by a moment `until` of the monotonic clock. Safe to share by threads."""
+
+    def infer(self, rows: Tensor, until: float) -> np.ndarray:
+        """The output with the scores, float32 in the shape the model gave it; raises as `Predictor`."""
+        ...
+
+    def inputs(self, until: float) -> dict[str, str]:
+        """Name -> datatype of the model's inputs, in order, as its metadata has them; raises likewise."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open; a later call opens it again."""
+        ...
+
+
+class V2Predictor:
+    """A served model as a `Predictor`. Safe to share by threads; opens no connection until it is called.
+
+    Args:
+        settings: Where and how. `max_message` bounds the rows of one message: as many as fit it in binary.
+            REST sends as many, though as text they take three to five times the bytes, because servers do
+            not limit that; behind a proxy that does, lower `max_message`. Equal messages also make both
+            transports answer with the same bits.
+
+    Raises:
+        InvalidSpec: An address, header or CA file that cannot be used.
+    """
+
+    def __init__(self, settings: Endpoint) -> None:
+        self.settings = settings
+        address = _address(settings.url)
+        self.name = f"model {settings.model!r} at {address}"
+        self._transport = _transport(settings, address, self.name)
+        weakref.finalize(self, self._transport.close)  # a predictor that is dropped hangs up
+        self._settling = threading.Lock()
+        self._settled: tuple[str, str] | None = None
+
+    def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
+        """See `Predictor`. The shorter of `timeout` and the configured one bounds all messages together."""
+        seconds = self.settings.timeout if timeout is None else min(timeout, self.settings.timeout)
+        until = time.monotonic() + seconds
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        if len(x) == 0:
+            return np.empty((0, 2), dtype=np.float32)
+        name, datatype = self._input(until)
+        size = self._rows(x.shape[1:], datatype)
+        try:
+            parts = [
+                self._scores(Tensor(name, datatype, encode(x[i : i + size], datatype)), until)
+                for i in range(0, len(x), size)
+            ]
+        except (PredictorUnavailable, PredictorTimeout):
+            raise
+        except PredictorError:
+            self._settled = None
+            raise
+        if len({part.shape[1] for part in parts}) > 1:
+            raise InvalidPrediction(f"{self.name} changed its number of classes from message to message")
+        return np.concatenate(parts)
+
+    def rows_per_call(self, shape: tuple[int, ...]) -> int:
+        """How many rows of this shape go into one message; see the class."""
+        datatype = "FP32" if self._settled is None else self._settled[1]
+        return self._rows(shape, datatype)
+
+    def close(self) -> None:
+        """Close all connections; a call in flight may fail as unavailable, a later call connects again."""
+        self._transport.close()
+
+    def _rows(self, shape: tuple[int, ...], datatype: str) -> int:
+        room = self.settings.max_message - min(_HEADROOM, self.settings.max_message // 4)
+        # Types narrower than FP32 count as FP32, so that rows_per_call holds before the type is known.
+        row = max(4, DTYPES[datatype].itemsize) * math.prod(shape)
+        return min(_MOST_ROWS, max(1, room // max(1, row)))
+
+    def _scores(self, rows: Tensor, until: float) -> np.ndarray:
+        scores = check_scores(self._transport.infer(rows, until), len(rows.data), self.name)
+        return softmax(scores) if self.settings.logits else scores
+
+    def _input(self, until: float) -> tuple[str, str]:
+        """Name and datatype to send rows as; one thread finds out, the others wait for it."""
+        if self._settled is not None:
+            return self._settled
+        if not self._settling.acquire(timeout=seconds_left(until, self.name)):
+            raise PredictorTimeout(f"{self.name} did not answer in time")
+        try:
+            if self._settled is None:
+                # At most half of the time: metadata that never comes must leave some for the call itself.
+                soon = time.monotonic() + seconds_left(until, self.name) / 2
+                try:
+                    self._settled = self._choose(self._transport.inputs(soon))
+                except (PredictorUnavailable, PredictorTimeout):
+                    return self._choose({})  # not kept: no answer is not an answer
+                except PredictorError:
+                    self._settled = self._choose({})
+            return self._settled
+        finally:
+            self._settling.release()
+
+    def _choose(self, declared: Mapping[str, str]) -> tuple[str, str]:
+        name = self.settings.input_name or next(iter(declared), "input-0")
+        datatype = declared.get(name, "FP32")
+        return name, datatype if datatype in DTYPES else "FP32"
+
+
+def _transport(settings: Endpoint, address: str, source: str) -> Transport:
+    scheme, _, _ = settings.url.partition("://")
+    most = max(_MOST_ANSWER, settings.max_message)
+    headers = _headers(settings.headers)
+    # Only the transport that is used is imported.
+    if scheme.startswith("http"):
+        from explainer_runtime.predictors.v2_rest import Rest
+
+        trust = _trust(settings.ca_path) if scheme == "https" else None
+        return Rest(settings, address, headers, trust, most, source)
+    from explainer_runtime.predictors.v2_grpc import Grpc
+
+    roots = _roots(settings.ca_path) if scheme == "grpcs" else None
+    return Grpc(settings, address, headers, roots, most, source)
+
+
+def _address(url: str) -> str:
+    """`host:port` of an endpoint's URL, which must hold nothing else."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme in ("https", "grpcs") else 80)
+    except ValueError:
+        raise InvalidSpec(f"predictor.url: the port of {url!r} is not a number up to 65535") from None
+    if parts.username is not None or not parts.hostname:
+        raise InvalidSpec("predictor.url: expected scheme://host:port; credentials go into headers")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise InvalidSpec(f"predictor.url: expected scheme://host:port, got {url!r}; the rest goes into path")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port}"
+
+
+def _headers(configured: Mapping[str, str]) -> dict[str, str]:
+    headers = {**_POLITE, **{name.lower(): value for name, value in configured.items()}}
+    for name, value in headers.items():
+        if not re.fullmatch(r"[a-z0-9_.-]+", name) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value):
+            raise InvalidSpec(f"predictor.headers: {name!r} is not a header of plain ASCII text")
+    return headers
+
+
+def _trust(ca_path: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_path)
+    except OSError as error:
+        raise InvalidSpec(f"predictor.ca_path: {ca_path} cannot be used: {error}") from error
+
+
+def _roots(ca_path: str | None) -> bytes | None:
+    path = ca_path or ssl.get_default_verify_paths().cafile
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise InvalidSpec(f"predictor.ca_path: {path} cannot be used: {error}") from error

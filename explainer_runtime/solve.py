@@ -1,0 +1,316 @@
+"""The one driver: runs a search against a predictor, under a budget.
+
+A search only asks (`search/asks.py`). Everything that answering takes is here and nowhere else: calls and
+rows are counted and never exceed the budget, the clock and the cancel flag are looked at between calls and
+between chunks of compiled steps, progress is reported, lanes that have finished leave the batch.
+
+There are two roads to the model. A predictor with a graph in this process has gradient and step compiled
+together and run in chunks of steps inside one TensorFlow loop: no Python a step. Any other predictor sees
+only rows: the gradient is estimated from them (`search/gradients.py`), all lanes of a step in one call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from explainer_runtime.errors import Cancelled, InvalidOption, PredictorTimeout
+from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
+from explainer_runtime.predictors import GradientPredictor, Predictor
+from explainer_runtime.search.asks import Ask, Descend, Rows, Search, Stop
+from explainer_runtime.search.gradients import Estimator
+
+T = TypeVar("T")
+
+SHARD = 32
+"""Lanes that run as one compiled batch: convolutions of small images are cheapest at 8 to 32 rows."""
+CHUNK = 20
+"""Compiled steps between two looks at the clock; lanes that have finished leave the batch there."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one explanation may take from the model."""
+
+    rows: int = 200_000
+    calls: int = 20_000
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an explanation is: `fraction` of the search, cost so far, distance of the best answers."""
+
+    fraction: float
+    rows: int
+    calls: int
+    best: float | None = None
+
+
+def solve(
+    search: Search[T],
+    predictor: Predictor,
+    budget: Budget | None = None,
+    *,
+    estimator: Estimator | None = None,
+    cancel: Callable[[], bool] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[T, Cost]:
+    """Drive `search` to its end.
+
+    Args:
+        search: What to run; see `search/asks.py`.
+        predictor: The model that answers.
+        budget: Most rows, calls and seconds. When one is spent the search is told to stop and returns the
+            best it has.
+        estimator: Where gradients come from; None is the predictor's own graph.
+        cancel: Asked between calls; true stops at once.
+        progress: Told after each call or chunk.
+
+    Returns:
+        What the search returned, and what it cost.
+
+    Raises:
+        Cancelled: `cancel` said so.
+        PredictorError: The predictor failed; what had been found is lost with it.
+    """
+    meter = _Meter(budget or Budget(), cancel, progress)
+    try:
+        ask = next(search)
+        while True:
+            try:
+                answer = _answer(ask, predictor, estimator, meter)
+            except Stop as stop:
+                search.throw(stop)
+                raise RuntimeError("a search that was told to stop has asked again") from None
+            ask = search.send(answer)
+    except StopIteration as end:
+        return end.value, Cost(meter.calls, meter.rows, meter.waited)
+    finally:
+        search.close()
+
+
+def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: _Meter) -> Any:
+    match ask:
+        case Rows():
+            scores = _scores(ask.x, predictor, meter)
+            meter.report(ask.done, ask.best)
+            return scores
+        case Descend():
+            if estimator is None:
+                if not isinstance(predictor, GradientPredictor):
+                    raise InvalidOption("gradient='exact' needs the model in this process", "gradient")
+                return _descend_compiled(ask, predictor, meter)
+            return _descend_estimated(ask, predictor, estimator, meter)
+
+
+class _Meter:
+    """Counts what is spent, and stops the search before a limit is passed."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        cancel: Callable[[], bool] | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.budget, self._cancel, self._progress = budget, cancel, progress
+        self.rows = self.calls = 0
+        self.waited = 0.0
+        self._deadline = time.monotonic() + budget.seconds
+
+    def allow(self, rows: int, calls: int = 1) -> None:
+        """Pass if `rows` more, in `calls` calls, are within the budget."""
+        self.look()
+        if self.rows + rows > self.budget.rows or self.calls + calls > self.budget.calls:
+            raise Stop(BUDGET_EXHAUSTED)
+
+    def affordable(self, rows: int) -> int:
+        """How many more calls of `rows` rows each are within the budget; 0 when the time is up."""
+        self.check()
+        if self.left() <= 0:
+            return 0
+        return min((self.budget.rows - self.rows) // rows, self.budget.calls - self.calls)
+
+    def check(self) -> None:
+        """Pass if nobody has cancelled."""
+        if self._cancel is not None and self._cancel():
+            raise Cancelled("the explanation was cancelled")
+
+    def look(self) -> None:
+        """Pass if nobody has cancelled and there is time left."""
+        self.check()
+        if self.left() <= 0:
+            raise Stop(BUDGET_EXHAUSTED)
+
+    def left(self) -> float:
+        """Seconds left."""
+        return self._deadline - time.monotonic()
+
+    def spend(self, rows: int, calls: int, seconds: float) -> None:
+        self.rows += rows
+        self.calls += calls
+        self.waited += seconds
+
+    def report(self, done: float, best: float | None = None) -> None:
+        if self._progress is not None:
+            self._progress(Progress(min(1.0, done), self.rows, self.calls, best))
+
+
+def _scores(x: np.ndarray, predictor: Predictor, meter: _Meter) -> np.ndarray:
+    """Scores of all rows, in as few calls as their messages allow."""
+    size = predictor.rows_per_call(x.shape[1:])
+    parts = [x[start : start + size] for start in range(0, len(x), size)]
+    meter.allow(len(x), len(parts))  # all or nothing: half an answer is of no use to a search
+    answers = []
+    for part in parts:
+        meter.look()
+        start, left = time.monotonic(), meter.left()
+        # Counted before it is known to succeed: the model has the work either way.
+        meter.spend(len(part), 1, 0.0)
+        try:
+            answers.append(predictor(part, timeout=max(left, 1e-3)))
+        except PredictorTimeout:
+            if meter.left() <= 0:  # our own deadline, not a slow model: the best so far is an answer
+                raise Stop(BUDGET_EXHAUSTED) from None
+            raise
+        finally:
+            meter.spend(0, 0, time.monotonic() - start)
+    return np.concatenate(answers)
+
+
+# --- gradients from the graph ---------------------------------------------------------------------------
+
+
+def _descend_compiled(ask: Descend, predictor: GradientPredictor, meter: _Meter) -> Any:
+    run = compiled(predictor, ask)
+    state, left = ask.state, ask.steps
+    while left > 0 and state.active.any():
+        steps = min(CHUNK, left)
+        lanes = np.flatnonzero(state.active)
+        for shard in _shards(lanes):
+            affordable = meter.affordable(len(shard))
+            if not affordable:
+                if left == ask.steps:
+                    raise Stop(BUDGET_EXHAUSTED)
+                return state  # as far as the budget reached; the next ask is refused
+            start = time.monotonic()
+            part = _lanes(state, shard)
+            after, rows, taken = run(part, np.int32(min(steps, affordable)))
+            state = _merged(state, shard, after)
+            meter.spend(int(rows), int(taken), time.monotonic() - start)
+        left -= steps
+        meter.report(ask.done[0] + (ask.done[1] - ask.done[0]) * (1 - left / ask.steps))
+    return state
+
+
+def compiled(predictor: GradientPredictor, ask: Descend) -> Callable[..., Any]:
+    """The loop of gradient and step as one graph, made once for each model, objective and step.
+
+    It is a plain TensorFlow loop: XLA's max-pooling gradient is several times slower on CPU.
+    """
+    import tensorflow as tf
+
+    signature = tf.nest.map_structure(_any_lanes, ask.state)
+    key = (ask.objective, ask.step, tuple(tf.nest.flatten(signature)))
+    if key in predictor.loops:
+        return predictor.loops[key]
+    graph, objective, step = predictor.graph, ask.objective, ask.step
+
+    def advance(state: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(state.x)
+            scores = graph(state.x)
+            value = objective(state.aim, scores)
+        return _where(tf, state.active, step(state, scores, tape.gradient(value, state.x)), state)
+
+    @tf.function(autograph=False, input_signature=[signature, tf.TensorSpec((), tf.int32)])
+    def loop(state: Any, steps: Any) -> Any:
+        def more(k: Any, state: Any, rows: Any) -> Any:
+            return (k < steps) & tf.reduce_any(state.active)
+
+        def body(k: Any, state: Any, rows: Any) -> Any:
+            return k + 1, advance(state), rows + tf.reduce_sum(tf.cast(state.active, tf.int32))
+
+        start = (tf.constant(0), state, tf.constant(0))
+        shapes = tf.nest.map_structure(lambda tensor: tensor.shape, start)
+        taken, state, rows = tf.while_loop(more, body, start, shape_invariants=shapes)
+        return state, rows, taken
+
+    return predictor.loops.setdefault(key, loop)
+
+
+def _any_lanes(array: np.ndarray) -> Any:
+    """What arrays of this form, with any number of lanes, look like to a compiled loop."""
+    import tensorflow as tf
+
+    return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+
+
+def _where(tf: Any, active: Any, new: Any, old: Any) -> Any:
+    def choose(a: Any, b: Any) -> Any:
+        return tf.where(tf.reshape(active, [-1] + [1] * (len(b.shape) - 1)), a, b)
+
+    return tf.nest.map_structure(choose, new, old)
+
+
+def _shards(lanes: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(lanes), SHARD):
+        yield lanes[start : start + SHARD]
+
+
+def _lanes(state: Any, lanes: np.ndarray) -> Any:
+    """These lanes of `state`."""
+    return _map(lambda array: array[lanes], state)
+
+
+def _merged(state: Any, lanes: np.ndarray, part: Any) -> Any:
+    """`state` with these lanes replaced by those of `part`."""
+
+    def replace(old: np.ndarray, new: Any) -> np.ndarray:
+        whole = np.array(old)
+        whole[lanes] = new
+        return whole
+
+    return _map(replace, state, part)
+
+
+def _map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """`function` over the arrays of NamedTuples of the same form."""
+    if hasattr(tree, "_fields"):
+        return type(tree)(*(_map(function, *parts) for parts in zip(tree, *others, strict=True)))
+    return function(tree, *others)
+
+
+# --- gradients from answers alone -----------------------------------------------------------------------
+
+
+def _descend_estimated(ask: Descend, predictor: Predictor, estimator: Estimator, meter: _Meter) -> Any:
+    state = ask.state
+    for k in range(ask.steps):
+        lanes = np.flatnonzero(state.active)
+        if not len(lanes):
+            break
+        part = _lanes(state, lanes)
+        offsets = estimator.offsets(part.x.shape[1:], k)
+        # The point itself goes first: its scores are what the step is told.
+        probes = np.concatenate([np.zeros_like(offsets[:1]), offsets])
+        rows = (part.x[:, None] + probes[None]).reshape(-1, *part.x.shape[1:])
+        scores = _scores(rows, predictor, meter).reshape(len(lanes), len(probes), -1)
+        values = np.stack([_values(ask, part.aim, lane, told) for lane, told in enumerate(scores)])
+        gradient = estimator.gradient(values[:, 1:], offsets).astype(np.float32)
+        state = _merged(state, lanes, ask.step(part, scores[:, 0], gradient))
+        meter.report(ask.done[0] + (ask.done[1] - ask.done[0]) * (k + 1) / ask.steps)
+    return state
+
+
+def _values(ask: Descend, aim: Any, lane: int, scores: np.ndarray) -> np.ndarray:
+    """The objective at every probe of one lane `(P, K)` -> `(P,)`.
+
+    Lane by lane, because the last bits of a vectorised logarithm depend on how many there are.
+    """
+    own = _map(lambda array: np.repeat(array[lane : lane + 1], len(scores), axis=0), aim)
+    return np.asarray(ask.objective(own, scores), dtype=np.float64)

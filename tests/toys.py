@@ -1,0 +1,69 @@
+"""Models small enough to know the answers of: linear softmax classifiers, row by row."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from explainer_runtime.predictors import CallablePredictor
+from explainer_runtime.search.asks import Search, Stop
+
+SHAPE = (4, 4, 1)
+CLASSES = 3
+
+
+def weights(seed: int = 0, classes: int = CLASSES, features: int = 16) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(classes, features)).astype(np.float32) * 3
+
+
+def rowwise(w: np.ndarray):
+    """Class probabilities of a linear softmax; each row is computed on its own, to the last bit."""
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        flat = x.reshape(len(x), -1).astype(np.float64)
+        logits = np.stack([(row[None] * w).sum(axis=1) for row in flat])
+        exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    return predict
+
+
+def graph(w: np.ndarray, shape: tuple[int, ...] = SHAPE):
+    """The same model as a predictor with a TensorFlow graph."""
+    import tensorflow as tf
+
+    from explainer_runtime.predictors.keras import KerasPredictor
+
+    def forward(x):
+        flat = tf.reshape(x, [-1, 1, w.shape[1]])
+        return tf.nn.softmax(tf.reduce_sum(flat * w[None], axis=2))
+
+    return KerasPredictor(forward, shape, len(w), "a linear softmax")
+
+
+class Counting(CallablePredictor):
+    """A predictor that counts, and whose calls can be watched."""
+
+    def __init__(self, function, most: int = 64) -> None:
+        super().__init__(function)
+        self.calls, self.rows, self.most, self.lock = 0, 0, most, threading.Lock()
+
+    def __call__(self, x, *, timeout=None):
+        with self.lock:
+            self.calls, self.rows = self.calls + 1, self.rows + len(x)
+        return super().__call__(x)
+
+    def rows_per_call(self, shape):
+        return self.most
+
+
+def drive(search: Search, answer):
+    """The least driver there is: answers every ask with a function; a `Stop` in its place is thrown."""
+    try:
+        ask = next(search)
+        while True:
+            told = answer(ask)
+            ask = search.throw(told) if isinstance(told, Stop) else search.send(told)
+    except StopIteration as end:
+        return end.value

@@ -1,0 +1,286 @@
+"""A fitted explainer as a directory: save, load, verify. docs/artifact.md states the format, MUST by MUST.
+
+`pack` and `unpack` are the format itself, between a `Fitted` and named bytes; they touch no disk. The files
+beside this one each keep one promise about those bytes: `directory` reads them as if someone hostile had
+written them, `replace` writes them all or not at all, `manifest` pins each of them, `strict_json` and
+`tensors` parse them with one reading only, `networks` builds models from them without running their code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from explainer_runtime.artifact import manifest as manifests
+from explainer_runtime.artifact import networks, strict_json, tensors
+from explainer_runtime.artifact.directory import (
+    ARRAYS,
+    MANIFEST,
+    MODELS,
+    WORD,
+    Directory,
+    check_listed,
+)
+from explainer_runtime.artifact.manifest import Manifest
+from explainer_runtime.artifact.networks import Network
+from explainer_runtime.artifact.replace import replace
+from explainer_runtime.errors import InvalidArtifact, InvalidSpec
+from explainer_runtime.spec import Inputs, Spec, parse, parse_spec
+
+__all__ = ["Fitted", "Report", "load", "pack", "save", "unpack", "verify"]
+
+MAX_BYTES = 2 * 2**30
+"""Bytes of all files together that are read unless the caller allows more."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` makes and an artifact holds: everything of an explainer but the model it explains.
+
+    Attributes:
+        spec: Settings of the method.
+        inputs: What rows it accepts.
+        arrays: Fitted arrays by name (`[a-z0-9_]+`); bool, integers or finite floats.
+        models: Fitted Keras models by name; functional or Sequential, of built-in layers.
+    """
+
+    spec: Spec
+    inputs: Inputs
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    models: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found in an artifact that it has nothing against.
+
+    Attributes:
+        manifest: `explainer.json`.
+        digest: SHA-256 of `explainer.json`, 64 hexadecimal digits. It pins every byte of the artifact: give
+            it to `load`.
+        files: Size of each file in bytes, by its path in the directory.
+    """
+
+    manifest: dict[str, Any]
+    digest: str
+    files: Mapping[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files together."""
+        return sum(self.files.values())
+
+
+def save(fitted: Fitted, path: str | Path) -> Path:
+    """Write the artifact, or replace an earlier one at the same path.
+
+    What is written has been read back first, so a save that succeeds can be loaded; one that fails leaves
+    the earlier artifact as it was. A `model-settings.json` beside it is kept.
+
+    Returns:
+        The directory.
+
+    Raises:
+        InvalidArtifact: Something in `fitted` has no place in an artifact, or there is something at `path`
+            that is not one. The message says what.
+        OSError: The disk would not have it.
+    """
+    path = Path(os.path.abspath(path))
+    with _about(path):
+        files = pack(fitted)
+        unpack(files)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, files, manifests.FORMAT)
+    return path
+
+
+def load(path: str | Path, *, digest: str | None = None, max_bytes: int = MAX_BYTES) -> Fitted:
+    """Read an artifact. Nothing in it is executed, imported, followed or trusted.
+
+    TensorFlow is imported only if the artifact has models. Arrays are read-only.
+
+    Args:
+        path: The directory.
+        digest: Digest that the artifact must have, as `verify` reports it; None takes any.
+        max_bytes: Most bytes of all files together.
+
+    Raises:
+        InvalidArtifact: It is not exactly what `save` writes; the message names the file and says what to do.
+        MissingExtra: It has models, and TensorFlow is not installed.
+    """
+    with _about(path):
+        return unpack(_read(path, digest, max_bytes))
+
+
+def verify(path: str | Path, *, digest: str | None = None, max_bytes: int = MAX_BYTES) -> Report:
+    """Check everything that `load` checks, short of building the models.
+
+    Raises:
+        InvalidArtifact: As `load`.
+    """
+    with _about(path):
+        files = _read(path, digest, max_bytes)
+        parts = _parse(files)
+    return Report(
+        manifest=parts.manifest.model_dump(mode="json"),
+        digest=manifests.digest_of(files[MANIFEST]),
+        files={name: len(data) for name, data in files.items()},
+    )
+
+
+def pack(fitted: Fitted) -> dict[str, bytes]:
+    """The files of an artifact: content by path. The same values at the same time give the same bytes.
+
+    Raises:
+        InvalidArtifact: Something in `fitted` has no place in an artifact.
+    """
+    _check_names((*fitted.arrays, *fitted.models))
+    files: dict[str, bytes] = {}
+    arrays = {name: np.asarray(array) for name, array in fitted.arrays.items()}
+    if arrays:
+        files[ARRAYS] = tensors.dump(arrays, ARRAYS)
+    for name, model in fitted.models.items():
+        stem = _stem(name)
+        files[f"{stem}.json"], files[f"{stem}.safetensors"] = networks.dump(model, stem)
+    return {MANIFEST: manifests.dump(_describe(fitted, arrays, files)), **files}
+
+
+def unpack(files: Mapping[str, bytes]) -> Fitted:
+    """What is in these files of an artifact.
+
+    Raises:
+        InvalidArtifact, MissingExtra: As `load`.
+    """
+    parts = _parse(files)
+    return Fitted(
+        spec=parts.spec,
+        inputs=parts.inputs,
+        arrays=parts.arrays,
+        models={name: networks.build(network, _stem(name)) for name, network in parts.networks.items()},
+    )
+
+
+class _Parts(NamedTuple):
+    manifest: Manifest
+    spec: Spec
+    inputs: Inputs
+    arrays: dict[str, np.ndarray]
+    networks: dict[str, Network]
+
+
+def _read(path: str | Path, digest: str | None, max_bytes: int) -> dict[str, bytes]:
+    """The bytes of every file, each as its manifest says it is; only the manifest has been parsed."""
+    with Directory(path) as directory:
+        found = directory.names()
+        if MANIFEST not in found:
+            raise InvalidArtifact(f"{MANIFEST}: is missing; this is not the directory of an artifact")
+        head = directory.read(MANIFEST, strict_json.LIMIT)
+        if digest is not None and manifests.digest_of(head) != digest:
+            raise InvalidArtifact(
+                f"{MANIFEST}: expected an artifact with digest {digest}, got {manifests.digest_of(head)}"
+            )
+        listed = manifests.parse(head).files
+        check_listed(set(listed), found)
+        if (total := len(head) + sum(file.bytes for file in listed.values())) > max_bytes:
+            raise InvalidArtifact(f"{MANIFEST}: lists {total} bytes, at most {max_bytes} are allowed")
+        rest = {
+            name: directory.read_pinned(name, file.bytes, file.sha256)
+            for name, file in sorted(listed.items())
+        }
+    return {MANIFEST: head, **rest}
+
+
+def _parse(files: Mapping[str, bytes]) -> _Parts:
+    """Everything that these files say, checked as far as it can be without building a model."""
+    manifest = manifests.parse(files[MANIFEST])
+    try:
+        spec = parse_spec(manifest.spec)
+        inputs = parse(Inputs, manifest.inputs, "inputs")
+    except InvalidSpec as error:
+        raise InvalidArtifact(f"{MANIFEST}: {error}") from None
+    if spec.kind != manifest.kind:
+        raise InvalidArtifact(f"{MANIFEST}: kind is {manifest.kind!r}, that of its spec {spec.kind!r}")
+    arrays = tensors.parse(files[ARRAYS], ARRAYS) if ARRAYS in files else {}
+    _check_names(arrays)
+    if _shapes(arrays) != {name: array.model_dump() for name, array in manifest.arrays.items()}:
+        raise InvalidArtifact(f"{ARRAYS}: names, dtypes or shapes are not those in {MANIFEST}; save again")
+    return _Parts(manifest, spec, inputs, arrays, _networks(files))
+
+
+def _networks(files: Mapping[str, bytes]) -> dict[str, Network]:
+    stems = {name.rpartition(".")[0] for name in files if name.startswith(f"{MODELS}/")}
+    for part in sorted(stem + suffix for stem in stems for suffix in (".json", ".safetensors")):
+        if part not in files:
+            raise InvalidArtifact(f"{part}: is missing; a model is a .json and a .safetensors file")
+    return {
+        stem.removeprefix(f"{MODELS}/"): networks.parse(
+            files[f"{stem}.json"], files[f"{stem}.safetensors"], stem
+        )
+        for stem in sorted(stems)
+    }
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if not WORD.fullmatch(name):
+            raise InvalidArtifact(
+                f"{strict_json.short(name)} cannot name an array or a model; use {WORD.pattern}"
+            )
+
+
+def _stem(model: str) -> str:
+    return f"{MODELS}/{model}"
+
+
+def _describe(fitted: Fitted, arrays: Mapping[str, np.ndarray], files: Mapping[str, bytes]) -> dict[str, Any]:
+    return {
+        "kind": fitted.spec.kind,
+        "spec": fitted.spec.model_dump(mode="json"),
+        "inputs": fitted.inputs.model_dump(mode="json"),
+        "arrays": _shapes(arrays),
+        "files": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in files.items()
+        },
+        "created": _now(),
+        "versions": _versions(("numpy", "safetensors", *(("keras", "tensorflow") if fitted.models else ()))),
+    }
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in arrays.items()}
+
+
+def _now() -> str:
+    seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    from explainer_runtime import __version__
+
+    found = {"explainer_runtime": __version__, "python": platform.python_version()}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # tensorflow-cpu is TensorFlow, too
+            found[name] = metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def _about(path: str | Path) -> Iterator[None]:
+    """Name the artifact in front of what is wrong with it, in words that a terminal or a log can bear."""
+    try:
+        yield
+    except InvalidArtifact as error:
+        said = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error)[:1000])
+        raise InvalidArtifact(f"{path}: {said}") from error.__cause__

@@ -1,0 +1,101 @@
+"""Put a set of files in place of a directory, so that a reader sees the old ones or the new ones.
+
+The files are written to a hidden sibling, flushed to the disk, and renamed into place. POSIX renames one
+directory over another only when that is empty, so an artifact that is replaced is first renamed away: for
+a moment there is none at its path, and never half of one. Whoever has the old directory open keeps
+reading the old one until it is removed, and is told when that happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from explainer_runtime.artifact import strict_json
+from explainer_runtime.artifact.directory import BESIDE, MANIFEST, Directory
+from explainer_runtime.errors import InvalidArtifact
+
+
+def replace(path: Path, files: Mapping[str, bytes], format_name: str) -> None:
+    """Make `path` a directory of exactly these files, and of the server's settings that lay there.
+
+    Args:
+        path: Where; its parent must exist. What is there must be nothing, an empty directory, or an
+            artifact, damaged or not.
+        files: Content by relative path, with `/` between folder and file. Permissions follow the umask.
+        format_name: What the manifest of an earlier artifact must say its format is.
+
+    Raises:
+        InvalidArtifact: There is something else at `path`.
+        OSError: The disk is full, permission is missing, ...; what was there is still there.
+    """
+    kept = _kept(path, format_name)
+    fresh = _sibling(path)
+    try:
+        _write(fresh, {**files, **kept})
+        _swap(fresh, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # it is gone already when all went well
+
+
+def _kept(path: Path, format_name: str) -> dict[str, bytes]:
+    if not os.path.lexists(path):
+        return {}
+    if path.is_symlink():
+        raise InvalidArtifact("is a symbolic link; name the directory it leads to, or remove it first")
+    refusal = "will not be replaced, because it is not an artifact"
+    try:
+        with Directory(path) as earlier:
+            names = earlier.names()
+            if not names:
+                return {}
+            manifest = strict_json.parse(earlier.read(MANIFEST, strict_json.LIMIT), MANIFEST)
+            kept = {BESIDE: earlier.read(BESIDE, strict_json.LIMIT)} if BESIDE in names else {}
+    except InvalidArtifact as error:
+        raise InvalidArtifact(f"{refusal}: {error}") from None
+    if manifest.get("format") != format_name:
+        raise InvalidArtifact(f"{refusal}: its {MANIFEST} is of another format")
+    return kept
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
+def _write(root: Path, files: Mapping[str, bytes]) -> None:
+    folders = {root, *((root / name).parent for name in files)}
+    for folder in sorted(folders):
+        folder.mkdir()
+    for name, data in files.items():
+        with open(root / name, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    for folder in folders:
+        _flush(folder)
+
+
+def _swap(fresh: Path, path: Path) -> None:
+    old = _sibling(path)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(old)
+    try:
+        fresh.rename(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            old.rename(path)
+        raise
+    _flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,322 @@
+"""Fit, prepare, explain: the one place that takes the four kinds apart.
+
+An explainer is three values: a spec, what was fitted, and a predictor. `fit` makes a `Fitted` of the first
+two; `prepare` closes it over a predictor, compiles, and returns a function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, assert_never
+
+import numpy as np
+
+from explainer_runtime.artifact import Fitted
+from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.predictors import GradientPredictor, Predictor
+from explainer_runtime.predictors.keras import import_tensorflow
+from explainer_runtime.search.asks import Search
+from explainer_runtime.search.gradients import CentralDifferences, Estimator, RandomDirections
+from explainer_runtime.solve import Budget, Progress, solve
+from explainer_runtime.spec import (
+    AnchorImage,
+    Counterfactual,
+    Inputs,
+    Limits,
+    Spec,
+    parse,
+    parse_options,
+    with_options,
+)
+
+_BACKGROUNDS = 100
+"""Background images kept in an artifact; they only have to be various."""
+
+
+def fit(
+    spec: Spec,
+    x: np.ndarray | None = None,
+    *,
+    predictor: Predictor | None = None,
+    inputs: Inputs | None = None,
+    classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    background: np.ndarray | None = None,
+) -> Fitted:
+    """Fit an explainer of this spec.
+
+    Args:
+        spec: What to fit.
+        x: Training rows `(M, *S)`, from which the input contract is taken: shape, lowest, highest value.
+        predictor: The model, asked about one row to learn how many classes it has, where `classes` is not
+            given.
+        inputs: The whole input contract, instead of one taken from `x`.
+        classes: How many class scores the model answers with.
+        class_names: A name for each class.
+        background: Images for `fill='background'` `(B, H, W, C)`; at most 100 are kept, evenly spaced.
+            None takes them from `x`.
+
+    Raises:
+        InvalidInput: `x` is not a batch of finite numbers.
+        InvalidSpec: Something needed is missing, or spec and contract do not go together.
+        PredictorError: The predictor failed.
+    """
+    contract = inputs or _contract(x, predictor, classes, class_names)
+    _check_spec(spec, contract)
+    match spec:
+        case Counterfactual():
+            return Fitted(spec, contract)
+        case AnchorImage():
+            return Fitted(
+                spec, contract, _backgrounds(spec, contract, x if background is None else background)
+            )
+        case _:
+            assert_never(spec)
+
+
+class Prepared:
+    """A fitted explainer closed over a predictor. Safe to call from many threads: calls share nothing."""
+
+    def __init__(self, fitted: Fitted, predictor: Predictor) -> None:
+        self.fitted, self.predictor = fitted, predictor
+
+    def __call__(
+        self,
+        x: Any,
+        options: Mapping[str, Any] | None = None,
+        *,
+        limits: Limits | None = None,
+        cancel: Callable[[], bool] | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Explanation:
+        """Explain every row of `x`.
+
+        Args:
+            x: Rows `(N, *S)` in the units and range of the input contract. Not changed.
+            options: What this request changes; see `spec.OPTIONS`.
+            limits: What the operator allows; a request's own budget can only be smaller.
+            cancel: Asked now and then; true stops the search.
+            progress: Told how far the search is.
+
+        Returns:
+            One answer a row. Not finding one is an answer: `found` is false there.
+
+        Raises:
+            InvalidInput: The rows break the contract.
+            InvalidOption: An option is unknown or out of range.
+            Cancelled: `cancel` said so.
+            PredictorError: The model failed.
+        """
+        limits = limits or Limits()
+        rows = check_rows(x, self.fitted.inputs, limits.max_batch)
+        asked = parse_options(self.fitted.spec, options)
+        spec = with_options(self.fitted.spec, asked)
+        _check_options(spec, self.fitted.inputs)
+        budget = Budget(
+            min(limits.max_rows, asked.max_rows or limits.max_rows),
+            min(limits.max_calls, asked.max_calls or limits.max_calls),
+            min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
+        )
+        estimator = _estimator(spec, self.predictor)
+        answer, cost = solve(
+            _search(spec, self.fitted, rows, estimator),
+            self.predictor,
+            budget,
+            estimator=estimator,
+            cancel=cancel,
+            progress=progress,
+        )
+        meta: dict[str, Any] = {"spec": spec.model_dump(mode="json")}
+        if self.fitted.inputs.class_names:
+            meta["class_names"] = list(self.fitted.inputs.class_names)
+        return dataclasses.replace(answer, meta=meta, cost=cost)
+
+
+def prepare(fitted: Fitted, predictor: Predictor, *, warm: bool = True) -> Prepared:
+    """Close a fitted explainer over a predictor.
+
+    Args:
+        fitted: What `fit` or `artifact.load` returned.
+        predictor: The model.
+        warm: Explain one made-up row now, so that what is compiled on first use is compiled before the
+            first request. Only for a predictor in this process: a remote one is not disturbed.
+
+    Raises:
+        InvalidSpec: `gradient='exact'` with a predictor that has no graph in this process.
+        PredictorError: The model failed on the made-up row.
+    """
+    spec = fitted.spec
+    if isinstance(spec, Counterfactual) and spec.gradient == "exact" and not _has_graph(predictor):
+        raise InvalidSpec("gradient='exact' needs the model in this process; 'auto' does with an endpoint")
+    prepared = Prepared(fitted, predictor)
+    if warm and _has_graph(predictor):
+        low, high = fitted.inputs.low, fitted.inputs.high
+        rng = np.random.default_rng(0)
+        prepared(rng.uniform(low, high, (1, *fitted.inputs.shape)).astype(np.float32))
+    return prepared
+
+
+def check_rows(x: Any, contract: Inputs, most: int) -> np.ndarray:
+    """`x` as float32 rows that keep the input contract; always a copy.
+
+    Raises:
+        InvalidInput: What was expected, and what came.
+    """
+    try:
+        rows = np.array(x)
+    except ValueError:
+        raise InvalidInput("expected rows of one shape, got a ragged list") from None
+    if rows.dtype.kind not in "fiu":
+        raise InvalidInput(f"expected numbers, got data of type {rows.dtype}")
+    shape = ", ".join(str(size) for size in contract.shape)
+    if rows.shape[1:] != contract.shape or rows.ndim == 0:
+        raise InvalidInput(f"expected rows of shape (N, {shape}), got {rows.shape}")
+    if not 1 <= len(rows) <= most:
+        raise InvalidInput(f"expected 1 to {most} rows, got {len(rows)}")
+    rows = rows.astype(np.float32)
+    if not np.isfinite(rows).all():
+        raise InvalidInput("expected finite values, got NaN or infinity")
+    # A float32 near the bound is the bound: clients round.
+    slack = 1e-5 * (contract.high - contract.low)
+    if rows.min() < contract.low - slack or rows.max() > contract.high + slack:
+        raise InvalidInput(
+            f"expected values in [{contract.low:g}, {contract.high:g}], "
+            f"got [{rows.min():.4g}, {rows.max():.4g}]"
+        )
+    return rows
+
+
+# --- helpers --------------------------------------------------------------------------------------------
+
+
+def _search(spec: Spec, fitted: Fitted, x: np.ndarray, estimator: Estimator | None) -> Search[Explanation]:
+    contract = fitted.inputs
+    match spec:
+        case Counterfactual():
+            import_tensorflow()
+            from explainer_runtime.methods import counterfactual
+
+            return counterfactual.search(
+                x, spec, *_bounds(spec, contract), classes=contract.classes, exact=estimator is None
+            )
+        case AnchorImage():
+            from explainer_runtime.methods import anchor
+
+            return anchor.search(
+                x,
+                spec,
+                low=contract.low,
+                high=contract.high,
+                classes=contract.classes,
+                background=fitted.arrays.get("background"),
+            )
+        case _:
+            assert_never(spec)
+
+
+def _estimator(spec: Spec, predictor: Predictor) -> Estimator | None:
+    """Where this search gets its gradients; None is the model's own graph."""
+    if not isinstance(spec, Counterfactual):
+        return None
+    match spec.gradient:
+        case "full":
+            return CentralDifferences(spec.eps)
+        case "random":
+            return RandomDirections(spec.eps, seed=spec.seed)
+        case "exact":
+            return None
+        case "auto":
+            return None if _has_graph(predictor) else RandomDirections(spec.eps, seed=spec.seed)
+
+
+def _has_graph(predictor: Predictor) -> bool:
+    return isinstance(predictor, GradientPredictor)
+
+
+def _contract(
+    x: np.ndarray | None,
+    predictor: Predictor | None,
+    classes: int | None,
+    class_names: Sequence[str] | None,
+) -> Inputs:
+    if x is None:
+        raise InvalidSpec("fit needs training rows `x`, or the input contract `inputs`")
+    rows = np.asarray(x)
+    if rows.dtype.kind not in "fiu" or rows.ndim < 2 or not len(rows) or not np.isfinite(rows).all():
+        raise InvalidInput(f"x: expected finite numbers of shape (M, ...), got {rows.dtype} {rows.shape}")
+    if classes is None and class_names is not None:
+        classes = len(class_names)
+    if classes is None:
+        if predictor is None:
+            raise InvalidSpec("fit needs `classes`, `class_names`, or a `predictor` to ask")
+        classes = predictor(rows[:1].astype(np.float32)).shape[1]
+    return parse(
+        Inputs,
+        {
+            "shape": rows.shape[1:],
+            "low": float(rows.min()),
+            "high": float(rows.max()),
+            "classes": classes,
+            "class_names": None if class_names is None else tuple(class_names),
+        },
+        "inputs",
+    )
+
+
+def _check_spec(spec: Spec, contract: Inputs) -> None:
+    try:
+        _check_options(spec, contract)
+    except InvalidOption as error:
+        raise InvalidSpec(str(error)) from None
+    match spec:
+        case Counterfactual():
+            low, high = _bounds(spec, contract)
+            if not (low < high).all():
+                raise InvalidSpec("feature_range: expected every lower bound below its upper bound")
+        case AnchorImage():
+            if len(contract.shape) != 3:
+                raise InvalidSpec(
+                    f"anchor_image: expected images (height, width, channels), got {contract.shape}"
+                )
+        case _:
+            assert_never(spec)
+
+
+def _check_options(spec: Spec, contract: Inputs) -> None:
+    target = getattr(spec, "target_class", "other")
+    if isinstance(target, int) and target >= contract.classes:
+        raise InvalidOption(
+            f"target_class: expected 'other', 'same' or a class from 0 to {contract.classes - 1}, "
+            f"got {target}",
+            "target_class",
+        )
+
+
+def _bounds(spec: Counterfactual, contract: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds, `(1, ...)` where one number holds for all features, else `(*S)`."""
+    given = spec.feature_range or (contract.low, contract.high)
+    bounds = []
+    for bound in given:
+        try:
+            array = np.asarray(bound, np.float32)
+            bounds.append(
+                array.reshape((1,) * len(contract.shape))
+                if array.ndim == 0
+                else np.ascontiguousarray(np.broadcast_to(array, contract.shape))
+            )
+        except ValueError:
+            raise InvalidSpec(
+                f"feature_range: expected numbers or lists that broadcast to {contract.shape}"
+            ) from None
+    return bounds[0], bounds[1]
+
+
+def _backgrounds(spec: AnchorImage, contract: Inputs, images: np.ndarray | None) -> dict[str, np.ndarray]:
+    if spec.fill != "background":
+        return {}
+    if images is None:
+        raise InvalidSpec("fill='background' needs `background` images, or `x`, at fit")
+    chosen = np.linspace(0, len(images) - 1, min(len(images), _BACKGROUNDS)).round().astype(int)
+    return {"background": check_rows(np.asarray(images)[chosen], contract, _BACKGROUNDS)}

@@ -1,0 +1,32 @@
+"""`python -m benchmarks [suite ...]`: run the suites, print a table each, write `results/latest.json`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# As the server runs it: one thread an operation costs the least processor time; requests run side by side.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def main() -> None:
+    """Run the suites named on the command line, or all."""
+    from benchmarks import anchors, cold_start, counterfactual, reference, served
+    from benchmarks.table import report
+
+    if not reference.present():
+        print("no recorded reference (EXPLAINER_RUNTIME_REFERENCE): there is nothing to compare with")
+        return
+    suites = {
+        "counterfactual": counterfactual.run,
+        "anchor_image": anchors.run,
+        "served": served.run,
+        "cold start": cold_start.run,
+    }
+    report({name: run for name, run in suites.items() if not sys.argv[1:] or name in sys.argv[1:]})
+
+
+if __name__ == "__main__":
+    main()

@@ -31,16 +31,36 @@ def run() -> Iterator[Row]:
             answers += [explain(images[i : i + 1], {"seed": seed}) for i in INDICES]
     with timed() as batch_clock:
         explain(images[:32], limits=Limits(max_batch=32, max_rows=10**7, max_seconds=600))
-    checked = [fresh_precision(answer, images[i : i + 1], model) for answer, i in zip(answers, 3 * list(INDICES), strict=True)]
+    checked = [
+        fresh_precision(answer, images[i : i + 1], model)
+        for answer, i in zip(answers, 3 * list(INDICES), strict=True)
+    ]
     runs = [one for image in recorded["images"] for one in image["runs"]]
 
     def said(metric: str, value: float, unit: str, known: float | None = None, better: str = "less") -> Row:
         return row("anchor_image", "fashion 4x7, .95", metric, value, unit, known, better)  # type: ignore[arg-type]
 
     yield said("found", np.mean([a["found"][0] for a in answers]), "share")
-    yield said("precision on fresh samples, least", min(checked), "share", min(r["precision_rechecked"] for r in runs), "more")
-    yield said("superpixels in the anchor, mean", np.mean([a["size"][0] for a in answers]), "superpixels", float(np.mean([len(r["anchor"]) for r in runs])))
-    yield said("coverage, mean", np.mean([a["coverage"][0] for a in answers]), "share", float(np.mean([r["coverage"] for r in runs])), "more")
+    yield said(
+        "precision on fresh samples, least",
+        min(checked),
+        "share",
+        min(r["precision_rechecked"] for r in runs),
+        "more",
+    )
+    yield said(
+        "superpixels in the anchor, mean",
+        np.mean([a["size"][0] for a in answers]),
+        "superpixels",
+        float(np.mean([len(r["anchor"]) for r in runs])),
+    )
+    yield said(
+        "coverage, mean",
+        np.mean([a["coverage"][0] for a in answers]),
+        "share",
+        float(np.mean([r["coverage"] for r in runs])),
+        "more",
+    )
     yield said("predictor calls, mean", np.mean([a.cost.calls for a in answers]), "calls", known["calls"])
     yield said("predictor rows, mean", np.mean([a.cost.rows for a in answers]), "rows", known["rows"])
     yield said("cpu, 1 image, mean", clock.cpu / len(answers), "s", known["cpu_secs"])

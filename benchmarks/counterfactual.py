@@ -27,9 +27,7 @@ def run() -> Iterator[Row]:
                 yield from _measure(f"{name} {target} ({schedule})", name, target, schedule, images)
 
 
-def _measure(
-    case: str, name: str, target: str | int, schedule: str, recorded: list[dict]
-) -> Iterator[Row]:
+def _measure(case: str, name: str, target: str | int, schedule: str, recorded: list[dict]) -> Iterator[Row]:
     spec = Counterfactual(target_class=target, tol=0.01, schedule=schedule)
     run = prepare(fit(spec, inputs=CONTRACT), reference.model(f"{name}_cnn"))
     images = reference.images(name)
@@ -52,7 +50,9 @@ def _measure(
         return row("counterfactual", case, metric, value, unit, known, better)  # type: ignore[arg-type]
 
     yield said("valid", found, "share", 1.0, "more")
-    yield said("L1, median", float(np.median([a["distance_l1"][0] for a in answers])), "input units", known_l1)
+    yield said(
+        "L1, median", float(np.median([a["distance_l1"][0] for a in answers])), "input units", known_l1
+    )
     yield said("pixels changed, median", float(np.median([a["distance_l0"][0] for a in answers])), "pixels")
     yield said("cpu, 1 image", float(np.median(alone)), "s", known_cpu)
     yield said(f"cpu, batch of {BATCH}", clock.cpu / BATCH, "s an image", known_cpu)

@@ -73,4 +73,6 @@ def report(suites: dict[str, Callable[[], Iterator[Row]]]) -> None:
         console.print(table)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n")
-    console.print(f"{len(rows)} rows written to {RESULTS} ({platform.machine()}, Python {platform.python_version()})")
+    console.print(
+        f"{len(rows)} rows written to {RESULTS} ({platform.machine()}, Python {platform.python_version()})"
+    )

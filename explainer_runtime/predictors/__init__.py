@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from explainer_runtime.predictors.base import CallablePredictor, GradientPredictor, Predictor
 from explainer_runtime.predictors.colocated import colocated
-from explainer_runtime.spec import Colocated, Endpoint, KerasModel, PredictorSettings
+from explainer_runtime.spec import Colocated, Endpoint, KerasModel, PredictorSettings, parse_predictor
 
 __all__ = ["CallablePredictor", "GradientPredictor", "Predictor", "connect"]
 
 
-def connect(settings: PredictorSettings) -> Predictor:
+def connect(settings: PredictorSettings | str) -> Predictor:
     """The predictor at the address an operator has configured. Opens no connection yet.
+
+    Args:
+        settings: Predictor settings, or one of the strings that `spec.parse_predictor` understands.
 
     Raises:
         MissingExtra: A Keras model without TensorFlow installed.
-        InvalidSpec: A path without a model.
+        InvalidSpec: A string that is no address, a path without a model.
         PredictorUnavailable: A colocated model that is not loaded (yet).
     """
+    if isinstance(settings, str):
+        settings = parse_predictor(settings)
     match settings:
         case KerasModel():
             from explainer_runtime.predictors.keras import KerasPredictor

@@ -127,9 +127,8 @@ class KerasPredictor:
         x = np.ascontiguousarray(x, dtype=np.float32)
         if not _fits(x.shape[1:], self.shape):
             raise InvalidInput(f"{self.name}: expected rows of shape {self.shape}, got {x.shape[1:]}")
-        answers = []
-        for start in range(0, len(x), _MICRO_BATCH):
-            answers.append(self._scores(x[start : start + _MICRO_BATCH]).numpy())
+        parts = range(0, len(x), _MICRO_BATCH)
+        answers = [self._scores(x[start : start + _MICRO_BATCH]).numpy() for start in parts]
         return check_scores(np.concatenate(answers) if answers else np.empty((0, 2)), len(x), self.name)
 
     def rows_per_call(self, shape: tuple[int, ...]) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -101,7 +102,7 @@ def lockstep(searches: Sequence[Search[T]]) -> Search[list[T]]:
         waiting[index] = ask
 
     for index, search in enumerate(searches):
-        advance(index, lambda s=search: next(s))
+        advance(index, partial(next, search))
     while waiting:
         order = list(waiting)
         sizes = [len(waiting[i].x) for i in order]
@@ -110,8 +111,8 @@ def lockstep(searches: Sequence[Search[T]]) -> Search[list[T]]:
             scores = yield Rows(np.concatenate([waiting[i].x for i in order]), done)
         except Stop as stop:
             for i in order:
-                advance(i, lambda s=searches[i], e=stop: s.throw(e))
+                advance(i, partial(searches[i].throw, stop))
             continue
         for i, own in zip(order, np.split(scores, np.cumsum(sizes)[:-1]), strict=True):
-            advance(i, lambda s=searches[i], o=own: s.send(o))
+            advance(i, partial(searches[i].send, own))
     return [results[i] for i in range(len(searches))]

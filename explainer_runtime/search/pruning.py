@@ -38,7 +38,7 @@ def drop_smallest(
     changed = (change != 0).sum(axis=1)
     ladder, owner = [], []
     for row, count in enumerate(changed):
-        drops = np.unique(np.linspace(1, count, min(rungs, count)).round().astype(int)) if count else []
+        drops = np.unique(np.linspace(1, count, min(rungs, count)).round().astype(int))
         unchanged = change.shape[1] - count  # these rank lowest, and are dropped already
         for drop in drops:
             ladder.append(rank[row] < unchanged + drop)

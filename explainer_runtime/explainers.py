@@ -145,11 +145,14 @@ def prepare(fitted: Fitted, predictor: Predictor, *, warm: bool = True) -> Prepa
 
     Raises:
         InvalidSpec: `gradient='exact'` with a predictor that has no graph in this process.
+        MissingExtra: The method needs TensorFlow, and it is not installed.
         PredictorError: The model failed on the made-up row.
     """
     spec = fitted.spec
     if isinstance(spec, Counterfactual) and spec.gradient == "exact" and not _has_graph(predictor):
         raise InvalidSpec("gradient='exact' needs the model in this process; 'auto' does with an endpoint")
+    if isinstance(spec, Counterfactual):
+        import_tensorflow()  # slow, or missing: better now than at the first request
     prepared = Prepared(fitted, predictor)
     if warm and _has_graph(predictor):
         low, high = fitted.inputs.low, fitted.inputs.high

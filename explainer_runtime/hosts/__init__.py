@@ -1,0 +1,1 @@
+"""How a server, a wire or a platform reaches the explainers."""

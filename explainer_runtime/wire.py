@@ -1,0 +1,286 @@
+"""V2 bodies <-> arrays: what may be sent to an explainer, and what it sends back.
+
+No server is known here. A host hands over the tensors of a request as it got them, lists or arrays, and
+turns the tensors of the answer into its own types. The servers around us check little (a null becomes NaN,
+a negative shape is reshaped, a string fails deep inside a codec), so everything is checked in this file,
+and every refusal names the part of the body that it is about: `inputs[0].data`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NoReturn, assert_never
+
+import numpy as np
+import orjson
+
+from explainer_runtime.errors import InvalidInput, InvalidOption
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.spec import AnchorImage, Counterfactual, Inputs, Spec
+
+EXPLANATION = "explanation"
+"""Name of the output that holds the whole answer as one JSON document."""
+
+_FLOATS: dict[str, type[np.number[Any]]] = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
+_INTEGERS: dict[str, type[np.number[Any]]] = {
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+}
+_NUMBERS = {**_FLOATS, **_INTEGERS}
+_DATATYPES = {np.dtype(dtype): name for name, dtype in _NUMBERS.items()}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a V2 body, or its description in a model's metadata.
+
+    Attributes:
+        name: What the model calls it.
+        datatype: A V2 datatype: `FP32`, `INT64`, `BOOL`, `BYTES`, ...
+        shape: Rows first; -1 where a description leaves the size open.
+        data: Numbers as a flat list, as lists nested like `shape`, or as an array; `BYTES` as a list of
+            bytes. None in a description.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Any = None
+
+
+# --- requests -----------------------------------------------------------------------------------------
+
+
+def decode_rows(inputs: Sequence[Tensor]) -> np.ndarray:
+    """The rows `(N, ...)`, float32 and finite, N >= 1, of a request's only input.
+
+    Raises:
+        InvalidInput: Not exactly one input, not a datatype of numbers, a shape that is negative or holds
+            no row, data that is ragged, of another size than the shape, not numbers of the datatype, or
+            not finite as float32.
+    """
+    if len(inputs) != 1:
+        got = ", ".join(repr(tensor.name) for tensor in inputs) or "none"
+        _refuse("inputs", f"expected exactly one tensor, the rows; got {got}")
+    (tensor,) = inputs
+    dtype = _NUMBERS.get(tensor.datatype)
+    if dtype is None:
+        _refuse("inputs[0].datatype", f"expected one of {', '.join(_NUMBERS)}; got {tensor.datatype}")
+    shape = _checked_shape(tensor.shape)
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
+        rows = _numbers(tensor.data, tensor.datatype, shape).astype(np.float32, copy=False)
+    if not np.isfinite(rows).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
+        _refuse("inputs[0].data", f"expected finite numbers, got {rows[where]} at {list(where)}")
+    return rows
+
+
+def unpack(datatype: str, content: bytes) -> np.ndarray | None:
+    """The numbers `(M,)` of one raw tensor, as gRPC carries them: little-endian, without a copy.
+
+    Returns:
+        None for a datatype that is not of numbers.
+
+    Raises:
+        InvalidInput: The bytes are no whole number of elements.
+    """
+    dtype = _NUMBERS.get(datatype)
+    if dtype is None:
+        return None
+    width = np.dtype(dtype).itemsize
+    if len(content) % width:
+        _refuse("raw_input_contents", f"{datatype} takes {width} bytes a number, got {len(content)} bytes")
+    return np.frombuffer(content, np.dtype(dtype).newbyteorder("<"))
+
+
+def decode_options(parameters: Mapping[str, Any] | None, names: Collection[str]) -> dict[str, Any]:
+    """The options that a request sets, not yet validated.
+
+    They stand in `parameters.explain_parameters`, an object or (where a transport carries scalars only) a
+    JSON string, or each as a parameter of its own. Parameters that are no option belong to servers and
+    proxies and are left alone; unknown keys of `explain_parameters` are kept, for `parse_options` to refuse.
+
+    Args:
+        parameters: The request's parameters, or None.
+        names: Every option there is.
+
+    Raises:
+        InvalidOption: `explain_parameters` is not an object, or an option is set in both places.
+    """
+    parameters = parameters or {}
+    options = _object(parameters.get("explain_parameters"))
+    for name, value in parameters.items():
+        if name not in names or value is None:
+            continue
+        if name in options:
+            raise InvalidOption(f"{name}: set both as a parameter and in explain_parameters", name)
+        options[name] = value
+    return options
+
+
+def check_outputs(wanted: Sequence[str], known: Collection[str]) -> None:
+    """Refuse outputs that do not exist, before anything is computed.
+
+    Raises:
+        InvalidOption: With the names that there are.
+    """
+    for index, name in enumerate(wanted):
+        if name not in known:
+            field = f"outputs[{index}].name"
+            raise InvalidOption(f"{field}: no output {name!r}; there are {', '.join(known)}", field)
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
+    if not shape or not whole:
+        _refuse("inputs[0].shape", f"expected sizes that are not negative, rows first; got {list(shape)}")
+    if shape[0] == 0:
+        _refuse("inputs[0].shape", f"expected at least one row, got {list(shape)}")
+    return tuple(shape)
+
+
+def _numbers(data: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray:
+    if not isinstance(data, np.ndarray):
+        flat = _flat(data, shape)
+        _check_types(flat, datatype)
+        try:
+            data = np.array(flat, dtype=_NUMBERS[datatype])
+        except OverflowError:
+            _refuse("inputs[0].data", f"expected numbers that {datatype} can hold")
+    if data.dtype.kind not in "fiu":
+        _refuse("inputs[0].data", f"expected {datatype} numbers, got {data.dtype}")
+    if data.size != math.prod(shape):
+        _refuse_size(shape, data.size)
+    return np.asarray(data).reshape(shape)
+
+
+def _flat(data: Any, shape: tuple[int, ...]) -> list[Any]:
+    if not isinstance(data, list):
+        _refuse("inputs[0].data", f"expected a list of numbers, got {_json_type(data)}")
+    if data and isinstance(data[0], list):
+        # Nested: level by level, so that neither depth nor raggedness can surprise anyone.
+        level = [data]
+        for depth, size in enumerate(shape):
+            if not all(isinstance(part, list) and len(part) == size for part in level):
+                _refuse("inputs[0].data", f"expected shape {list(shape)}: lists of {size} at depth {depth}")
+            level = list(chain.from_iterable(level))
+        return level
+    if len(data) != math.prod(shape):
+        _refuse_size(shape, len(data))
+    return data
+
+
+def _check_types(flat: list[Any], datatype: str) -> None:
+    # By exact type: bool is an int to Python and None a NaN to NumPy.
+    allowed = {int, float} if datatype in _FLOATS else {int}
+    if set(map(type, flat)) <= allowed:
+        return
+    index, value = next((i, value) for i, value in enumerate(flat) if type(value) not in allowed)
+    what = "numbers" if datatype in _FLOATS else "integers"
+    _refuse("inputs[0].data", f"expected {what}, got {_json_type(value)} at {index}")
+
+
+def _json_type(value: Any) -> str:
+    names = {type(None): "null", bool: "a truth value", str: "a string", float: "a fraction"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    name = "explain_parameters"
+    if isinstance(value, (str, bytes)):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise InvalidOption(f"{name}: expected a JSON object, {error}", name) from None
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidOption(f"{name}: expected an object, got {_json_type(value)}", name)
+    return dict(value)
+
+
+def _refuse_size(shape: tuple[int, ...], size: int) -> NoReturn:
+    _refuse("inputs[0].data", f"expected {math.prod(shape)} numbers for shape {list(shape)}, got {size}")
+
+
+def _refuse(field: str, message: str) -> NoReturn:
+    raise InvalidInput(f"{field}: {message}", field)
+
+
+# --- answers ------------------------------------------------------------------------------------------
+
+
+def encode(explanation: Explanation, wanted: Collection[str] = ()) -> list[Tensor]:
+    """The tensors of an answer: `explanation` first, then one a field, rows first.
+
+    Args:
+        explanation: What a method answered.
+        wanted: Names of the outputs asked for; none are all. Unknown names are left out (see
+            `check_outputs`).
+    """
+    tensors = []
+    if not wanted or EXPLANATION in wanted:
+        tensors.append(Tensor(EXPLANATION, "BYTES", (1, 1), [explanation.to_json()]))
+    for name, array in explanation.arrays.items():
+        if not wanted or name in wanted:
+            tensors.append(_encode(name, array))
+    return tensors
+
+
+def describe_input(inputs: Inputs) -> Tensor:
+    """The input of an explainer, for its metadata."""
+    return Tensor("input", "FP32", (-1, *inputs.shape))
+
+
+def describe_outputs(spec: Spec, inputs: Inputs) -> list[Tensor]:
+    """Every output of an explainer, for its metadata, in the order of `encode`."""
+    row, classes, image = inputs.shape, (inputs.classes,), inputs.shape[:-1]
+    match spec:
+        case Counterfactual():
+            fields = {
+                "counterfactual": ("FP32", row),
+                "original_class": ("INT64", ()),
+                "original_proba": ("FP32", classes),
+                "counterfactual_class": ("INT64", ()),
+                "counterfactual_proba": ("FP32", classes),
+                "target_class": ("INT64", ()),
+                "target_proba": ("FP32", ()),
+                "distance_l1": ("FP32", ()),
+                "distance_l2": ("FP32", ()),
+                "distance_l0": ("INT64", ()),
+                "lam": ("FP32", ()),
+            }
+        case AnchorImage():
+            fields = {
+                "anchor": ("FP32", row),
+                "anchor_mask": ("BOOL", image),
+                "segments": ("INT64", image),
+                "precision": ("FP32", ()),
+                "coverage": ("FP32", ()),
+                "size": ("INT64", ()),
+                "prediction": ("INT64", ()),
+                "original_proba": ("FP32", classes),
+            }
+        case _:
+            assert_never(spec)
+    common: dict[str, tuple[str, tuple[int, ...]]] = {"found": ("BOOL", ()), "status": ("BYTES", ())}
+    return [
+        Tensor(EXPLANATION, "BYTES", (1, 1)),
+        *(Tensor(name, datatype, (-1, *shape)) for name, (datatype, shape) in (common | fields).items()),
+    ]
+
+
+def _encode(name: str, array: np.ndarray) -> Tensor:
+    if array.dtype.kind == "U":
+        return Tensor(name, "BYTES", array.shape, [word.encode() for word in array.ravel().tolist()])
+    datatype = "BOOL" if array.dtype.kind == "b" else _DATATYPES[array.dtype]
+    return Tensor(name, datatype, array.shape, array)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import contextvars
+import threading
+
+import numpy as np
+import pytest
+
+from explainer_runtime import errors
+from explainer_runtime.artifact import save
+from explainer_runtime.errors import Cancelled, InvalidSpec, PredictorUnavailable
+from explainer_runtime.explainers import fit
+from explainer_runtime.hosts.service import Service, parse_settings
+from explainer_runtime.hosts.status import STATUS, fault
+from explainer_runtime.predictors import CallablePredictor
+from explainer_runtime.predictors.colocated import announce, withdraw
+from explainer_runtime.spec import AnchorImage, Colocated, Endpoint, Grid, Inputs, KerasModel, Limits
+
+
+def brightness(x):
+    left = x.reshape(len(x), 2, -1).mean(axis=2)
+    return np.exp(9 * left) / np.exp(9 * left).sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def rows():
+    image = np.zeros((1, 4, 4, 1), np.float32)
+    image[:, :2] = 1
+    return image
+
+
+@pytest.fixture
+def directory(tmp_path):
+    spec = AnchorImage(segmentation=Grid(rows=2, columns=2), fill="constant")
+    return save(fit(spec, inputs=Inputs(shape=(4, 4, 1), low=0, high=1, classes=2)), tmp_path / "anchor")
+
+
+@pytest.fixture
+def beside():
+    predictor = CallablePredictor(brightness)
+    announce("beside", predictor)
+    yield predictor
+    withdraw("beside", predictor)
+
+
+@pytest.fixture
+def service(directory):
+    service = Service(parse_settings(str(directory), {"predictor": "colocated:beside", "threads": 1}))
+    service.load()
+    yield service
+    service.close()
+
+
+# --- settings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "predictor"),
+    [
+        ({"predictor": "grpc://cnn:8081/cnn"}, Endpoint(url="grpc://cnn:8081", model="cnn")),
+        ({"predictor": {"kind": "colocated", "model": "cnn"}}, Colocated(model="cnn")),
+        ({"predictor": '{"kind": "colocated", "model": "cnn"}'}, Colocated(model="cnn")),
+        ({"infer_uri": "http://cnn/v2/models/cnn/infer"}, Endpoint(url="http://cnn", model="cnn")),
+        ({"model_path": "/mnt/cnn.keras"}, KerasModel(path="/mnt/cnn.keras")),
+        (
+            {"infer_uri": "http://cnn/v2/models/cnn/infer", "predictor": "colocated:cnn"},
+            Colocated(model="cnn"),
+        ),
+        (
+            {"infer_uri": "https://cnn/v2/models/cnn/infer", "ssl_verify_path": "/mnt/certs/ca.crt"},
+            Endpoint(url="https://cnn", model="cnn", ca_path="/mnt/certs/ca.crt"),
+        ),
+        (
+            {"infer_uri": "http://cnn/v2/models/cnn/infer", "ssl_verify_path": "/mnt/certs/ca.crt"},
+            Endpoint(url="http://cnn", model="cnn"),
+        ),
+    ],
+)
+def test_settings_find_the_predictor_however_a_platform_writes_it(extra, predictor):
+    assert parse_settings("/mnt/models", extra).predictor == predictor
+
+
+def test_settings_take_strings_for_numbers_and_objects():
+    extra = {"predictor": "colocated:cnn", "limits": '{"max_batch": "4", "max_seconds": 2.5}', "threads": "3"}
+    settings = parse_settings("/mnt/models", extra)
+    assert settings.limits == Limits(max_batch=4, max_seconds=2.5)
+    assert settings.threads == 3
+
+
+def test_settings_ignore_what_seldon_adds_beside_the_address():
+    extra = {"infer_uri": "http://cnn/v2/models/cnn/infer", "explainer_type": "anchor_image"}
+    assert parse_settings("/mnt/models", {**extra, "init_parameters": "{broken"})
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (None, "predictor: missing"),
+        ({"predictor": "colocated:a", "model_path": "b.keras"}, "not both"),
+        ({"predictor": "ftp://cnn"}, "predictor"),
+        ({"predictor": "colocated:a", "thread": 2}, "thread"),
+        ({"predictor": "colocated:a", "threads": 0}, "threads"),
+        ({"predictor": "colocated:a", "limits": {"max_batch": "many"}}, "limits.max_batch"),
+        ({"predictor": "colocated:a", "limits": "{broken"}, "limits: expected JSON"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_by_name(extra, said):
+    with pytest.raises(InvalidSpec, match=said):
+        parse_settings("/mnt/models", extra)
+
+
+# --- the service --------------------------------------------------------------------------------------
+
+
+def test_service_loads_without_its_model_and_explains_once_it_is_there(directory, rows):
+    service = Service(parse_settings(str(directory), {"predictor": "colocated:late"}))
+    service.load()
+    with pytest.raises(PredictorUnavailable):
+        service.explain(rows)
+    predictor = CallablePredictor(brightness)
+    announce("late", predictor)
+    try:
+        assert service.explain(rows)["found"].all()
+    finally:
+        withdraw("late", predictor)
+        service.close()
+
+
+def test_service_asks_the_colocated_model_that_is_served_now(beside, service, rows):
+    before = service.explain(rows)
+    turned = CallablePredictor(lambda x: brightness(x)[:, ::-1])
+    announce("beside", turned)
+    after = service.explain(rows)
+    withdraw("beside", turned)
+    assert (before["prediction"], after["prediction"]) == (0, 1)
+
+
+def test_service_keeps_to_the_operators_limits(beside, directory, rows):
+    limits = {"predictor": "colocated:beside", "limits": {"max_batch": 2}}
+    service = Service(parse_settings(str(directory), limits))
+    service.load()
+    with pytest.raises(errors.InvalidInput, match="1 to 2 rows, got 3"):
+        service.explain(np.repeat(rows, 3, axis=0))
+    service.close()
+
+
+def test_submitted_explanations_see_the_callers_context(beside, service, rows):
+    label = contextvars.ContextVar("label", default="nobody")
+    label.set("a request")
+    seen = []
+    spy = CallablePredictor(lambda x: seen.append(label.get()) or brightness(x))
+    announce("beside", spy)
+    service.submit(rows, None, lambda: False).result()
+    withdraw("beside", spy)
+    assert set(seen) == {"a request"}
+
+
+def test_submitted_explanations_stop_when_they_are_cancelled(beside, service, rows):
+    with pytest.raises(Cancelled):
+        service.submit(rows, None, lambda: True).result()
+
+
+def test_sixteen_threads_are_told_what_one_is(beside, service, rows):
+    alone = service.explain(rows).to_json()
+    told = []
+    threads = [
+        threading.Thread(target=lambda: told.append(service.explain(rows).to_json())) for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [alone] * 16
+
+
+# --- status codes -------------------------------------------------------------------------------------
+
+
+def our_errors(parent=errors.ExplainerError):
+    return [parent, *(error for child in parent.__subclasses__() for error in our_errors(child))]
+
+
+def example(kind):
+    fielded = issubclass(kind, (errors.InvalidInput, errors.InvalidOption))
+    return kind("say what to change", "seed") if fielded else kind("say what to change")
+
+
+@pytest.mark.parametrize("kind", our_errors())
+def test_every_error_of_ours_has_a_status_and_speaks_for_itself(kind):
+    status, message = fault(example(kind))
+    assert status in {422, 499, 500, 502, 503, 504}
+    assert message.endswith("say what to change")
+    assert kind.__name__ not in message
+
+
+def test_a_callers_mistake_is_never_400_or_404():
+    # Seldon's agent answers those by loading the model again and repeating the request.
+    assert not {400, 404} & set(STATUS.values())
+    assert fault(errors.InvalidInput("expected", "inputs")) == (422, "inputs: expected")
+    assert fault(errors.InvalidOption("seed: expected", "seed")) == (422, "seed: expected")
+
+
+def test_a_bug_tells_the_caller_nothing():
+    assert fault(ZeroDivisionError("division by zero in secret.py")) == (500, "internal error")

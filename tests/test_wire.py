@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from explainer_runtime.errors import InvalidInput, InvalidOption
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.spec import OPTIONS, AnchorImage, Inputs
+from explainer_runtime.wire import (
+    _NUMBERS,
+    Tensor,
+    check_outputs,
+    decode_options,
+    decode_rows,
+    describe_outputs,
+    encode,
+    unpack,
+)
+
+FLOATS = ("FP16", "FP32", "FP64")
+INTEGERS = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")
+NAMES = OPTIONS["anchor_image"].model_fields
+
+
+def tensor(data, shape=(2, 3), datatype="FP32"):
+    return Tensor("rows", datatype, shape, data)
+
+
+def small_batches():
+    shapes = arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)
+    return arrays.arrays(np.float32, shapes, elements=st.floats(-1e6, 1e6, width=32))
+
+
+@given(small_batches())
+def test_flat_nested_and_array_data_are_the_same_rows(batch):
+    forms = [batch.ravel().tolist(), batch.tolist(), batch, batch.ravel()]
+    for form in forms:
+        np.testing.assert_array_equal(decode_rows([tensor(form, batch.shape)]), batch)
+
+
+@pytest.mark.parametrize("datatype", FLOATS + INTEGERS)
+def test_every_datatype_of_numbers_becomes_float32(datatype):
+    rows = decode_rows([tensor([0, 1, 2, 3, 4, 5], datatype=datatype)])
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, [[0, 1, 2], [3, 4, 5]])
+
+
+def test_declared_precision_is_kept():
+    (row,) = decode_rows([tensor([0.1], (1, 1), "FP16")])
+    assert row == np.float16(0.1)
+
+
+@pytest.mark.parametrize("datatype", ["BYTES", "BOOL", "FP8", ""])
+def test_datatypes_that_are_not_numbers_are_refused(datatype):
+    with pytest.raises(InvalidInput, match="FP16, FP32, FP64") as refusal:
+        decode_rows([tensor([1] * 6, datatype=datatype)])
+    assert refusal.value.field == "inputs[0].datatype"
+
+
+@pytest.mark.parametrize("shape", [(), (-1, 6), (2, -3), (0, 3), (True, 6), (2.0, 3)])
+def test_shapes_without_a_row_or_with_a_negative_size_are_refused(shape):
+    with pytest.raises(InvalidInput) as refusal:
+        decode_rows([tensor([1] * 6, shape)])
+    assert refusal.value.field == "inputs[0].shape"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([1, 2, 3, 4, 5], "expected 6 numbers for shape .2, 3., got 5"),
+        (np.ones(5), "expected 6 numbers for shape .2, 3., got 5"),
+        ([[1, 2, 3]], "lists of 2 at depth 0"),
+        ([[1, 2, 3], [4, 5]], "lists of 3 at depth 1"),
+        ([[1, 2, 3], 4], "lists of 3 at depth 1"),
+        ([1, [2], 3, 4, 5, 6], "got a list at 1"),
+        ([[[1], [2], [3]], [[4], [5], [6]]], "got a list at 0"),
+        ([1, None, 3, 4, 5, 6], "got null at 1"),
+        ([1, 2, "3", 4, 5, 6], "got a string at 2"),
+        ([1, 2, 3, True, 5, 6], "got a truth value at 3"),
+        ([b"1", b"2", b"3", b"4", b"5", b"6"], "got a bytes at 0"),
+        ([1, 2, 3, 4, 5, float("nan")], "got nan at .1, 2."),
+        ([1, 2, 3, 4, 5, 1e300], "got inf"),
+        ([1, 2, 3, 4, 5, 10**400], "that FP32 can hold"),
+        (np.array(["a"] * 6), "expected FP32 numbers"),
+        ("123456", "a list of numbers, got a string"),
+        (None, "a list of numbers, got null"),
+        ({"a": 1}, "a list of numbers, got a dict"),
+    ],
+)
+def test_data_that_is_not_the_declared_numbers_is_refused(data, said):
+    with pytest.raises(InvalidInput, match=said) as refusal:
+        decode_rows([tensor(data)])
+    assert refusal.value.field == "inputs[0].data"
+
+
+@pytest.mark.parametrize("data", [[256], [-1], [0.5], [1.0]])
+def test_integers_out_of_their_datatype_are_refused(data):
+    with pytest.raises(InvalidInput, match="data"):
+        decode_rows([tensor(data, (1, 1), "UINT8")])
+
+
+def test_deep_nesting_is_refused_without_recursion():
+    deep = 1.0
+    for _ in range(10_000):
+        deep = [deep]
+    with pytest.raises(InvalidInput):
+        decode_rows([tensor(deep, (1, 1))])
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_any_other_number_of_inputs_than_one_is_refused(count):
+    with pytest.raises(InvalidInput, match="exactly one tensor") as refusal:
+        decode_rows([tensor([1] * 6)] * count)
+    assert refusal.value.field == "inputs"
+
+
+def test_what_was_sent_is_not_changed():
+    sent = np.arange(6, dtype=np.float32).reshape(2, 3)
+    decode_rows([tensor(sent)])
+    np.testing.assert_array_equal(sent, np.arange(6).reshape(2, 3))
+
+
+@pytest.mark.parametrize("datatype", FLOATS + INTEGERS)
+def test_raw_numbers_are_read_in_place(datatype):
+    sent = np.array([0, 1, 100], _NUMBERS[datatype])
+    np.testing.assert_array_equal(unpack(datatype, sent.tobytes()), sent)
+
+
+def test_raw_bytes_that_are_no_whole_number_of_elements_are_refused():
+    with pytest.raises(InvalidInput, match="raw_input_contents: FP32 takes 4 bytes a number, got 7"):
+        unpack("FP32", b"1234567")
+    assert unpack("BYTES", b"1234567") is None
+
+
+def test_options_are_the_same_as_object_string_and_scalars():
+    options = {"threshold": 0.9, "seed": 7}
+    for parameters in ({"explain_parameters": options}, {"explain_parameters": json.dumps(options)}, options):
+        assert decode_options(parameters, NAMES) == options
+
+
+def test_parameters_that_are_no_options_are_left_alone():
+    foreign = {"content_type": "np", "headers": {"a": "b"}, "Seldon-Something": 1, "seed": None}
+    assert decode_options(foreign, NAMES) == {}
+    assert decode_options(None, NAMES) == {}
+
+
+def test_unknown_options_are_kept_for_the_spec_to_refuse():
+    assert decode_options({"explain_parameters": {"treshold": 1}}, NAMES) == {"treshold": 1}
+
+
+@pytest.mark.parametrize("value", ["not json", "[1]", "3", [1], 3, True, '{"seed": NaN}'])
+def test_explain_parameters_that_are_no_object_are_refused(value):
+    with pytest.raises(InvalidOption, match="object") as refusal:
+        decode_options({"explain_parameters": value}, NAMES)
+    assert refusal.value.field == "explain_parameters"
+
+
+def test_an_option_set_in_both_places_is_refused():
+    with pytest.raises(InvalidOption, match="both") as refusal:
+        decode_options({"seed": 1, "explain_parameters": {"seed": 1}}, NAMES)
+    assert refusal.value.field == "seed"
+
+
+@pytest.fixture
+def explanation():
+    return Explanation(
+        "anchor_image",
+        {
+            "found": np.array([True, False]),
+            "status": np.array(["ok", "not_found"]),
+            "precision": np.array([1, 0.5], np.float32),
+            "size": np.array([2, 0]),
+        },
+    )
+
+
+def test_answers_are_the_document_first_then_one_tensor_a_field(explanation):
+    document, *fields = encode(explanation)
+    assert (document.name, document.datatype, document.shape) == ("explanation", "BYTES", (1, 1))
+    assert document.data == [explanation.to_json()]
+    assert [(one.name, one.datatype, one.shape) for one in fields] == [
+        ("found", "BOOL", (2,)),
+        ("status", "BYTES", (2,)),
+        ("precision", "FP32", (2,)),
+        ("size", "INT64", (2,)),
+    ]
+    assert fields[1].data == [b"ok", b"not_found"]
+
+
+def test_only_outputs_that_were_asked_for_are_answered(explanation):
+    assert [one.name for one in encode(explanation, ["size", "found"])] == ["found", "size"]
+
+
+def test_unknown_outputs_are_refused_with_the_names_there_are():
+    known = [
+        one.name for one in describe_outputs(AnchorImage(), Inputs(shape=(8, 8, 1), low=0, high=1, classes=3))
+    ]
+    check_outputs(known, known)
+    with pytest.raises(
+        InvalidOption, match=r"outputs\[1\].name: no output 'mask'; there are explanation, found"
+    ):
+        check_outputs(["anchor", "mask"], known)

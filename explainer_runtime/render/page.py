@@ -1,0 +1,177 @@
+"""Cards as one self-contained HTML page: no script, no font, no image is fetched from anywhere.
+
+`html` makes the page of one explanation. The pieces it is built from are public, for reports that show
+several: each returns HTML in which everything that came from outside has been escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.render.cards import SIZE, Card, Panel, cards
+from explainer_runtime.render.sheet import encode
+from explainer_runtime.render.words import number
+
+if TYPE_CHECKING:
+    from explainer_runtime.spec import Inputs
+
+_TITLES = {
+    "counterfactual": ("Counterfactuals", "The smallest change found that gives the image another class."),
+    "anchor_mask": (
+        "Anchors",
+        "The part of the image that holds its class in place, whatever the rest shows.",
+    ),
+}
+_NUMBERS = {
+    "distance_l1": "L1",
+    "distance_l2": "L2",
+    "distance_l0": "pixels",
+    "target_proba": "p",
+    "precision": "precision",
+    "coverage": "coverage",
+    "size": "superpixels",
+}
+
+
+def html(
+    explanation: Explanation, x: np.ndarray, inputs: Inputs, *, title: str | None = None, size: int = 2 * SIZE
+) -> str:
+    """The page of one explanation: pictures, numbers, and what it took.
+
+    Args:
+        explanation: Of the rows `x`.
+        x: What was explained, images `(N, H, W)` or `(N, H, W, C)`, in input units.
+        inputs: The input contract: range and class names.
+        title: What to call the page; None names the method.
+        size: Pixels that the longer side of a panel should about have.
+
+    Raises:
+        InvalidInput: The rows are not images.
+    """
+    shown = cards(explanation, x, inputs, size=size)
+    name, idea = next(title for field, title in _TITLES.items() if field in explanation.arrays)
+    found = sum(card.found for card in shown)
+    return document(
+        title or name,
+        f"{idea} Found for {found} of {len(shown)}.",
+        gallery(shown),
+        section("Numbers", _numbers(explanation, shown)),
+        section("How it was produced", _provenance(explanation)),
+    )
+
+
+# --- pieces ---------------------------------------------------------------------------------------------
+
+
+def document(title: str, lead: str, *parts: str) -> str:
+    """A whole page."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n<main>\n"
+        f'<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n'
+        + "\n".join(parts)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading and what stands below it."""
+    return f"<section>\n<h2>{escape(title)}</h2>\n" + "\n".join(parts) + "\n</section>"
+
+
+def prose(text: str) -> str:
+    """One paragraph."""
+    return f"<p>{escape(text)}</p>"
+
+
+def code(text: str) -> str:
+    """Something to copy into a terminal, or to read as it is."""
+    return f"<pre><code>{escape(text)}</code></pre>"
+
+
+def gallery(shown: Sequence[Card]) -> str:
+    """Cards in a grid that follows the width of the window."""
+    return '<div class="grid">\n' + "\n".join(map(_card, shown)) + "\n</div>"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table; truths are marked, words in the first column stand left, the rest right."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table></div>"
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return '<td class="yes">yes</td>' if value else '<td class="no">no</td>'
+    return f"<td>{escape(number(value) if isinstance(value, float) else str(value))}</td>"
+
+
+def _card(card: Card) -> str:
+    note = f'\n<p class="note">{escape(card.note)}</p>' if card.note and card.detail else ""
+    return (
+        f'<article class="card{"" if card.found else " missing"}">\n<h3>{escape(card.headline)}</h3>\n'
+        f'<p class="detail">{escape(card.detail or card.note)}</p>\n'
+        f'<div class="panels">\n{"".join(map(_figure, card.panels))}</div>{note}\n</article>'
+    )
+
+
+def _figure(panel: Panel) -> str:
+    height, width = panel.pixels.shape[:2]
+    data = base64.b64encode(encode(Image.fromarray(panel.pixels))).decode()
+    below = f"<figcaption>{escape(panel.caption)}</figcaption>"
+    if panel.limit is not None:
+        end = f"{panel.limit:.2g}"
+        below = f'<div class="legend" aria-hidden="true">−{end}<i></i>+{end}</div>'
+    return (
+        f'<figure><div class="over">{escape(panel.title)}</div>'
+        f'<img alt="{escape(panel.alt)}" width="{width}" height="{height}" '
+        f'src="data:image/png;base64,{data}">{below}</figure>\n'
+    )
+
+
+def _numbers(explanation: Explanation, shown: Sequence[Card]) -> str:
+    columns = {name: word for name, word in _NUMBERS.items() if name in explanation.arrays}
+    return table(
+        ["answer", "found", "status", *columns.values()],
+        [
+            [card.headline, card.found, explanation["status"][row]]
+            + [explanation[name][row].item() if _told(explanation, row) else "–" for name in columns]
+            for row, card in enumerate(shown)
+        ],
+    )
+
+
+def _told(explanation: Explanation, row: int) -> bool:
+    """Whether the numbers of a row mean something: an anchor that was not found is still the best one."""
+    return "anchor_mask" in explanation.arrays or bool(explanation["found"][row])
+
+
+def _provenance(explanation: Explanation) -> str:
+    cost = explanation.cost
+    # An explanation that came over a wire does not say how long it took.
+    seconds = f", which took {cost.seconds:.2f} seconds" if cost.seconds else ""
+    settings = json.dumps(explanation.meta.get("spec", {}), indent=2, default=str)
+    return (
+        prose(f"The model was asked {cost.calls:,} times about {cost.rows:,} rows in all{seconds}.")
+        + f"\n<details><summary>Settings</summary>{code(settings)}</details>"
+    )
+
+
+@cache
+def _style() -> str:
+    return files(__package__).joinpath("page.css").read_text(encoding="utf-8")

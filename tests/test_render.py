@@ -1,0 +1,298 @@
+"""Pictures: what a colour means, what a card says, and that a page needs nothing but itself."""
+
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from explainer_runtime import render
+from explainer_runtime.errors import InvalidInput
+from explainer_runtime.explanation import Cost, Explanation
+from explainer_runtime.render import page, panels
+from explainer_runtime.render.words import chance
+from explainer_runtime.spec import Inputs
+
+NAMES = ("Sandal", "Sneaker", "<b>Ankle & boot</b>")
+
+
+def contract(shape=(6, 4, 1), names=NAMES):
+    return Inputs(shape=shape, low=-0.5, high=0.5, classes=3, class_names=names)
+
+
+def images(count=2, shape=(6, 4, 1)):
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (count, *shape)).astype(np.float32)
+
+
+def counterfactuals(x, found=True, before=0, after=1):
+    count = len(x)
+    changed = x.copy()
+    changed[:, 1, 2] = 0.5
+    scores = np.full((count, 3), 0.005, np.float32)
+    original, final = scores.copy(), scores.copy()
+    original[:, before], final[:, after] = 0.99, 0.99
+    distance = np.abs(changed - x).reshape(count, -1).sum(axis=1)
+    return Explanation(
+        "counterfactual",
+        {
+            "found": np.full(count, found),
+            "status": np.full(count, "ok" if found else "budget_exhausted"),
+            "counterfactual": changed,
+            "original_class": np.full(count, before),
+            "original_proba": original,
+            "counterfactual_class": np.full(count, after),
+            "counterfactual_proba": final,
+            "target_proba": final[:, after],
+            "distance_l1": distance,
+            "distance_l0": np.ones(count, np.int64),
+        },
+        cost=Cost(3, 1234, 0.5),
+    )
+
+
+def anchors(x, found=True, size=2):
+    count, height, width = len(x), *x.shape[1:3]
+    segments = np.arange(height)[:, None] // 2 * 2 + np.arange(width)[None] // 2
+    mask = segments < size
+    return Explanation(
+        "anchor_image",
+        {
+            "found": np.full(count, found),
+            "status": np.full(count, "ok" if found else "not_found"),
+            "anchor_mask": np.repeat(mask[None], count, axis=0),
+            "segments": np.repeat(segments[None], count, axis=0),
+            "precision": np.full(count, 0.97, np.float32),
+            "coverage": np.full(count, 0.25, np.float32),
+            "size": np.full(count, size),
+            "prediction": np.full(count, 1),
+        },
+    )
+
+
+# --- pixels ---------------------------------------------------------------------------------------------
+
+
+def test_no_change_is_exactly_white():
+    assert (panels.signed(np.zeros((3, 2, 1)), 0.7, 4) == 255).all()
+
+
+@given(st.floats(0.01, 1))
+def test_colours_of_a_change_tell_its_direction(value):
+    (red, _, blue), (other_red, _, other_blue) = panels.diverging(np.array([value, -value])).astype(int)
+    assert red > blue
+    assert other_blue > other_red
+
+
+def test_colours_are_deeper_for_larger_changes():
+    brightness = panels.diverging(np.linspace(0, 1, 20)).astype(int).sum(axis=1)
+    assert (np.diff(brightness) < 0).all()
+
+
+def test_the_signed_map_shows_the_most_changed_channel():
+    change = np.array([[[0.1, -0.9, 0.3]]])
+    np.testing.assert_array_equal(panels.signed(change, 0.9, 1), panels.diverging(np.array([[-1.0]])))
+
+
+def test_enlarging_makes_every_pixel_a_square():
+    image = np.arange(6).reshape(2, 3)
+    enlarged = panels.enlarge(image, 5)
+    assert enlarged.shape == (10, 15)
+    np.testing.assert_array_equal(enlarged[2::5, 2::5], image)
+    np.testing.assert_array_equal(enlarged, np.kron(image, np.ones((5, 5), int)))
+
+
+def test_the_range_becomes_black_to_white():
+    image = np.array([[[-0.5], [0.0], [0.5], [9.0]]])
+    np.testing.assert_array_equal(panels.photograph(image, -0.5, 0.5, 1)[0, :, 0], [0, 128, 255, 255])
+
+
+def test_an_anchor_is_shown_in_full_inside_its_outline():
+    image = images(1, (8, 8, 3))[0]
+    mask = np.zeros((8, 8), bool)
+    mask[2:6, 2:6] = True
+    shown, plain = (panels.spotlight(image, mask, -0.5, 0.5, 10), panels.photograph(image, -0.5, 0.5, 10))
+    np.testing.assert_array_equal(shown[25:55, 25:55], plain[25:55, 25:55])
+    assert (shown[:15] != plain[:15]).any(axis=-1).mean() > 0.9
+
+
+def test_an_anchor_is_outlined_also_at_the_edge_of_the_image():
+    shown = panels.spotlight(images(1)[0], np.ones((6, 4), bool), -0.5, 0.5, 6)
+    for edge in (shown[0], shown[-1], shown[:, 0], shown[:, -1]):
+        assert (edge == panels.ACCENT).all()
+
+
+def test_superpixels_are_outlined_where_they_meet_and_nowhere_else():
+    image = np.full((4, 4, 1), -0.5)
+    segments = np.array([[0, 0, 1, 1]] * 4)
+    changed = (panels.outlined(image, segments, -0.5, 0.5, 6) > 0).any(axis=-1)
+    assert changed[:, 11:13].all()
+    assert not changed[:, :11].any()
+    assert not changed[:, 13:].any()
+
+
+# --- cards ----------------------------------------------------------------------------------------------
+
+
+def test_a_counterfactual_card_names_both_classes():
+    (card, _) = render.cards(counterfactuals(images()), images(), contract())
+    assert card.headline == "Sandal → Sneaker"
+    assert [panel.title for panel in card.panels] == ["input", "counterfactual", "difference"]
+    assert [panel.caption for panel in card.panels][:2] == ["Sandal 0.99", "Sneaker 0.99"]
+    assert "1 of 24 pixels" in card.detail
+
+
+def test_classes_without_names_are_numbered():
+    (card, _) = render.cards(counterfactuals(images()), images(), contract(names=None))
+    assert card.headline == "class 0 → class 1"
+
+
+@pytest.mark.parametrize(("explain", "what"), [(counterfactuals, "counterfactual"), (anchors, "anchor")])
+def test_a_row_without_an_explanation_says_so(explain, what):
+    (card, _) = render.cards(explain(images(), found=False), images(), contract())
+    assert not card.found
+    assert f"no {what} found" in card.headline
+    assert card.note
+
+
+def test_an_empty_anchor_says_that_it_is_empty():
+    (card, _) = render.cards(anchors(images(), size=0), images(), contract())
+    assert "empty" in card.note
+
+
+@given(st.floats(0, 1))
+def test_only_certainty_is_shown_as_certain(probability):
+    said = chance(probability)
+    assert (said == "1.00") == (probability == 1)
+    assert (said == "0.00") == (probability == 0)
+
+
+@pytest.mark.parametrize("explain", [counterfactuals, anchors])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1), (6, 4, 3), (300, 200, 3), (1, 1, 1)])
+def test_pictures_of_every_size_have_panels_of_a_readable_size(explain, shape):
+    x = images(1, shape)
+    (card,) = render.cards(explain(x) if shape != (1, 1, 1) else anchors(x), x, contract(shape))
+    for panel in card.panels:
+        assert panel.pixels.dtype == np.uint8
+        assert panel.pixels.shape[:2] == card.panels[0].pixels.shape[:2]
+        assert 100 <= max(panel.pixels.shape) <= 300
+
+
+def test_what_is_drawn_is_left_as_it_was():
+    x = images()
+    explanation = counterfactuals(x)
+    before = x.copy(), explanation["counterfactual"].copy()
+    render.picture(explanation, x, contract())
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(explanation["counterfactual"], before[1])
+
+
+@pytest.mark.parametrize("shape", [(5,), (6, 4, 2), (2, 6, 4, 1)])
+def test_rows_that_are_not_images_are_refused(shape):
+    x = images(1, shape)
+    with pytest.raises(InvalidInput, match="pictures need images"):
+        render.cards(anchors(images(1)), x, contract())
+
+
+def test_other_rows_than_those_explained_are_refused():
+    with pytest.raises(InvalidInput, match="2 rows that were explained, got 3"):
+        render.cards(anchors(images(2)), images(3), contract())
+
+
+# --- the picture ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("explain", [counterfactuals, anchors])
+def test_the_same_explanation_gives_the_same_png(explain):
+    x = images()
+    first, second = (render.png(explain(x), x, contract()) for _ in range(2))
+    assert first == second
+    assert Image.open(io.BytesIO(first)).format == "PNG"
+
+
+def test_one_row_of_the_picture_is_that_row_alone():
+    x = images(3)
+    whole = np.asarray(render.picture(counterfactuals(x), x, contract()))
+    alone = np.asarray(render.picture(counterfactuals(x), x, contract(), row=0))
+    np.testing.assert_array_equal(whole[: len(alone)], alone)
+
+
+def test_names_that_the_font_lacks_are_drawn_all_the_same():
+    x = images(1)
+    names = ("Häkelmütze", "帽子", "x" * 500)
+    assert render.picture(counterfactuals(x), x, contract(names=names)).width < 1000
+
+
+# --- the page -------------------------------------------------------------------------------------------
+
+
+class Reader(HTMLParser):
+    """Notes tags, attributes, and that every element that is opened is closed in order."""
+
+    VOID = frozenset(("meta", "img", "br", "link"))
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.open = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attr) for attr in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def of(self, tag, name):
+        return [value for t, n, value in self.attributes if (t, n) == (tag, name)]
+
+
+@pytest.mark.parametrize("explain", [counterfactuals, anchors])
+def test_a_page_needs_nothing_but_itself(explain):
+    x = images()
+    text = render.html(explain(x), x, contract())
+    read = Reader(text)
+    assert not read.open
+    assert not {"script", "link", "iframe", "object"} & set(read.tags)
+    assert all(source.startswith("data:image/png;base64,") for source in read.of("img", "src"))
+    assert "http" not in text
+    assert "url(" not in text
+
+
+@pytest.mark.parametrize("explain", [counterfactuals, anchors])
+def test_every_picture_of_a_page_is_described(explain):
+    x = images()
+    read = Reader(render.html(explain(x), x, contract()))
+    assert len(read.of("img", "alt")) == read.tags.count("img") == 6
+    assert all(len(alt) > 5 for alt in read.of("img", "alt"))
+
+
+def test_nothing_that_came_from_outside_is_markup():
+    x = images()
+    text = render.html(counterfactuals(x, after=2), x, contract(), title='"<i>&')
+    assert "b" not in Reader(text).tags
+    assert "&lt;b&gt;Ankle &amp; boot&lt;/b&gt;" in text
+    assert "<title>&quot;&lt;i&gt;&amp;</title>" in text
+
+
+def test_pieces_of_a_page_escape_what_they_are_given():
+    evil = "<script>alert(1)</script>"
+    pieces = page.section(evil, page.prose(evil), page.code(evil), page.table([evil], [[evil]]))
+    assert "<script" not in page.document(evil, evil, pieces)
+
+
+def test_a_page_tells_what_the_answer_cost():
+    x = images()
+    assert "asked 3 times about 1,234 rows" in render.html(counterfactuals(x), x, contract())
+
+
+def test_a_page_gives_no_numbers_for_what_was_not_found():
+    x = images()
+    text = render.html(counterfactuals(x, found=False), x, contract())
+    assert "<td>–</td>" in text
+    assert text.count("<img") == 2

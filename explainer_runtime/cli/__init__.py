@@ -1,0 +1,227 @@
+"""`explainer-runtime`: fit, explain, serve, inspect, verify, demo.
+
+This file is the table of contents: each command says what it takes, does its work in a few lines, and tells
+the result once, as words for people or as one JSON object (`--json`). Whatever takes long to import is
+imported inside the command, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from explainer_runtime.cli.output import Commands, import_tensorflow_quietly, progress, tell
+
+if TYPE_CHECKING:
+    from explainer_runtime.predictors import Predictor
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Explain image classifiers: fit an explainer once, save it as a directory, serve it anywhere.",
+)
+
+Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Directory of a fitted explainer.")]
+ModelFile = Annotated[
+    str | None,
+    typer.Option("--model", metavar="FILE", help="A .keras file or SavedModel, run in this process."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--predictor", metavar="URL", help="A served model: grpc://host:port/name, http://host:port/name."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    app()
+
+
+@app.command()
+def fit(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="YAML or JSON with `kind` and settings.")],
+    data: Annotated[
+        str, typer.Option(help="Training rows: a .npz with x_train or x, a .npy, or fashion_mnist or mnist.")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory to write the explainer to.")],
+    model: ModelFile = None,
+    predictor: Address = None,
+    class_names: Annotated[
+        str | None, typer.Option(help="Names separated by commas, or @FILE with one a line.")
+    ] = None,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--range",
+            metavar="LOW HIGH",
+            help="Values the model takes; bytes are scaled to it. Default: as the data; -0.5 0.5 by name.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fit an explainer to a model and its data, and save it."""
+    from explainer_runtime import artifact, explainers
+    from explainer_runtime.cli import answers, training
+    from explainer_runtime.spec import Inputs, parse
+
+    settings = training.read_spec(spec)
+    rows = training.read_training(data, value_range)
+    connected = _connect(model, predictor)
+    with progress("fitting") as step:
+        contract = {
+            "shape": rows.x.shape[1:],
+            "low": rows.low,
+            "high": rows.high,
+            "classes": connected(rows.x[:1]).shape[1],
+            "class_names": training.read_names(class_names) or rows.class_names,
+        }
+        step(0.5)
+        fitted = explainers.fit(settings, rows.x, inputs=parse(Inputs, contract, "inputs"))
+        artifact.save(fitted, out)
+    report = artifact.verify(out)
+    tell(json, answers.described(out, report), lambda: answers.card(f"Fitted {out}", report))
+
+
+@app.command()
+def explain(
+    path: Artifact,
+    input_path: Annotated[
+        Path,
+        typer.Option("--input", metavar="FILE", help="An image, a .npz or .npy, or a V2 request as .json."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the answer: .html, .png, .json or .npz.")
+    ] = None,
+    model: ModelFile = None,
+    predictor: Address = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the method, such as seed=1.")
+    ] = None,
+    chosen: Annotated[
+        str | None, typer.Option("--rows", metavar="LIST", help="Which rows of the input, such as 0,3,8:12.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Explain images with a fitted explainer."""
+    from explainer_runtime import artifact, explainers
+    from explainer_runtime.cli import answers, requests
+    from explainer_runtime.spec import Limits
+
+    encode = answers.encoder(out) if out else None
+    fitted = artifact.load(path)
+    if fitted.spec.kind == "counterfactual":
+        import_tensorflow_quietly()
+    request = requests.read_rows(input_path, fitted.inputs, fitted.spec.kind)
+    x = requests.select(request.x, chosen)
+    options = {**request.options, **requests.read_options(option or [])}
+    prepared = explainers.prepare(fitted, _connect(model, predictor), warm=False)
+    # Nobody else waits here: only what the caller asks for limits the work.
+    limits = Limits(max_batch=max(1, len(x)), max_rows=10**9, max_calls=10**9, max_seconds=10**6)
+    with progress("explaining") as step:
+        explanation = prepared(x, options, limits=limits, progress=lambda at: step(at.fraction))
+    if out and encode:
+        out.write_bytes(encode(explanation, x, fitted.inputs))
+    summary = answers.summary(explanation, fitted.inputs)
+    document = {"artifact": str(path), **summary, "out": str(out) if out else None}
+    tell(json, document, lambda: answers.explained(summary, out))
+
+
+@app.command()
+def serve(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[ARTIFACT]...", help="Directories of fitted explainers.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="FILE", help="A .keras file or SavedModel; served, too, and explained here."
+        ),
+    ] = None,
+    predictor: Address = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name to serve each explainer under, in order, then the model. Default: file names."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; there is no authentication.")
+    ] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of REST.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of gRPC.")] = 8081,
+    metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prometheus metrics.")] = 8082,
+    json: Json = False,
+) -> None:
+    """Serve explainers, a Keras model, or both in one process, over V2 (REST and gRPC)."""
+    from explainer_runtime.cli import serving
+
+    models = serving.plan(paths or [], model, predictor, name or [])
+    names = [one["name"] for one in models]
+    listen = {"host": host, "http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
+    where = f"http://{host}:{http_port} and grpc://{host}:{grpc_port}"
+    tell(json, {"models": names, **listen}, lambda: f"Serving {', '.join(names)} at {where}")
+    raise typer.Exit(serving.run(models, **listen))
+
+
+@app.command()
+def inspect(path: Artifact, json: Json = False) -> None:
+    """Show what a fitted explainer is: method, settings, input contract, files."""
+    from explainer_runtime import artifact
+    from explainer_runtime.cli import answers
+
+    report = artifact.verify(path)
+    document = {**answers.described(path, report), "manifest": report.manifest}
+    tell(json, document, lambda: answers.card(str(path), report, settings=True))
+
+
+@app.command()
+def verify(
+    path: Artifact,
+    digest: Annotated[
+        str | None, typer.Option(metavar="SHA256", help="Digest that it must have, as printed by fit.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check that a directory is exactly what was saved: format, files, digests."""
+    from explainer_runtime import artifact
+    from explainer_runtime.cli import answers
+
+    report = artifact.verify(path, digest=digest)
+    tell(json, answers.described(path, report), lambda: answers.card(f"{path} is intact", report))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory for models, explainers, logs and the report.")] = Path(
+        "demo"
+    ),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers up until Ctrl-C.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the network again.")] = False,
+    json: Json = False,
+) -> None:
+    """Train, fit, serve, explain and check, from nothing to a page of explanations."""
+    from explainer_runtime.cli import walk
+
+    import_tensorflow_quietly()
+    raise typer.Exit(walk.walk(out, keep=keep, retrain=retrain, json=json))
+
+
+def _connect(model: str | None, predictor: str | None) -> Predictor:
+    """The model being explained, from the one of two options that was given."""
+    from explainer_runtime.errors import InvalidInput
+    from explainer_runtime.predictors import connect
+    from explainer_runtime.spec import KerasModel, parse, parse_predictor
+
+    if model is not None and predictor is None:
+        import_tensorflow_quietly()
+        return connect(parse(KerasModel, {"path": model}, "model"))
+    if predictor is not None and model is None:
+        return connect(parse_predictor(predictor))
+    raise InvalidInput("give either --model FILE or --predictor URL", "predictor")

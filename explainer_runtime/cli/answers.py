@@ -1,0 +1,138 @@
+"""What a command has to say: an explanation as a file or a table, an artifact in words."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from explainer_runtime import render
+from explainer_runtime.errors import InvalidInput
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.spec import Inputs
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from explainer_runtime.artifact import Report
+
+_COLUMNS = (
+    "original_class",
+    "counterfactual_class",
+    "target_proba",
+    "distance_l1",
+    "prediction",
+    "precision",
+    "coverage",
+    "size",
+)
+
+Encoder = Callable[[Explanation, np.ndarray, Inputs], bytes]
+
+
+def encoder(path: Path) -> Encoder:
+    """What makes the bytes of the file `path` from an explanation; asked for before anything is computed.
+
+    Raises:
+        InvalidInput: A suffix that is none of `.html`, `.png`, `.json`, `.npz`, or no directory for it.
+    """
+    encoders: dict[str, Encoder] = {
+        ".html": lambda explanation, x, contract: render.html(explanation, x, contract).encode(),
+        ".png": render.png,
+        ".json": lambda explanation, x, contract: explanation.to_json(),
+        ".npz": lambda explanation, x, contract: _npz(explanation),
+    }
+    if path.suffix.lower() not in encoders:
+        raise InvalidInput(f"{path}: expected a name that ends in {', '.join(encoders)}", "out")
+    if not path.parent.is_dir():
+        raise InvalidInput(f"{path.parent}: no such directory", "out")
+    return encoders[path.suffix.lower()]
+
+
+def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
+    """The answer in short: the numbers of every row and what they cost, as JSON values."""
+    small = {name: array.tolist() for name, array in explanation.arrays.items() if array.ndim == 1}
+    rows = [dict(zip(small, values, strict=True)) for values in zip(*small.values(), strict=True)]
+    for row in rows:
+        for name in ("original_class", "counterfactual_class", "target_class", "prediction"):
+            if name in row and contract.class_names:
+                row[f"{name}_name"] = contract.class_names[row[name]]
+    cost = explanation.cost
+    return {
+        "kind": explanation.kind,
+        "found": int(explanation["found"].sum()),
+        "rows": rows,
+        "cost": {"calls": cost.calls, "rows": cost.rows, "seconds": round(cost.seconds, 6)},
+    }
+
+
+def explained(summary: Mapping[str, Any], out: Path | None) -> Table:
+    """The summary of an explanation for people."""
+    from rich.table import Table
+
+    cost, rows = summary["cost"], summary["rows"]
+    caption = f"{cost['calls']:,} model calls, {cost['rows']:,} rows, {cost['seconds']:.2f} s"
+    table = Table(
+        title=f"{summary['kind']}: found {summary['found']} of {len(rows)}",
+        caption=f"{caption}; written to {out}" if out else caption,
+    )
+    columns = [name for name in _COLUMNS if rows and name in rows[0]]
+    for name in ("row", "found", *columns):
+        table.add_column(name.replace("_", " "), justify="right")
+    for index, row in enumerate(rows):
+        found = "[green]yes[/]" if row["found"] else f"[red]{row['status']}[/]"
+        table.add_row(str(index), found, *(_short(row.get(f"{name}_name", row[name])) for name in columns))
+    return table
+
+
+def described(path: Path, report: Report) -> dict[str, Any]:
+    """An artifact in short, as JSON values."""
+    manifest = report.manifest
+    return {
+        "artifact": str(path),
+        "kind": manifest["kind"],
+        "digest": report.digest,
+        "bytes": report.bytes,
+        "inputs": manifest["inputs"],
+        "created": manifest["created"],
+    }
+
+
+def card(title: str, report: Report, *, settings: bool = False) -> Table:
+    """An artifact for people: what it is, what it takes, what pins it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    manifest, contract = report.manifest, report.manifest["inputs"]
+    table = Table(title=escape(title), show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")
+    size = " × ".join(str(side) for side in contract["shape"])
+    lines = {
+        "method": manifest["kind"],
+        "input": f"{size}, from {contract['low']:g} to {contract['high']:g}",
+        "classes": ", ".join(contract["class_names"] or ()) or str(contract["classes"]),
+        "digest": report.digest,
+        "size": f"{report.bytes:,} bytes in {len(report.files)} file{'s' * (len(report.files) > 1)}",
+        "created": manifest["created"],
+    }
+    if settings:
+        lines["written by"] = ", ".join(f"{name} {text}" for name, text in manifest["versions"].items())
+        lines["files"] = "\n".join(f"{name}  {size:,}" for name, size in report.files.items())
+        lines |= {name: str(value) for name, value in manifest["spec"].items() if name != "kind"}
+    for name, text in lines.items():
+        table.add_row(name, escape(text))
+    return table
+
+
+def _npz(explanation: Explanation) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **explanation.arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

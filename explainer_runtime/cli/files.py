@@ -1,0 +1,73 @@
+"""Files as values: text, arrays, numbers; what cannot be read is refused with its name and the reason."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from explainer_runtime.errors import InvalidInput
+
+
+def text(path: Path, field: str) -> str:
+    """The text of a file; `field` is what a refusal is about."""
+    check(path, field)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path}: is not text", field) from None
+
+
+def array(path: Path, keys: Sequence[str], field: str) -> np.ndarray:
+    """The numbers in a `.npy`, or in a `.npz` under the first of these keys there is, or alone.
+
+    Raises:
+        InvalidInput: About `field`: no such file, damaged, pickled, not numbers, or none of the keys.
+    """
+    check(path, field)
+    try:
+        # Opened here: np.load leaves the file of a damaged archive open.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return _numbers(loaded, path, field)
+            names = loaded.files
+            key = next((key for key in keys if key in names), names[0] if len(names) == 1 else None)
+            if key is None:
+                held = ", ".join(names) or "nothing"
+                raise InvalidInput(f"{path}: expected an array {' or '.join(keys)}, it has {held}", field)
+            return _numbers(loaded[key], path, field)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = "it would need pickle" if "pickle" in str(error) else str(error)
+        raise InvalidInput(f"{path}: cannot be read as NumPy arrays: {reason}", field) from None
+
+
+def finite(x: np.ndarray, field: str) -> np.ndarray:
+    """`x` as float32; NaN, infinity and what float32 cannot hold are refused."""
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused here
+        x = x.astype(np.float32)
+    if not np.isfinite(x).all():
+        raise InvalidInput("expected finite numbers, got NaN or infinity", field)
+    return x
+
+
+def scaled(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Bytes as float32: 0 becomes `low`, 255 `high`."""
+    level = pixels.astype(np.float32) / np.float32(255)
+    # Rounding may lead past the end by one bit.
+    return np.clip(level * np.float32(high - low) + np.float32(low), np.float32(low), np.float32(high))
+
+
+def check(path: Path, field: str) -> None:
+    """Refuse what is not a file."""
+    if not path.is_file():
+        raise InvalidInput(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}", field)
+
+
+def _numbers(array: np.ndarray, path: Path, field: str) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        raise InvalidInput(f"{path}: expected numbers, got {array.dtype}", field)
+    return array

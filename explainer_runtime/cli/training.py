@@ -1,0 +1,89 @@
+"""What an explainer is fitted from: a spec, training rows, names of classes.
+
+Bytes are pixels: 0 to 255 become the range that the model takes, linearly, and that range must be known.
+Other numbers are taken as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from explainer_runtime.cli import files
+from explainer_runtime.errors import InvalidInput, InvalidSpec
+from explainer_runtime.spec import Spec, parse_spec
+
+
+class Training(NamedTuple):
+    """Rows to fit on `(M, *S)`, float32, the range of their values, and names of classes where known."""
+
+    x: np.ndarray
+    low: float
+    high: float
+    class_names: tuple[str, ...] | None
+
+
+def read_spec(path: Path) -> Spec:
+    """The spec in a YAML or JSON file.
+
+    Raises:
+        InvalidInput: It cannot be read.
+        InvalidSpec: It is not a spec.
+    """
+    import yaml
+
+    try:
+        return parse_spec(yaml.safe_load(files.text(path, "spec")))
+    except yaml.YAMLError as error:
+        raise InvalidSpec(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def read_training(source: str, value_range: tuple[float, float] | None) -> Training:
+    """Training rows from a file, or from a data set by name.
+
+    Args:
+        source: A `.npz` with `x_train` or `x`, a `.npy`, `fashion_mnist` or `mnist`.
+        value_range: Lowest and highest value that the model takes; None takes those of the data, and for a
+            data set by name [-0.5, 0.5], as in the literature.
+
+    Raises:
+        InvalidInput: Not numbers, not finite, outside the range, or bytes without a range.
+    """
+    if value_range is not None and value_range[0] >= value_range[1]:
+        raise InvalidInput("expected LOW below HIGH, got {:g} {:g}".format(*value_range), "range")
+    names = None
+    if source in ("fashion_mnist", "mnist"):
+        from explainer_runtime import data
+
+        found = data.load(source, scale=None)  # type: ignore[arg-type]
+        x, names = found.x_train, found.class_names
+        value_range = value_range or (-0.5, 0.5)
+    else:
+        x = files.array(Path(source), ("x_train", "x"), "data")
+    if x.ndim < 2 or not len(x):
+        raise InvalidInput(f"expected rows (M, ...), at least one, got shape {x.shape}", "data")
+    if x.dtype == np.uint8:
+        if value_range is None:
+            raise InvalidInput(
+                "bytes need --range LOW HIGH, the values the model was trained on, such as --range -0.5 0.5",
+                "data",
+            )
+        x = files.scaled(x, *value_range)
+    x = files.finite(x, "data")
+    low, high = value_range or (float(x.min()), float(x.max()))
+    if x.min() < low or x.max() > high:
+        raise InvalidInput(
+            f"expected values in --range [{low:g}, {high:g}], got [{x.min():.4g}, {x.max():.4g}]", "data"
+        )
+    return Training(x, low, high, names)
+
+
+def read_names(text: str | None) -> tuple[str, ...] | None:
+    """Class names separated by commas, or one a line in the file named after an `@`."""
+    if text is None:
+        return None
+    if text.startswith("@"):
+        return tuple(files.text(Path(text[1:]), "class-names").splitlines())
+    return tuple(name.strip() for name in text.split(","))

@@ -1,0 +1,178 @@
+"""The whole way once, for newcomers: train, fit, save, verify, serve, explain over the network, check.
+
+Nothing is taken on trust. The model is one server, the explainers another one, so what the explainers know
+of the model they have asked over gRPC; each answer is fetched by REST and by gRPC and both must be equal; and
+whatever an explainer has found is put to the served model again.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from explainer_runtime import artifact, data, explainers
+from explainer_runtime.artifact import Fitted
+from explainer_runtime.data import Dataset
+from explainer_runtime.demo import network, report
+from explainer_runtime.demo.asking import request
+from explainer_runtime.demo.report import ENOUGH, FROM_OUTSIDE, NEAREST, Outcome
+from explainer_runtime.demo.roads import failures, travel
+from explainer_runtime.demo.servers import Server, free_ports, serving, tail
+from explainer_runtime.errors import ExplainerError, InvalidSpec
+from explainer_runtime.predictors import Predictor, connect
+from explainer_runtime.predictors.keras import KerasPredictor
+from explainer_runtime.spec import AnchorImage, Counterfactual, Endpoint, Grid, Inputs, Spec
+
+IMAGES = 8
+MODEL, CF, ANCHOR = "fashion-cnn", "fashion-cf", "fashion-anchor"
+SPECS: dict[str, Spec] = {
+    # A gradient that is only estimated goes astray more often: more steps until the stride doubles.
+    CF: Counterfactual(grow_steps=80),
+    # Masked tiles show the mean grey of the image. Each with its own mean, most images would be recognised
+    # with everything masked, and an empty anchor would be the answer.
+    ANCHOR: AnchorImage(segmentation=Grid(rows=4, columns=7), fill="image_mean", p_sample=0.8),
+}
+
+Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
+
+
+def run(
+    out: Path,
+    *,
+    retrain: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    bar: Bar = lambda label: nullcontext(lambda fraction: None),
+    ready: Callable[[Outcome, list[Server]], None] = lambda outcome, servers: None,
+) -> Outcome:
+    """Go the whole way.
+
+    Args:
+        out: Directory for the network, the explainers, logs, `report.html` and `summary.json`.
+        retrain: Train the network also if there is one.
+        say: Told each step that is done, one line.
+        bar: Makes a progress bar for a step that takes long.
+        ready: Told the outcome while the servers are still up.
+
+    Returns:
+        What came out; `outcome.failures` is empty if everything held.
+
+    Raises:
+        ExplainerError: A server that does not come up or answers with an error; with the end of its log.
+    """
+    start = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in ("report.html", "summary.json"):
+        (out / stale).unlink(missing_ok=True)
+
+    dataset = data.load("fashion_mnist", sample=True, scale="symmetric")
+    model = _network(out / f"{MODEL}.keras", dataset, retrain, bar)
+    accuracy = network.accuracy(model, dataset)
+    say(f"network: {network.PARAMETERS:,} parameters, {accuracy:.1%} of the test images")
+    fitted = {name: _fit(out / name, dataset, model) for name in SPECS}
+    digests = {name: artifact.verify(out / name).digest for name in SPECS}
+    say(f"explainers: {', '.join(f'{name} ({digest[:12]})' for name, digest in digests.items())}")
+    chosen = choose(model, dataset)
+    (out / "request.json").write_bytes(orjson.dumps(request(dataset.x_test[chosen[:1]])))
+
+    with _terminable(), _servers(out, bar) as servers:
+        say("servers: the network, and in a process of their own the explainers")
+        x = dataset.x_test[chosen]
+        beside, alone = servers
+        served = connect(Endpoint(url=f"grpc://{beside.target}", model=MODEL, timeout=60))
+        roads = []
+        for name, server, explainer in (
+            (NEAREST, beside, CF),
+            (FROM_OUTSIDE, alone, CF),
+            (ENOUGH, alone, ANCHOR),
+        ):
+            with bar(name):
+                road = travel(name, server, explainer, fitted[explainer], x, served, model)
+            say(f"{name}: {road.valid.sum()} of {len(x)} hold, {road.seconds_rest:.1f} s")
+            roads.append(road)
+        outcome = Outcome(
+            roads=roads,
+            x=x,
+            indices=chosen.tolist(),
+            labels=[dataset.class_names[label] for label in dataset.y_test[chosen]],
+            inputs=fitted[CF].inputs,
+            accuracy=accuracy,
+            digests=digests,
+            seconds=time.monotonic() - start,
+            failures=tuple(failures(roads)),
+        )
+        report.write(outcome, out)
+        ready(outcome, servers)
+    return outcome
+
+
+def choose(model: Predictor, dataset: Dataset) -> np.ndarray:
+    """Indices of eight test images: the first of each class that the model gets right, in order."""
+    right = np.flatnonzero(model(dataset.x_test).argmax(axis=1) == dataset.y_test)
+    _, first = np.unique(dataset.y_test[right], return_index=True)
+    return right[np.sort(first)[:IMAGES]]
+
+
+# --- steps ----------------------------------------------------------------------------------------------
+
+
+def _network(path: Path, dataset: Dataset, retrain: bool, bar: Bar) -> KerasPredictor:
+    if not retrain:
+        with suppress(InvalidSpec):  # there is none yet, or it was damaged
+            return KerasPredictor.load(path)
+    with bar("training the network") as step:
+        network.train(dataset, path, step)
+    return KerasPredictor.load(path)
+
+
+def _fit(path: Path, dataset: Dataset, model: Predictor) -> Fitted:
+    classes = model(dataset.x_train[:1]).shape[1]
+    inputs = Inputs(
+        shape=dataset.x_train.shape[1:], low=-0.5, high=0.5, classes=classes, class_names=dataset.class_names
+    )
+    artifact.save(explainers.fit(SPECS[path.name], dataset.x_train, inputs=inputs), path)
+    return artifact.load(path)
+
+
+@contextmanager
+def _servers(out: Path, bar: Bar) -> Iterator[list[Server]]:
+    """The network with a counterfactual explainer beside it, and the explainers alone."""
+    ports = free_ports(6)
+    commands = [
+        (
+            out / "model.log",
+            [str(out / CF), "--model", str(out / f"{MODEL}.keras"), "--name", CF, "--name", MODEL],
+        ),
+        (
+            out / "explainers.log",
+            [str(out / CF), str(out / ANCHOR), "--predictor", f"grpc://127.0.0.1:{ports[1]}/{MODEL}"],
+        ),
+    ]
+    with ExitStack() as stack:
+        with bar("starting the servers"):
+            servers = stack.enter_context(serving(commands, ports))
+        try:
+            yield servers
+        except ExplainerError as error:
+            logs = "\n".join(f"--- {server.log}\n{tail(server.log)}" for server in servers)
+            raise ExplainerError(f"{error}\n{logs}") from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end this process as an exception does, so that servers are stopped."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,66 @@
+"""Images with some superpixels masked: what is shown instead, and all of a wave drawn at once.
+
+A mask says for each superpixel whether it is shown. What a masked one shows is a *fill*: an image of the
+same shape, worked out once, so that drawing a mask is one gather and one choice a pixel.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Canvas(NamedTuple):
+    """What masks are drawn with.
+
+    Attributes:
+        image: `(H, W, C)`, float32, in input units.
+        segments: Superpixel of each pixel `(H, W)`, 0 to K-1.
+        fills: What masked pixels show, `(B, H, W, C)`, float32: one fill, or several to choose from.
+    """
+
+    image: np.ndarray
+    segments: np.ndarray
+    fills: np.ndarray
+
+    def draw(self, shown: np.ndarray, fill: np.ndarray | None = None) -> np.ndarray:
+        """Images `(M, H, W, C)`, float32, of masks `shown` `(M, K)`, bool.
+
+        `fill` `(M,)` is the index of the fill of each; None is the first for all.
+        """
+        pixels = np.take(shown, self.segments, axis=1)[..., None]
+        return np.where(pixels, self.image, self.fills[:1] if fill is None else self.fills[fill])
+
+
+def segment_mean(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Every superpixel in its own mean colour, `(H, W, C)`, float32."""
+    labels = segments.ravel()
+    counts = np.bincount(labels)
+    sums = [np.bincount(labels, weights=channel) for channel in image.reshape(len(labels), -1).T]
+    means = np.stack(sums, axis=1) / counts[:, None]
+    return means[segments].astype(np.float32)
+
+
+def image_mean(image: np.ndarray) -> np.ndarray:
+    """The whole image in its mean colour, `(H, W, C)`, float32."""
+    colour = image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+    return np.broadcast_to(colour, image.shape)
+
+
+def blurred(image: np.ndarray) -> np.ndarray:
+    """The image seen from afar, `(H, W, C)`, float32: a Gaussian of an eighth of its shorter side.
+
+    At the border only what lies inside is averaged, so that no value leaves the range of the image.
+    """
+    height, width = image.shape[:2]
+    sigma = min(height, width) / 8
+    down, across = _gaussian(height, sigma), _gaussian(width, sigma)
+    return np.einsum("ij,jkc,lk->ilc", down, image, across, optimize=True).astype(np.float32)
+
+
+def _gaussian(size: int, sigma: float) -> np.ndarray:
+    """Row-normalised Gaussian weights `(size, size)`."""
+    place = np.arange(size)
+    weights = np.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))

@@ -1,0 +1,81 @@
+"""One image, and what the model has said of it with some superpixels masked.
+
+The search for an anchor speaks of masks, the model of pictures. Between the two stands a memory: a picture
+that was asked about once is never asked about again, so an image of few superpixels soon costs nothing more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from explainer_runtime.search.asks import Rows, Search
+from explainer_runtime.search.masking import Canvas
+
+_BYTES = 2**25
+"""Most bytes of pictures in one ask: what each large image of a batch may hold in memory."""
+
+
+class Subject:
+    """Answers questions about masks by asking the model about pictures.
+
+    Attributes:
+        canvas: What masks are drawn with.
+        superpixels: How many there are, K.
+        prediction: Class of the image; -1 until the model has answered.
+        scores: Class scores of the image `(classes,)`, float32; zeros until then.
+        holds_masked: Whether the image keeps its class with every superpixel masked.
+        rows: Pictures the model has answered about.
+        fills: Which fill each draw was masked with, for all draws answered so far, in order.
+    """
+
+    def __init__(self, canvas: Canvas, classes: int, seed: int) -> None:
+        self.canvas = canvas
+        self.superpixels = int(canvas.segments.max()) + 1
+        self.prediction = -1
+        self.scores = np.zeros(classes, np.float32)
+        self.holds_masked = False
+        self.rows = 0
+        self.fills = np.zeros(0, np.int64)
+        self._known: dict[bytes, bool] = {}
+        self._rng = np.random.default_rng([seed, 1])  # a stream of its own beside that of the masks
+
+    def ask(self, shown: np.ndarray) -> Search[np.ndarray]:
+        """Whether the class stays with these superpixels shown: `(M, K)` -> `(M,)`, bool.
+
+        The first question carries two pictures more: the image itself, and one with everything masked.
+        """
+        fills = self._rng.integers(len(self.canvas.fills), size=len(shown))
+        first = not self._known
+        if first:
+            ends = np.repeat([[True], [False]], self.superpixels, axis=1)
+            shown, fills = np.concatenate([ends, shown]), np.concatenate([[0, 0], fills])
+        keys = self._keys(shown, fills)
+        yield from self._learn(keys, shown, fills)
+        kept = np.array([self._known[key] for key in keys])
+        if first:
+            self.holds_masked, kept, fills = bool(kept[1]), kept[2:], fills[2:]
+        self.fills = np.concatenate([self.fills, fills])
+        return kept
+
+    def _learn(self, keys: list[bytes], shown: np.ndarray, fills: np.ndarray) -> Search[None]:
+        places: dict[bytes, int] = {}
+        for place, key in enumerate(keys):
+            if key not in self._known:
+                places.setdefault(key, place)
+        fresh = list(places.values())
+        size = max(1, _BYTES // self.canvas.image.nbytes)
+        for start in range(0, len(fresh), size):
+            part = fresh[start : start + size]
+            scores = yield Rows(self.canvas.draw(shown[part], fills[part]), self.rows / (self.rows + 512))
+            if self.prediction < 0:
+                self.scores, self.prediction = scores[0], int(scores[0].argmax())
+            self.rows += len(part)
+            stayed = scores.argmax(axis=1) == self.prediction
+            self._known.update(zip((keys[place] for place in part), stayed.tolist(), strict=True))
+
+    def _keys(self, shown: np.ndarray, fills: np.ndarray) -> list[bytes]:
+        """A name for each picture: equal for equal pictures."""
+        # With everything shown nothing of the fill is seen.
+        seen = np.where(shown.all(axis=1), 0, fills).astype("<u4")
+        packed = np.concatenate([np.packbits(shown, axis=1), seen[:, None].view(np.uint8)], axis=1)
+        return [row.tobytes() for row in packed]

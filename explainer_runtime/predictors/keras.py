@@ -36,6 +36,25 @@ def import_tensorflow() -> Any:
     return tf
 
 
+def read_model(path: str | Path) -> Any:
+    """The Keras model in a `.keras` file, read in safe mode.
+
+    Raises:
+        InvalidSpec: There is no such file, it is another format, or it holds code.
+        MissingExtra: TensorFlow is not installed.
+    """
+    import_tensorflow()
+    import keras
+
+    path = Path(path)
+    if not (path.is_file() and path.suffix == ".keras"):
+        raise InvalidSpec(f"{path}: expected a .keras file or a SavedModel directory")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises many kinds for one cause: this file is not a model
+        raise InvalidSpec(f"{path}: cannot be loaded as a Keras model: {error}") from error
+
+
 class KerasPredictor:
     """A model whose graph is in this process. Safe to call from several threads.
 
@@ -91,15 +110,7 @@ class KerasPredictor:
         path = Path(path)
         if path.is_dir() and (path / "saved_model.pb").is_file():
             return cls._of_saved_model(tf, path, logits)
-        if not (path.is_file() and path.suffix == ".keras"):
-            raise InvalidSpec(f"{path}: expected a .keras file or a SavedModel directory")
-        import keras
-
-        try:
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        except Exception as error:  # Keras raises many kinds for one cause: this file is not a model
-            raise InvalidSpec(f"{path}: cannot be loaded as a Keras model: {error}") from error
-        return cls.of(model, logits=logits)
+        return cls.of(read_model(path), logits=logits)
 
     @classmethod
     def _of_saved_model(cls, tf: Any, path: Path, logits: bool) -> KerasPredictor:

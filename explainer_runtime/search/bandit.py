@@ -40,8 +40,6 @@ class Contest(NamedTuple):
     rivals: np.ndarray
     """Indices of the other arms whose upper bound passes the weakest leader's lower bound by more than
     `tau`, the most threatening first. Empty when the contest is decided."""
-    weakest: int
-    """Index of the leader with the least lower bound."""
 
 
 def contest(tally: Tally, places: int, level: float, tau: float) -> Contest:
@@ -62,7 +60,7 @@ def contest(tally: Tally, places: int, level: float, tau: float) -> Contest:
     upper = upper_bound(tally.mean[others], level / np.maximum(tally.tries[others], 1))
     threatening = np.argsort(-upper, kind="stable")
     overlapping = threatening[upper[threatening] - lower.min() > tau]
-    return Contest(leaders, others[overlapping], int(leaders[np.argmin(lower)]))
+    return Contest(leaders, others[overlapping])
 
 
 def leading(tally: Tally, places: int) -> np.ndarray:

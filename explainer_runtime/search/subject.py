@@ -51,7 +51,7 @@ class Subject:
             shown, fills = np.concatenate([ends, shown]), np.concatenate([[0, 0], fills])
         keys = self._keys(shown, fills)
         yield from self._learn(keys, shown, fills)
-        kept = np.array([self._known[key] for key in keys])
+        kept = np.array([self._known[key] for key in keys], dtype=bool)
         if first:
             self.holds_masked, kept, fills = bool(kept[1]), kept[2:], fills[2:]
         self.fills = np.concatenate([self.fills, fills])

@@ -34,11 +34,15 @@ _START = 192
 _WAVE = 256
 """Draws that go out together to tell arms apart."""
 _PROOF = 384
-"""Most draws that go out together to verify leaders."""
+"""Most draws that go out together to verify sets."""
 _BLOCK = 64
 """Waves are filled up to multiples of this, since models compute in such blocks anyway."""
 _SEEDS = 30
-"""Draws that the arms of one size should have in the mean before leaders are looked for."""
+"""Draws that the arms of one size should have in the mean before any of them is trusted to lead."""
+_PATIENCE = 12
+"""Waves for one size, after which a larger one is tried."""
+_TESTS = 10
+"""Sets that a search verifies, or gives up, before it ends; they share `delta`. Most need one or two."""
 
 
 class Rules(NamedTuple):
@@ -69,11 +73,11 @@ class Holding(NamedTuple):
 
 
 class _Stage(NamedTuple):
-    """The sets of one size, the beam they extend, and whether they have had their wave of comparison."""
+    """The sets of one size, the beam they extend, and how many waves they have had."""
 
     parents: tuple[Set, ...]
     sets: tuple[Set, ...]
-    compared: bool = False
+    waves: int = 0
 
 
 def hold(
@@ -93,7 +97,7 @@ def hold(
         one is found unless `max_anchor_size` or a `Stop` forbids; then it is the best candidate.
     """
     rng = np.random.default_rng(seed)
-    evidence, waves, stopped = Evidence.none(features), 0, None
+    evidence, stopped = Evidence.none(features), None
     stage = _Stage((), ((),))
     wave: Wave = [((), _filled(max(_START, rules.min_samples_start + 2)) - 2)]
     try:
@@ -101,39 +105,36 @@ def hold(
             forced = np.repeat(_masks([which for which, _ in wave], features), [n for _, n in wave], axis=0)
             shown = forced | _by_chance(rng, wave, features, rules.p_sample)
             evidence = evidence.plus(forced, shown, (yield from ask(shown)))
-            waves += 1
-            stage, wave = _next(stage, evidence, rules, waves)
+            stage, wave = _next(stage, evidence, rules)
     except Stop as stop:
         stopped = stop.status
-    best, found = _best(stage, evidence, rules, waves)
+    best, found = _best(stage, evidence, rules)
     return Holding(best, found, stopped, evidence)
 
 
-def _next(stage: _Stage, evidence: Evidence, rules: Rules, waves: int) -> tuple[_Stage, Wave]:
+def _next(stage: _Stage, evidence: Evidence, rules: Rules) -> tuple[_Stage, Wave]:
     """What to draw next, at this size or, where it is decided, at a larger one; nothing ends the search."""
     features = evidence.shown.shape[1]
     most = min(features, rules.max_anchor_size or features)
     while True:
-        tally, verdict = _judge(stage.sets, evidence, rules, waves)
+        tally, verdict = _judge(stage.sets, evidence, rules)
         if verdict.valid.any():
             return stage, _settle(stage, tally, verdict, rules)
         leaders = leading(tally, rules.beam_size)
-        wave = [] if stage.compared else _compare(stage, tally, verdict, rules)
-        stage = stage._replace(compared=True)
-        wave = wave or _verification(stage, leaders, verdict, rules)
+        wave = [] if stage.waves else _compare(stage, tally, verdict, rules)
+        if not wave and stage.waves < _PATIENCE:
+            wave = _verification(leaders, stage, verdict, rules)
         if wave or len(stage.sets[0]) == most:
-            return stage, wave
+            return stage._replace(waves=stage.waves + 1), wave
         beam = tuple(stage.sets[leader] for leader in leaders)
         stage = _Stage(beam, _extensions(beam, features))
 
 
-def _judge(sets: Sequence[Set], evidence: Evidence, rules: Rules, waves: int) -> tuple[Tally, Verdict]:
+def _judge(sets: Sequence[Set], evidence: Evidence, rules: Rules) -> tuple[Tally, Verdict]:
     """What is known of each set, and whether that makes it an anchor."""
     masks = _masks(sets, evidence.shown.shape[1])
-    tally = evidence.tally(masks)
-    # One test follows each wave: all of them together fail with probability delta.
-    level = log(max(1, waves) * (waves + 1) / rules.delta)
-    return tally, verify(tally, evidence.own(masks), rules.threshold, level, rules.batch_size)
+    tally, own = evidence.tally(masks), evidence.own(masks)
+    return tally, verify(tally, own, rules.threshold, log(_TESTS / rules.delta), rules.batch_size)
 
 
 def _settle(stage: _Stage, tally: Tally, verdict: Verdict, rules: Rules) -> Wave:
@@ -141,10 +142,33 @@ def _settle(stage: _Stage, tally: Tally, verdict: Verdict, rules: Rules) -> Wave
     if rules.stop_on_first:
         return []
     beam = np.lexsort((-tally.tries, -tally.mean, ~verdict.valid))[: rules.beam_size]
-    return _verification(stage, beam, verdict, rules)
+    return _verification(beam, stage, verdict, rules)
 
 
-def _verification(stage: _Stage, arms: np.ndarray, verdict: Verdict, rules: Rules) -> Wave:
+def _compare(stage: _Stage, tally: Tally, verdict: Verdict, rules: Rules) -> Wave:
+    """Draws that tell the arms of one size apart; none where that is clear or does not matter.
+
+    KL-LUCB would go on until no rival can be better by `tau`. One wave a size does as well here: more of
+    them took more calls and rows and anchors came out no shorter, since a leader that is not the best is
+    one feature away from being as good.
+    """
+    lacking = _SEEDS - tally.tries.mean()
+    if stage.parents and lacking > 0:
+        draws = ceil(lacking / (1 - rules.p_sample))
+        return _spread(stage.parents, min(max(draws, _WAVE), 4 * _WAVE))
+    now = contest(tally, rules.beam_size, log(1 / rules.delta), rules.tau)
+    if not len(now.rivals) or verdict.promising[now.leaders].any():
+        return []  # if a leader is an anchor, nobody cares who else might have led
+    wave = [(stage.sets[arm], max(rules.batch_size, int(verdict.wanted[arm]))) for arm in now.leaders]
+    room = max(rules.batch_size, _WAVE - sum(count for _, count in wave))
+    if len(now.rivals) * (1 - rules.p_sample) >= 1:
+        # A draw for the parent shows, in the mean, more than one of the rivals.
+        return wave + _spread(stage.parents, room)
+    rivals = now.rivals[: room // rules.batch_size]
+    return wave + [(stage.sets[arm], rules.batch_size) for arm in rivals]
+
+
+def _verification(arms: np.ndarray, stage: _Stage, verdict: Verdict, rules: Rules) -> Wave:
     """The draws that these arms want, in even shares where that is too much, filled up to whole blocks."""
     wanted = [(stage.sets[arm], int(verdict.wanted[arm])) for arm in arms if verdict.wanted[arm]]
     if not wanted:
@@ -155,35 +179,10 @@ def _verification(stage: _Stage, arms: np.ndarray, verdict: Verdict, rules: Rule
     return [(first, count + _filled(total) - total), *others]
 
 
-def _compare(stage: _Stage, tally: Tally, verdict: Verdict, rules: Rules) -> Wave:
-    """Draws that tell the arms of one size apart; none where that is clear or does not matter.
-
-    KL-LUCB would go on until no rival can be better by `tau`. One wave a size does as well here: more of
-    them took more calls and rows and the anchors came out no shorter, since a leader that is not the best
-    is one feature away from being as good.
-    """
-    lacking = _SEEDS - tally.tries.mean()
-    if stage.parents and lacking > 0:
-        seeds = min(4 * _WAVE, ceil(lacking / (1 - rules.p_sample)))
-        return _spread(stage.parents, max(seeds, _WAVE))
-    round_ = contest(tally, rules.beam_size, log(1 / rules.delta), rules.tau)
-    leaders = round_.leaders
-    if not len(round_.rivals) or verdict.promising[leaders].any():
-        return []  # if a leader is an anchor, nobody cares who else might have led
-    drawn = [arm for arm in leaders if verdict.wanted[arm]] or [round_.weakest]
-    wave = [(stage.sets[arm], max(rules.batch_size, int(verdict.wanted[arm]))) for arm in drawn]
-    room = max(rules.batch_size, _WAVE - sum(count for _, count in wave))
-    if len(round_.rivals) * (1 - rules.p_sample) >= 1:
-        # A draw for the parent shows so many rivals that it tells more than a draw for one of them.
-        return wave + _spread(stage.parents, room)
-    rivals = round_.rivals[: room // rules.batch_size]
-    return wave + [(stage.sets[arm], rules.batch_size) for arm in rivals]
-
-
-def _best(stage: _Stage, evidence: Evidence, rules: Rules, waves: int) -> tuple[Set, bool]:
+def _best(stage: _Stage, evidence: Evidence, rules: Rules) -> tuple[Set, bool]:
     """A verified set of this size or, without one, whichever candidate surely holds the most."""
     sets = stage.sets + stage.parents
-    tally, verdict = _judge(sets, evidence, rules, waves)
+    tally, verdict = _judge(sets, evidence, rules)
     lower = lower_bound(tally.mean, log(1 / rules.delta) / np.maximum(tally.tries, 1))
     best = int(np.lexsort((-lower, ~verdict.valid))[0])
     return sets[best], bool(verdict.valid[best])

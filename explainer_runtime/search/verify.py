@@ -20,10 +20,12 @@ SLACK = 0.01
 """How far below the threshold the probability of what was accepted may lie."""
 _MOST = 2000
 """Draws for one set, after which it is given up."""
-_EARLY = 400
+_EARLY = 300
 """Draws for one set before which its mean says too little to give it up."""
+_DOUBT = 0.5
+"""How far a mean may lie below the threshold by chance, in nats of evidence against it."""
 _AHEAD = 200
-"""Draws for a set that seems to miss the threshold but may not: a few, and its extensions inherit them."""
+"""Draws for a set that seems to miss the threshold but may not; its extensions inherit them."""
 
 
 class Verdict(NamedTuple):
@@ -52,9 +54,10 @@ def verify(tally: Tally, own: Tally, threshold: float, level: float, least: int)
     valid = above & exceeds(own, bar, level)
     # If the mean stays where it is, so many draws lift the lower bound over the bar.
     enough = level / kl_bernoulli(np.maximum(tally.mean, threshold), bar)
-    early, left = own.tries < _EARLY, (own.tries < _MOST) & ~valid
-    promising = left & above & (early | (enough <= _MOST))
-    doubtful = left & ~above & early & (tally.tries * kl_bernoulli(tally.mean, threshold) <= 1)
-    wanted = np.where(promising, np.ceil(1.1 * (enough - own.tries)), np.where(doubtful, _AHEAD, 0))
-    wanted = np.where(wanted > 0, np.clip(wanted, least, max(least, _MOST)), 0).astype(np.int64)
-    return Verdict(valid, wanted, promising)
+    left = (own.tries < _MOST) & ~valid
+    promising = left & above & ((own.tries < _EARLY) | (enough <= _MOST))
+    against = tally.tries * kl_bernoulli(tally.mean, threshold)
+    doubtful = left & ~above & (tally.tries < _EARLY) & (against <= _DOUBT)
+    more = np.clip(np.ceil(1.1 * (enough - own.tries)), least, max(least, _MOST))
+    wanted = np.where(promising, more, np.where(doubtful, max(least, _AHEAD), 0))
+    return Verdict(valid, wanted.astype(np.int64), promising)

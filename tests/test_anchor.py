@@ -1,0 +1,354 @@
+"""The search for anchors, on functions of masks whose precisions are known in closed form."""
+
+from __future__ import annotations
+
+from math import comb, log, sqrt
+
+import numpy as np
+import pytest
+from toys import drive
+
+from explainer_runtime.methods import anchor
+from explainer_runtime.search import subject
+from explainer_runtime.search.asks import Rows, Stop
+from explainer_runtime.search.evidence import Evidence
+from explainer_runtime.search.subsets import Rules, hold
+from explainer_runtime.search.verify import SLACK
+from explainer_runtime.spec import AnchorImage, Grid
+
+FEATURES = 12
+
+
+def every(*needed: int):
+    """The answer stays while all of these are shown."""
+    return lambda shown: shown[:, list(needed)].all(axis=1)
+
+
+def some(*enough: int):
+    """The answer stays while one of these is shown."""
+    return lambda shown: shown[:, list(enough)].any(axis=1)
+
+
+def at_least(count: int):
+    """The answer stays while so many features are shown, whichever."""
+    return lambda shown: shown.sum(axis=1) >= count
+
+
+def precision_of_at_least(count: int, size: int, p_sample: float) -> float:
+    """Of any set of `size` features: the rest of the count must come by chance."""
+    others = FEATURES - size
+    return sum(
+        comb(others, k) * (1 - p_sample) ** k * p_sample ** (others - k)
+        for k in range(max(0, count - size), others + 1)
+    )
+
+
+def search(stays, rules=None, seed=0, features=FEATURES, asked=None):
+    def ask(shown):
+        if asked is not None:
+            asked.append(shown)
+        yield Rows(shown)
+        return stays(shown)
+
+    return hold(features, rules or Rules(), seed, ask)
+
+
+def found(stays, rules=None, seed=0, features=FEATURES, asked=None):
+    return drive(search(stays, rules, seed, features, asked), lambda ask: None)
+
+
+def mask(features, size=FEATURES):
+    return np.isin(np.arange(size), list(features))[None]
+
+
+# --- the evidence -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", [3, 64, 70])
+def test_a_draw_speaks_for_the_sets_between_what_was_forced_and_what_was_shown(features):
+    rng = np.random.default_rng(features)
+    forced = rng.random((40, features)) < 1 / features
+    shown = forced | (rng.random((40, features)) < 0.7)
+    sets = rng.random((9, features)) < 2 / features
+    evidence = Evidence.none(features).plus(forced, shown, rng.random(40) < 0.5)
+    expected = [[(f <= s).all() and (s <= a).all() for s in sets] for f, a in zip(forced, shown, strict=True)]
+    np.testing.assert_array_equal(evidence.about(sets), expected)
+    same = np.array([[(f == s).all() for s in sets] for f in forced])
+    np.testing.assert_array_equal(evidence.own(sets).tries, same.sum(axis=0))
+    np.testing.assert_array_equal(evidence.own(sets).hits, same[evidence.kept].sum(axis=0))
+
+
+def test_draws_for_a_set_are_draws_for_a_larger_one_that_they_show():
+    # Both roads to the precision of {0, 1}: draws made for it, and draws for {0} that happen to show 1.
+    rng, draws, p_sample, stays = np.random.default_rng(0), 20_000, 0.6, at_least(6)
+    both, one = mask({0, 1}), mask({0})
+    means = []
+    for forced in (both, one):
+        forced = np.repeat(forced, draws, axis=0)
+        shown = forced | (rng.random(forced.shape) >= p_sample)
+        tally = Evidence.none(FEATURES).plus(forced, shown, stays(shown)).tally(both)
+        means.append((tally.mean[0], sqrt(log(2e6) / 2 / tally.tries[0])))  # Hoeffding, one in a million
+    exact = precision_of_at_least(6, 2, p_sample)
+    for mean, width in means:
+        assert abs(mean - exact) < width
+
+
+# --- the search -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("needed", "p_sample"),
+    [
+        (needed, p_sample)
+        for needed in ((5,), (0, 11), (2, 3, 7))
+        for p_sample in (0.3, 0.5, 0.8, 0.95)
+        if (1 - p_sample) ** len(needed) > 1e-3  # a sign of it must show in the draws that start the search
+    ],
+)
+def test_what_the_answer_needs_is_what_is_found(needed, p_sample):
+    holding = found(every(*needed), Rules(p_sample=p_sample))
+    assert holding.found
+    assert set(holding.features) == set(needed)
+    assert holding.evidence.tally(mask(needed)).mean == 1
+
+
+def test_an_answer_that_always_stays_needs_nothing():
+    assert found(every()).features == ()
+
+
+def test_the_set_of_all_features_holds_any_answer():
+    holding = found(every(*range(4)), Rules(p_sample=0.8), features=4)
+    assert (set(holding.features), holding.found) == ({0, 1, 2, 3}, True)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(("count", "p_sample"), [(5, 0.5), (3, 0.7), (6, 0.4)])
+def test_an_anchor_holds_what_it_promises_and_is_no_longer_than_it_must_be(count, p_sample, seed):
+    holding = found(at_least(count), Rules(p_sample=p_sample), seed)
+    size = len(holding.features)
+    exact = [precision_of_at_least(count, size, p_sample) for size in range(FEATURES + 1)]
+    assert holding.found
+    assert exact[size] >= 0.95 - SLACK
+    # Above .97 a set is told from .94 within the draws it is given.
+    assert size <= next(size for size, precision in enumerate(exact) if precision > 0.97)
+    tally = holding.evidence.tally(mask(holding.features))
+    assert abs(tally.mean[0] - exact[size]) < sqrt(log(2e6) / 2 / tally.tries[0])  # Hoeffding, as above
+
+
+def test_the_first_wave_shows_each_feature_in_its_share_of_the_draws():
+    asked = []
+    found(every(0), Rules(p_sample=0.8), asked=asked)
+    shares = asked[0].sum(axis=0)
+    assert shares.max() - shares.min() <= 1
+    assert abs(shares[0] - 0.2 * len(asked[0])) <= 1
+
+
+def test_the_same_seed_asks_the_same_and_another_does_not():
+    first, again, other = [], [], []
+    for seed, asked in ((1, first), (1, again), (2, other)):
+        found(at_least(6), seed=seed, asked=asked)
+    assert [a.tobytes() for a in first] == [a.tobytes() for a in again]
+    assert first[0].tobytes() != other[0].tobytes()
+
+
+# --- the rules --------------------------------------------------------------------------------------------
+
+
+def test_rules_are_those_of_the_spec():
+    spec = AnchorImage()
+    assert Rules() == Rules(*(getattr(spec, name) for name in Rules._fields))
+
+
+@pytest.mark.parametrize("least", [50, 300, 1000])
+def test_the_search_starts_with_at_least_so_many_samples(least):
+    asked = []
+    found(every(0), Rules(min_samples_start=least), asked=asked)
+    assert len(asked[0]) >= least
+
+
+@pytest.mark.parametrize("least", [30, 500])
+def test_more_samples_of_a_candidate_are_no_fewer_than_the_batch(least):
+    holding = found(every(2, 3), Rules(batch_size=least))
+    _, counts = np.unique(holding.evidence.forced, axis=0, return_counts=True)
+    assert counts.min() >= min(least, 190)  # 190 start the search
+    assert holding.evidence.own(mask({2, 3})).tries >= least
+
+
+def test_less_risk_takes_more_draws():
+    draws = [len(found(every(4), Rules(delta=delta)).evidence.kept) for delta in (0.5, 1e-3, 1e-9)]
+    assert draws == sorted(draws)
+    assert draws[0] < draws[-1]
+
+
+def test_telling_arms_apart_more_finely_takes_more_draws():
+    coarse, fine = (found(at_least(9), Rules(tau=tau, max_anchor_size=2)) for tau in (0.9, 0.01))
+    assert len(coarse.evidence.kept) < len(fine.evidence.kept)
+
+
+def test_a_lower_threshold_is_met_by_a_smaller_set():
+    sizes = [len(found(at_least(8), Rules(threshold=threshold)).features) for threshold in (0.3, 0.6, 0.95)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
+def test_a_set_is_no_larger_than_allowed():
+    holding = found(every(1, 2, 3), Rules(max_anchor_size=2))
+    assert len(holding.features) <= 2
+    assert set(holding.features) <= {1, 2, 3}
+    assert (holding.found, holding.stopped) == (False, None)
+
+
+def test_the_first_of_a_beam_may_end_the_search():
+    rules = Rules(p_sample=0.8, beam_size=2)
+    patient, hasty = (found(some(0, 1), rules._replace(stop_on_first=first)) for first in (False, True))
+    for holding in (patient, hasty):
+        assert holding.found
+        assert holding.features in {(0,), (1,)}
+    assert len(hasty.evidence.kept) <= len(patient.evidence.kept)
+    # Who is patient has verified both.
+    assert (patient.evidence.own(np.concatenate([mask({0}), mask({1})])).tries >= 100).all()
+
+
+def test_a_set_that_two_members_of_a_beam_reach_is_one_arm():
+    holding = found(every(0, 1), Rules(beam_size=4))
+    assert set(holding.features) == {0, 1}
+
+
+# --- stopping ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allowed", range(12))
+def test_a_search_that_is_stopped_returns_its_best_candidate(allowed):
+    asks = iter(range(100))
+    stays = every(1, 5, 8)
+    holding = drive(
+        search(stays, Rules(p_sample=0.8)),
+        lambda ask: Stop("budget_exhausted") if next(asks) == allowed else 0,
+    )
+    assert set(holding.features) <= {1, 5, 8} or not holding.found
+    assert holding.found == (holding.stopped is None)
+    if allowed == 0:
+        assert (holding.features, len(holding.evidence.kept)) == ((), 0)
+
+
+# --- images -----------------------------------------------------------------------------------------------
+
+SHAPE = (6, 6, 1)
+SPEC = AnchorImage(segmentation=Grid(rows=3, columns=3), fill="constant", coverage_samples=500)
+
+
+def bright_corner(x):
+    """Class 1 while the first cell is bright, else class 0; each row on its own."""
+    bright = np.array([row[:2, :2].mean() > 0.5 for row in x], dtype=np.float32)
+    return np.stack([1 - bright, bright], axis=1)
+
+
+def explain(x, spec=SPEC, answer=bright_corner, **more):
+    return drive(
+        anchor.search(x, spec, low=0, high=1, classes=2, **more),
+        lambda ask: answer(ask.x),
+    )
+
+
+def images(count=4):
+    return np.random.default_rng(3).uniform(0.6, 1, (count, *SHAPE)).astype("f")
+
+
+@pytest.mark.parametrize("fill", ["mean", "image_mean", "constant", "blur", "background"])
+def test_a_batch_is_explained_as_each_of_its_images(fill):
+    x, spec = images(), SPEC.model_copy(update={"fill": fill})
+    background = np.random.default_rng(5).uniform(0, 1, (4, *SHAPE)).astype("f")
+    together = explain(x, spec, background=background)
+    for row in range(len(x)):
+        alone = explain(x[row : row + 1], spec, background=background)
+        for name, array in together.arrays.items():
+            assert array[row : row + 1].astype(alone[name].dtype).tobytes() == alone[name].tobytes(), name
+        assert alone.raw[0]["num_preds"] == together.raw[row]["num_preds"]
+
+
+def test_images_are_left_as_they_were():
+    x = images()
+    kept = x.copy()
+    explain(x, segment=lambda image: np.multiply(image, 0, out=image)[..., 0] + np.arange(6))
+    np.testing.assert_array_equal(x, kept)
+
+
+def test_fields_have_the_shapes_and_types_of_the_contract():
+    x = images(2)
+    answer = explain(x)
+    assert {name: (array.shape, array.dtype.kind) for name, array in answer.arrays.items()} == {
+        "found": ((2,), "b"),
+        "status": ((2,), "U"),
+        "anchor": ((2, *SHAPE), "f"),
+        "anchor_mask": ((2, 6, 6), "b"),
+        "segments": ((2, 6, 6), "i"),
+        "precision": ((2,), "f"),
+        "coverage": ((2,), "f"),
+        "size": ((2,), "i"),
+        "prediction": ((2,), "i"),
+        "original_proba": ((2, 2), "f"),
+    }
+    assert all(array.dtype == np.float32 for array in answer.arrays.values() if array.dtype.kind == "f")
+    answer.to_json()
+
+
+def test_an_image_that_could_not_be_asked_about_has_no_class_and_no_anchor():
+    answer = explain(images(2), answer=lambda x: Stop("budget_exhausted"))
+    assert answer["prediction"].tolist() == [-1, -1]
+    assert set(answer["status"]) == {"budget_exhausted"}
+    assert not answer["found"].any()
+    assert not answer["anchor_mask"].any()
+    assert not answer["original_proba"].any()
+    assert answer["original_proba"].shape == (2, 2)
+
+
+def test_a_budget_that_ends_midway_leaves_the_best_candidate():
+    calls = iter(range(100))
+    answer = explain(
+        images(1), answer=lambda x: Stop("budget_exhausted") if next(calls) else bright_corner(x)
+    )
+    assert set(answer["status"]) == {"budget_exhausted"}
+    assert not answer["found"].any()
+    assert answer["prediction"][0] == bright_corner(images(1))[0].argmax()
+    assert answer.raw[0]["num_preds"] > 0
+
+
+def test_pictures_too_large_for_one_ask_go_out_in_several(monkeypatch):
+    whole = explain(images(1))
+    monkeypatch.setattr(subject, "_BYTES", 7 * images(1).nbytes)
+    sizes = []
+    parts = explain(images(1), answer=lambda x: (sizes.append(len(x)), bright_corner(x))[1])
+    assert max(sizes) == 7
+    assert whole.to_json() == parts.to_json()
+
+
+def test_the_image_and_the_masked_image_are_asked_about_first():
+    asked = []
+    x = images(1)
+    explain(x, answer=lambda rows: (asked.append(rows), bright_corner(rows))[1])
+    np.testing.assert_array_equal(asked[0][0], x[0])
+    assert not asked[0][1].any()
+
+
+def test_more_coverage_samples_come_closer_to_the_chance():
+    x = np.ones((1, *SHAPE), "f")
+    errors = []
+    for samples in (10, 100_000):
+        spec = SPEC.model_copy(update={"coverage_samples": samples, "p_sample": 0.7})
+        coverage = float(explain(x, spec)["coverage"][0])
+        assert coverage * samples == pytest.approx(round(coverage * samples), abs=1e-2)  # a share of them
+        errors.append(abs(coverage - 0.3))
+    assert errors[1] < 4 * sqrt(0.3 * 0.7 / 100_000)
+
+
+def test_superpixels_do_not_depend_on_the_units_of_the_image():
+    pytest.importorskip("skimage")
+    spec = AnchorImage(segmentation="felzenszwalb", coverage_samples=10)
+    x = np.random.default_rng(0).uniform(0, 1, (1, 16, 16, 1)).astype("f").cumsum(axis=1) / 16
+
+    def cut(pixels, low, high):
+        asks = anchor.search(pixels, spec, low=low, high=high, classes=2)
+        return drive(asks, lambda ask: Stop("budget_exhausted"))["segments"]
+
+    # By a power of two, so that scaling back is exact.
+    np.testing.assert_array_equal(cut(x, 0, 1), cut(x * 256, 0, 256))

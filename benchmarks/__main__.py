@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 def main() -> None:
     """Run the suites named on the command line, or all."""
-    from benchmarks import anchors, cold_start, counterfactual, reference, served
+    from benchmarks import anchors, cold_start, counterfactual, elastic, reference, served
     from benchmarks.table import report
 
     if not reference.present():
@@ -21,6 +21,7 @@ def main() -> None:
         return
     suites = {
         "counterfactual": counterfactual.run,
+        "elastic": elastic.run,
         "anchor_image": anchors.run,
         "served": served.run,
         "cold start": cold_start.run,

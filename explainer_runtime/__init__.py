@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "AnchorImage": "spec",
+    "CEM": "spec",
     "Counterfactual": "spec",
+    "CounterfactualProto": "spec",
     "Inputs": "spec",
     "Limits": "spec",
     "Explanation": "explanation",

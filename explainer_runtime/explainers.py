@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
@@ -17,12 +17,14 @@ from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.predictors import GradientPredictor, Predictor
 from explainer_runtime.predictors.keras import import_tensorflow
-from explainer_runtime.search.asks import Search
+from explainer_runtime.search.asks import Ask, Search
 from explainer_runtime.search.gradients import CentralDifferences, Estimator, RandomDirections
 from explainer_runtime.solve import Budget, Progress, solve
 from explainer_runtime.spec import (
+    CEM,
     AnchorImage,
     Counterfactual,
+    CounterfactualProto,
     Inputs,
     Limits,
     Spec,
@@ -30,6 +32,9 @@ from explainer_runtime.spec import (
     parse_options,
     with_options,
 )
+
+if TYPE_CHECKING:  # methods are imported when they are used
+    from explainer_runtime.methods.anchor import Segmenter
 
 _BACKGROUNDS = 100
 """Background images kept in an artifact; they only have to be various."""
@@ -44,6 +49,9 @@ def fit(
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
     background: np.ndarray | None = None,
+    autoencoder: Any | None = None,
+    encoder: Any | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Fit an explainer of this spec.
 
@@ -57,6 +65,9 @@ def fit(
         class_names: A name for each class.
         background: Images for `fill='background'` `(B, H, W, C)`; at most 100 are kept, evenly spaced.
             None takes them from `x`.
+        autoencoder: Keras model that rebuilds rows; what `gamma` weighs.
+        encoder: Keras model that places rows; in whose space `theta` weighs the distance to a prototype.
+        progress: Told the share of the training rows that is encoded.
 
     Raises:
         InvalidInput: `x` is not a batch of finite numbers.
@@ -68,6 +79,10 @@ def fit(
     match spec:
         case Counterfactual():
             return Fitted(spec, contract)
+        case CounterfactualProto() | CEM():
+            models = {"autoencoder": autoencoder, "encoder": encoder}
+            given = {name: model for name, model in models.items() if model is not None}
+            return Fitted(spec, contract, _learn(spec, contract, x, predictor, given, progress), given)
         case AnchorImage():
             return Fitted(
                 spec, contract, _backgrounds(spec, contract, x if background is None else background)
@@ -79,8 +94,8 @@ def fit(
 class Prepared:
     """A fitted explainer closed over a predictor. Safe to call from many threads: calls share nothing."""
 
-    def __init__(self, fitted: Fitted, predictor: Predictor) -> None:
-        self.fitted, self.predictor = fitted, predictor
+    def __init__(self, fitted: Fitted, predictor: Predictor, segment: Segmenter | None = None) -> None:
+        self.fitted, self.predictor, self._segment = fitted, predictor, segment
 
     def __call__(
         self,
@@ -90,6 +105,7 @@ class Prepared:
         limits: Limits | None = None,
         cancel: Callable[[], bool] | None = None,
         progress: Callable[[Progress], None] | None = None,
+        watch: Callable[[Ask, Any], None] | None = None,
     ) -> Explanation:
         """Explain every row of `x`.
 
@@ -99,6 +115,7 @@ class Prepared:
             limits: What the operator allows; a request's own budget can only be smaller.
             cancel: Asked now and then; true stops the search.
             progress: Told how far the search is.
+            watch: Shown everything the search asks, with the answer; see `search/asks.py`.
 
         Returns:
             One answer a row. Not finding one is an answer: `found` is false there.
@@ -121,12 +138,13 @@ class Prepared:
         )
         estimator = _estimator(spec, self.predictor)
         answer, cost = solve(
-            _search(spec, self.fitted, rows, estimator),
+            _search(spec, self.fitted, rows, estimator, self._segment),
             self.predictor,
             budget,
             estimator=estimator,
             cancel=cancel,
             progress=progress,
+            watch=watch,
         )
         meta: dict[str, Any] = {"spec": spec.model_dump(mode="json")}
         if self.fitted.inputs.class_names:
@@ -134,12 +152,16 @@ class Prepared:
         return dataclasses.replace(answer, meta=meta, cost=cost)
 
 
-def prepare(fitted: Fitted, predictor: Predictor, *, warm: bool = True) -> Prepared:
+def prepare(
+    fitted: Fitted, predictor: Predictor, *, segment: Segmenter | None = None, warm: bool = True
+) -> Prepared:
     """Close a fitted explainer over a predictor.
 
     Args:
         fitted: What `fit` or `artifact.load` returned.
         predictor: The model.
+        segment: Cuts images into superpixels `(H, W, C) -> (H, W)` in place of an anchor's `segmentation`;
+            it is code, so no artifact holds it.
         warm: Explain one made-up row now, so that what is compiled on first use is compiled before the
             first request. Only for a predictor in this process: a remote one is not disturbed.
 
@@ -149,11 +171,11 @@ def prepare(fitted: Fitted, predictor: Predictor, *, warm: bool = True) -> Prepa
         PredictorError: The model failed on the made-up row.
     """
     spec = fitted.spec
-    if isinstance(spec, Counterfactual) and spec.gradient == "exact" and not _has_graph(predictor):
+    if getattr(spec, "gradient", None) == "exact" and not _has_graph(predictor):
         raise InvalidSpec("gradient='exact' needs the model in this process; 'auto' does with an endpoint")
-    if isinstance(spec, Counterfactual):
+    if not isinstance(spec, AnchorImage):
         import_tensorflow()  # slow, or missing: better now than at the first request
-    prepared = Prepared(fitted, predictor)
+    prepared = Prepared(fitted, predictor, segment)
     if warm and _has_graph(predictor):
         low, high = fitted.inputs.low, fitted.inputs.high
         rng = np.random.default_rng(0)
@@ -194,7 +216,9 @@ def check_rows(x: Any, contract: Inputs, most: int) -> np.ndarray:
 # --- helpers --------------------------------------------------------------------------------------------
 
 
-def _search(spec: Spec, fitted: Fitted, x: np.ndarray, estimator: Estimator | None) -> Search[Explanation]:
+def _search(
+    spec: Spec, fitted: Fitted, x: np.ndarray, estimator: Estimator | None, segment: Segmenter | None
+) -> Search[Explanation]:
     contract = fitted.inputs
     match spec:
         case Counterfactual():
@@ -203,6 +227,32 @@ def _search(spec: Spec, fitted: Fitted, x: np.ndarray, estimator: Estimator | No
 
             return counterfactual.search(
                 x, spec, *_bounds(spec, contract), classes=contract.classes, exact=estimator is None
+            )
+        case CounterfactualProto():
+            import_tensorflow()
+            from explainer_runtime.methods import prototype
+
+            return prototype.search(
+                x,
+                spec,
+                *_bounds(spec, contract),
+                classes=contract.classes,
+                exact=estimator is None,
+                arrays=fitted.arrays,
+                models=fitted.models,
+            )
+        case CEM():
+            import_tensorflow()
+            from explainer_runtime.methods import cem
+
+            return cem.search(
+                x,
+                spec,
+                *_bounds(spec, contract),
+                classes=contract.classes,
+                exact=estimator is None,
+                arrays=fitted.arrays,
+                models=fitted.models,
             )
         case AnchorImage():
             from explainer_runtime.methods import anchor
@@ -213,6 +263,7 @@ def _search(spec: Spec, fitted: Fitted, x: np.ndarray, estimator: Estimator | No
                 low=contract.low,
                 high=contract.high,
                 classes=contract.classes,
+                segment=segment,
                 background=fitted.arrays.get("background"),
             )
         case _:
@@ -221,7 +272,7 @@ def _search(spec: Spec, fitted: Fitted, x: np.ndarray, estimator: Estimator | No
 
 def _estimator(spec: Spec, predictor: Predictor) -> Estimator | None:
     """Where this search gets its gradients; None is the model's own graph."""
-    if not isinstance(spec, Counterfactual):
+    if not isinstance(spec, Counterfactual | CounterfactualProto | CEM):
         return None
     match spec.gradient:
         case "full":
@@ -274,7 +325,7 @@ def _check_spec(spec: Spec, contract: Inputs) -> None:
     except InvalidOption as error:
         raise InvalidSpec(str(error)) from None
     match spec:
-        case Counterfactual():
+        case Counterfactual() | CounterfactualProto() | CEM():
             low, high = _bounds(spec, contract)
             if not (low < high).all():
                 raise InvalidSpec("feature_range: expected every lower bound below its upper bound")
@@ -288,6 +339,14 @@ def _check_spec(spec: Spec, contract: Inputs) -> None:
 
 
 def _check_options(spec: Spec, contract: Inputs) -> None:
+    if isinstance(spec, CounterfactualProto):
+        for wanted in spec.target_class or ():
+            if wanted >= contract.classes:
+                raise InvalidOption(
+                    f"target_class: expected classes from 0 to {contract.classes - 1}, got {wanted}",
+                    "target_class",
+                )
+        return
     target = getattr(spec, "target_class", "other")
     if isinstance(target, int) and target >= contract.classes:
         raise InvalidOption(
@@ -297,7 +356,9 @@ def _check_options(spec: Spec, contract: Inputs) -> None:
         )
 
 
-def _bounds(spec: Counterfactual, contract: Inputs) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(
+    spec: Counterfactual | CounterfactualProto | CEM, contract: Inputs
+) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds, `(1, ...)` where one number holds for all features, else `(*S)`."""
     given = spec.feature_range or (contract.low, contract.high)
     bounds = []
@@ -314,6 +375,38 @@ def _bounds(spec: Counterfactual, contract: Inputs) -> tuple[np.ndarray, np.ndar
                 f"feature_range: expected numbers or lists that broadcast to {contract.shape}"
             ) from None
     return bounds[0], bounds[1]
+
+
+def _learn(
+    spec: CounterfactualProto | CEM,
+    contract: Inputs,
+    x: np.ndarray | None,
+    predictor: Predictor | None,
+    models: Mapping[str, Any],
+    progress: Callable[[float], None] | None,
+) -> dict[str, np.ndarray]:
+    """The arrays of an elastic-net explainer, from its training rows and networks."""
+    import_tensorflow()
+    from explainer_runtime.methods import cem, prototype
+
+    if spec.gamma and "autoencoder" not in models:
+        raise InvalidSpec("gamma: the autoencoder's loss needs an `autoencoder` at fit")
+    rows = None if x is None else check_rows(x, contract, len(x))
+    if isinstance(spec, CEM):
+        if rows is None and spec.no_info_val is None:
+            raise InvalidSpec("no_info_val: give it, or training rows `x` at fit to take it from")
+        try:
+            return cem.fit(rows, spec, models, contract.shape)
+        except ValueError:
+            raise InvalidSpec(
+                f"no_info_val: expected numbers or lists that broadcast to {contract.shape}"
+            ) from None
+    guided = spec.theta or spec.threshold
+    if guided and (rows is None or predictor is None):
+        raise InvalidSpec("theta, threshold: prototypes need training rows `x` and a `predictor` at fit")
+    if rows is None:
+        return {}
+    return prototype.fit(rows, predictor if guided else None, models, contract.classes, progress)
 
 
 def _backgrounds(spec: AnchorImage, contract: Inputs, images: np.ndarray | None) -> dict[str, np.ndarray]:

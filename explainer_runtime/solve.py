@@ -21,7 +21,7 @@ import numpy as np
 from explainer_runtime.errors import Cancelled, InvalidOption, PredictorTimeout
 from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
 from explainer_runtime.predictors import GradientPredictor, Predictor
-from explainer_runtime.search.asks import Ask, Descend, Rows, Search, Stop
+from explainer_runtime.search.asks import Ask, Descend, Penalty, Rows, Search, Stop
 from explainer_runtime.search.gradients import Estimator
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ def solve(
     estimator: Estimator | None = None,
     cancel: Callable[[], bool] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    watch: Callable[[Ask, Any], None] | None = None,
 ) -> tuple[T, Cost]:
     """Drive `search` to its end.
 
@@ -70,6 +71,7 @@ def solve(
         estimator: Where gradients come from; None is the predictor's own graph.
         cancel: Asked between calls; true stops at once.
         progress: Told after each call or chunk.
+        watch: Shown every ask with its answer, neither of which it may change.
 
     Returns:
         What the search returned, and what it cost.
@@ -87,6 +89,8 @@ def solve(
             except Stop as stop:
                 search.throw(stop)
                 raise RuntimeError("a search that was told to stop has asked again") from None
+            if watch is not None:
+                watch(ask, answer)
             ask = search.send(answer)
     except StopIteration as end:
         return end.value, Cost(meter.calls, meter.rows, meter.waited)
@@ -101,6 +105,8 @@ def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: 
             meter.report(ask.done, ask.best)
             return scores
         case Descend():
+            if ask.objective is None and ask.penalty is not None:
+                return _descend_alone(ask, ask.penalty, meter)
             if estimator is None:
                 if not isinstance(predictor, GradientPredictor):
                     raise InvalidOption("gradient='exact' needs the model in this process", "gradient")
@@ -186,7 +192,7 @@ def _scores(x: np.ndarray, predictor: Predictor, meter: _Meter) -> np.ndarray:
 
 
 def _descend_compiled(ask: Descend, predictor: GradientPredictor, meter: _Meter) -> Any:
-    run = compiled(predictor, ask)
+    run = compiled(ask, predictor.loops, predictor.graph)
     state, left = ask.state, ask.steps
     while left > 0 and state.active.any():
         steps = min(CHUNK, left)
@@ -207,24 +213,46 @@ def _descend_compiled(ask: Descend, predictor: GradientPredictor, meter: _Meter)
     return state
 
 
-def compiled(predictor: GradientPredictor, ask: Descend) -> Callable[..., Any]:
-    """The loop of gradient and step as one graph, made once for each model, objective and step.
+def _descend_alone(ask: Descend, penalty: Penalty, meter: _Meter) -> Any:
+    """Descend the penalty, without the model."""
+    run = compiled(ask, penalty.loops)
+    state, left = ask.state, ask.steps
+    while left > 0 and state.active.any():
+        steps = min(CHUNK, left)
+        for shard in _shards(np.flatnonzero(state.active)):
+            meter.look()
+            state = _merged(state, shard, run(_lanes(state, shard), np.int32(steps))[0])
+        left -= steps
+    meter.report(ask.done[1])
+    return state
+
+
+def compiled(
+    ask: Descend,
+    loops: dict[Any, Callable[..., Any]],
+    graph: Callable[[Any], Any] | None = None,
+) -> Callable[..., Any]:
+    """The loop of gradient and step as one graph, made once for each model, objective, penalty and step.
 
     It is a plain TensorFlow loop: XLA's max-pooling gradient is several times slower on CPU.
     """
     import tensorflow as tf
 
     signature = tf.nest.map_structure(_any_lanes, ask.state)
-    key = (ask.objective, ask.step, tuple(tf.nest.flatten(signature)))
-    if key in predictor.loops:
-        return predictor.loops[key]
-    graph, objective, step = predictor.graph, ask.objective, ask.step
+    # Not the ask itself: it holds arrays, and what is compiled must not keep them.
+    objective, penalty, step = ask.objective, ask.penalty, ask.step
+    key = (objective, penalty, step, tuple(tf.nest.flatten(signature)))
+    if key in loops:
+        return loops[key]
 
     def advance(state: Any) -> Any:
+        scores = None
         with tf.GradientTape() as tape:
             tape.watch(state.x)
-            scores = graph(state.x)
-            value = objective(state.aim, scores)
+            value = 0.0 if penalty is None else penalty.value(state)
+            if graph is not None and objective is not None:
+                scores = graph(state.x)
+                value += objective(state.aim, scores)
         return _where(tf, state.active, step(state, scores, tape.gradient(value, state.x)), state)
 
     @tf.function(autograph=False, input_signature=[signature, tf.TensorSpec((), tf.int32)])
@@ -240,7 +268,7 @@ def compiled(predictor: GradientPredictor, ask: Descend) -> Callable[..., Any]:
         taken, state, rows = tf.while_loop(more, body, start, shape_invariants=shapes)
         return state, rows, taken
 
-    return predictor.loops.setdefault(key, loop)
+    return loops.setdefault(key, loop)
 
 
 def _any_lanes(array: np.ndarray) -> Any:
@@ -302,9 +330,30 @@ def _descend_estimated(ask: Descend, predictor: Predictor, estimator: Estimator,
         scores = _scores(rows, predictor, meter).reshape(len(lanes), len(probes), -1)
         values = np.stack([_values(ask, part.aim, lane, told) for lane, told in enumerate(scores)])
         gradient = estimator.gradient(values[:, 1:], offsets).astype(np.float32)
+        if ask.penalty is not None:
+            gradient += _slope(ask.penalty, part)
         state = _merged(state, lanes, ask.step(part, scores[:, 0], gradient))
         meter.report(ask.done[0] + (ask.done[1] - ask.done[0]) * (k + 1) / ask.steps)
     return state
+
+
+def _slope(penalty: Penalty, state: Any) -> np.ndarray:
+    """The exact gradient of the penalty at each lane's point `(L, *S)`."""
+    import tensorflow as tf
+
+    signature = tf.nest.map_structure(_any_lanes, state)
+    key = ("slope", *tf.nest.flatten(signature))
+    if key not in penalty.loops:
+
+        @tf.function(autograph=False, input_signature=[signature])
+        def slope(state: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(state.x)
+                value = penalty.value(state)
+            return tape.gradient(value, state.x)
+
+        penalty.loops.setdefault(key, slope)
+    return np.asarray(penalty.loops[key](state))
 
 
 def _values(ask: Descend, aim: Any, lane: int, scores: np.ndarray) -> np.ndarray:
@@ -312,5 +361,6 @@ def _values(ask: Descend, aim: Any, lane: int, scores: np.ndarray) -> np.ndarray
 
     Lane by lane, because the last bits of a vectorised logarithm depend on how many there are.
     """
+    assert ask.objective is not None
     own = _map(lambda array: np.repeat(array[lane : lane + 1], len(scores), axis=0), aim)
     return np.asarray(ask.objective(own, scores), dtype=np.float64)

@@ -98,6 +98,91 @@ class Counterfactual(Value):
     """Proximal steps that refine the best lanes; 0 leaves refinement out (fast schedule)."""
 
 
+class ElasticNet(Value):
+    """What `CounterfactualProto` and `CEM` share: an elastic net, a prediction loss, FISTA steps."""
+
+    schedule: Literal["fast", "reference"] = "fast"
+    """`reference`: the settings people know, with an unscaled threshold and a bisection on c. `fast`: steps
+    as long as the fitted networks' curvature allows, a log-probability hinge, early stopping, pruning."""
+    gradient: Literal["auto", "exact", "random", "full"] = "auto"
+    """Where gradients of the prediction come from; see `Counterfactual.gradient`. Those of the fitted
+    networks are always exact."""
+    kappa: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Least lead, as a probability, of the class sought over the others."""
+    beta: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the L1 distance against the squared L2 distance."""
+    gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared error of the autoencoder."""
+    c_init: Annotated[float, Field(ge=0)] = 1.0
+    """First weight of the prediction loss."""
+    c_steps: Annotated[int, Field(ge=1, le=100)] = 2
+    """Values of c that are tried."""
+    max_iterations: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Gradient steps for one value of c (reference schedule)."""
+    learning_rate_init: PositiveFloat = 0.01
+    """First step size; it falls with the square root of the steps left (reference schedule)."""
+    momentum: bool = False
+    """Whether steps carry on part of the last one (FISTA), as the papers write; the implementation that
+    people know ran without, unless its threads happened to fall otherwise."""
+    clip: tuple[float, float] = (-1000.0, 1000.0)
+    """Lowest and highest value of any element of a gradient."""
+    feature_range: tuple[Bound, Bound] | None = None
+    """Lowest and highest allowed values, each one number or nested lists that broadcast to a row;
+    None takes the range of the input contract."""
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 120
+    """Most gradient steps for one value of c (fast schedule)."""
+    eps: PositiveFloat = 0.01
+    """Step of finite differences, in input units (`gradient='full'` and `'random'`)."""
+    seed: Seed = 0
+    """Seed of everything random in the answer; the same seed gives the same bytes."""
+
+    @model_validator(mode="after")
+    def _clips(self) -> Self:
+        if not self.clip[0] < 0 < self.clip[1]:
+            raise ValueError("clip must be a negative and a positive number")
+        return self
+
+
+class CounterfactualProto(ElasticNet):
+    """A counterfactual that looks like its class: pulled towards a prototype of it (arXiv:1907.02584)."""
+
+    kind: Literal["counterfactual_proto"] = "counterfactual_proto"
+    theta: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared distance to the prototype, in the space of the encoder, or of the inputs
+    where none was fitted."""
+    k: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Nearest training rows of a class that make its prototype; None is the mean of the class with an
+    encoder, and the nearest row without."""
+    k_type: Literal["mean", "point"] = "mean"
+    """Whether the prototype is the `mean` of the k nearest, or the k-th itself (`point`)."""
+    target_class: Annotated[tuple[Class, ...], Field(min_length=1)] | None = None
+    """Classes the counterfactual may have; None allows all but the one the model gives the row."""
+    threshold: Annotated[float, Field(ge=0)] = 0.0
+    """Least trust score: distance to the prototype of the old class, in distances to that of the new one;
+    0 does not ask."""
+    lead: Annotated[float, Field(ge=1, le=1e6)] = 4.0
+    """How many times as likely as any other class the new one should be (fast schedule). 1 stops at the
+    border, where a second model often disagrees; where it cannot be reached the border will do."""
+
+
+class CEM(ElasticNet):
+    """What must be absent (PN), or suffices (PP), for the class the model gives (arXiv:1802.07623)."""
+
+    kind: Literal["cem"] = "cem"
+    mode: Literal["PN", "PP"] = "PN"
+    """`PN`: the least addition that changes the class. `PP`: the least part that keeps it."""
+    c_steps: Annotated[int, Field(ge=1, le=100)] = 10
+    """Values of c that are tried."""
+    pp_space: Literal["absolute", "difference"] = "absolute"
+    """What the model is shown for a PP: the background with the part kept (`absolute`), or the difference
+    of the row and what was taken away, as is (`difference`, the classical one)."""
+    no_info_val: Bound | None = None
+    """The value of a feature that says nothing: one number, or nested lists that broadcast to a row; None
+    takes it from the training rows at fit."""
+    no_info_type: Literal["median", "mean"] = "median"
+    """How it is taken from them, feature by feature."""
+
+
 class Grid(Value):
     """Superpixels that are the cells of a rectangular grid."""
 
@@ -164,7 +249,7 @@ class AnchorImage(Value):
     beam_size: Annotated[int, Field(ge=1, le=100)] = 1
     """Candidates kept from one anchor size to the next."""
     stop_on_first: bool = False
-    """Stop at the first valid anchor instead of the one of largest coverage at its size."""
+    """Stop at the first anchor that is verified instead of settling the whole beam."""
     max_anchor_size: PositiveInt | None = None
     """Most superpixels in an anchor; None is no limit."""
     min_samples_start: Annotated[int, Field(ge=1, le=100_000)] = 100
@@ -180,7 +265,7 @@ class AnchorImage(Value):
         return {"kind": value} if isinstance(value, str) else value
 
 
-Spec = Counterfactual | AnchorImage
+Spec = Counterfactual | CounterfactualProto | CEM | AnchorImage
 _SPEC: TypeAdapter[Spec] = TypeAdapter(Annotated[Spec, Field(discriminator="kind")])
 
 
@@ -221,9 +306,30 @@ class AnchorOptions(BudgetOptions):
     seed: Seed | None = None
 
 
-Options = CounterfactualOptions | AnchorOptions
-OPTIONS: Mapping[str, type[CounterfactualOptions] | type[AnchorOptions]] = {
+class CounterfactualProtoOptions(BudgetOptions):
+    """Options of one request for prototype counterfactuals; what is left out keeps the spec's value."""
+
+    target_class: Annotated[tuple[Class, ...], Field(min_length=1)] | None = None
+    k: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    k_type: Literal["mean", "point"] | None = None
+    threshold: Annotated[float, Field(ge=0)] | None = None
+    kappa: Annotated[float, Field(ge=0, lt=1)] | None = None
+    seed: Seed | None = None
+
+
+class CEMOptions(BudgetOptions):
+    """Options of one request for contrastive explanations; what is left out keeps the spec's value."""
+
+    mode: Literal["PN", "PP"] | None = None
+    kappa: Annotated[float, Field(ge=0, lt=1)] | None = None
+    seed: Seed | None = None
+
+
+Options = CounterfactualOptions | CounterfactualProtoOptions | CEMOptions | AnchorOptions
+OPTIONS: Mapping[str, type[Options]] = {
     "counterfactual": CounterfactualOptions,
+    "counterfactual_proto": CounterfactualProtoOptions,
+    "cem": CEMOptions,
     "anchor_image": AnchorOptions,
 }
 

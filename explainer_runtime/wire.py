@@ -19,7 +19,7 @@ import orjson
 
 from explainer_runtime.errors import InvalidInput, InvalidOption
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.spec import AnchorImage, Counterfactual, Inputs, Spec
+from explainer_runtime.spec import CEM, AnchorImage, Counterfactual, CounterfactualProto, Inputs, Spec
 
 EXPLANATION = "explanation"
 """Name of the output that holds the whole answer as one JSON document."""
@@ -258,6 +258,36 @@ def describe_outputs(spec: Spec, inputs: Inputs) -> list[Tensor]:
                 "distance_l2": ("FP32", ()),
                 "distance_l0": ("INT64", ()),
                 "lam": ("FP32", ()),
+            }
+        case CounterfactualProto():
+            fields = {
+                "counterfactual": ("FP32", row),
+                "original_class": ("INT64", ()),
+                "original_proba": ("FP32", classes),
+                "counterfactual_class": ("INT64", ()),
+                "counterfactual_proba": ("FP32", classes),
+                "id_proto": ("INT64", ()),
+                "distance_l1": ("FP32", ()),
+                "distance_l2": ("FP32", ()),
+                "distance_l0": ("INT64", ()),
+                "elastic_net": ("FP32", ()),
+                "autoencoder_error": ("FP32", ()),
+                "prototype_distance": ("FP32", ()),
+                "c": ("FP32", ()),
+            }
+        case CEM():
+            fields = {
+                "pertinent": ("FP32", row),
+                "original_class": ("INT64", ()),
+                "original_proba": ("FP32", classes),
+                "pertinent_class": ("INT64", ()),
+                "pertinent_proba": ("FP32", classes),
+                "distance_l1": ("FP32", ()),
+                "distance_l2": ("FP32", ()),
+                "distance_l0": ("INT64", ()),
+                "elastic_net": ("FP32", ()),
+                "autoencoder_error": ("FP32", ()),
+                "c": ("FP32", ()),
             }
         case AnchorImage():
             fields = {

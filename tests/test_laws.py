@@ -13,17 +13,29 @@ pytest.importorskip("tensorflow")
 from explainer_runtime.errors import Cancelled, InvalidInput, InvalidOption
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.predictors import CallablePredictor
-from explainer_runtime.spec import AnchorImage, Counterfactual, Grid, Inputs, Limits
+from explainer_runtime.spec import CEM, AnchorImage, Counterfactual, CounterfactualProto, Grid, Inputs, Limits
 
 SHAPE = (6, 6, 1)
 CONTRACT = Inputs(shape=SHAPE, low=0, high=1, classes=3)
 W = weights(seed=3, features=36)
 BLACK, WHITE = CallablePredictor(rowwise(W)), graph(W, SHAPE)
+OTHER = CallablePredictor(rowwise(W))  # for methods with networks in TensorFlow, whose last bits are not ours
+TRAIN = np.random.default_rng(4).uniform(0, 1, (60, *SHAPE)).astype("f")
 CASES = {
     "counterfactual black box": (Counterfactual(), BLACK),
     "counterfactual differences": (Counterfactual(gradient="full"), BLACK),
     "counterfactual white box": (Counterfactual(), WHITE),
     "counterfactual reference": (Counterfactual(schedule="reference", max_iter=100), WHITE),
+    "prototype white box": (CounterfactualProto(theta=1.0), WHITE),
+    "prototype black box": (CounterfactualProto(theta=1.0), OTHER),
+    "prototype without a gradient": (CounterfactualProto(theta=1.0, c_init=0, c_steps=1), OTHER),
+    "prototype reference": (
+        CounterfactualProto(theta=1.0, schedule="reference", max_iterations=50, beta=0.01),
+        WHITE,
+    ),
+    "negative": (CEM(no_info_val=0.0), WHITE),
+    "positive": (CEM(no_info_val=0.0, mode="PP"), WHITE),
+    "positive black box": (CEM(no_info_val=0.0, mode="PP", pp_space="difference"), OTHER),
     "anchor": (AnchorImage(segmentation=Grid(rows=3, columns=3), coverage_samples=200), BLACK),
     "anchor in process": (AnchorImage(segmentation=Grid(rows=3, columns=3), coverage_samples=200), WHITE),
 }
@@ -37,7 +49,8 @@ def x():
 @pytest.fixture(params=CASES)
 def explain(request):
     spec, predictor = CASES[request.param]
-    return prepare(fit(spec, inputs=CONTRACT), predictor)
+    rows = TRAIN if isinstance(spec, CounterfactualProto) else None
+    return prepare(fit(spec, rows, predictor=predictor, inputs=CONTRACT), predictor)
 
 
 def exactly(name, ours, theirs):

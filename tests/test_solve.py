@@ -112,7 +112,7 @@ def test_a_slow_model_is_an_error_but_a_spent_deadline_is_an_answer():
 
 def test_exact_gradients_need_the_model_in_process():
     def search():
-        yield Descend(None, None, None, 1)
+        yield Descend(None, lambda aim, scores: scores, lambda state, scores, gradient: state, 1)
 
     with pytest.raises(InvalidOption, match="in this process"):
         solve(search(), Counting(double))

@@ -17,7 +17,7 @@ that answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -41,6 +41,22 @@ class Rows:
     best: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    """A smooth loss of the point alone, from networks in this process: always exactly differentiable.
+
+    Make one for each set of networks and keep it: what is compiled around it is kept here, and by
+    predictors under its identity.
+
+    Attributes:
+        value: `(state) -> (L,)`, pure TensorFlow, row by row.
+        loops: What has been compiled around it alone.
+    """
+
+    value: Callable[[Any], Any]
+    loops: dict[Any, Callable[..., Any]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Descend:
     """Ask to run a step, again and again, on a state of many lanes.
@@ -52,19 +68,22 @@ class Descend:
         state: A NamedTuple of arrays, lanes first. Fields `x` (the points, `(L, *S)`), `active` (bool
             `(L,)`) and `aim` (a NamedTuple of small per-lane arrays) are required.
         objective: `(aim, scores (L, K)) -> values (L,)`, the scalar whose gradient is wanted. Pure
-            TensorFlow, row by row.
+            TensorFlow, row by row. None leaves the model out: `penalty` alone is descended, the step is
+            told None for the scores, and no row is spent.
         step: `(state, scores (L, K), gradient (L, *S)) -> state`. Pure TensorFlow, row by row. Scores and
             gradient are those at `state.x`, before the step. Lanes that are not active are left as they
             were, by whoever drives.
+        penalty: A loss whose gradient is added to that of the objective, exact on every road.
         steps: Most steps; fewer when no lane is active any more, or when the budget allows fewer.
         done: Fractions of the whole search before and after this ask; for progress only.
     """
 
     state: Any
-    objective: Callable[[Any, Any], Any]
+    objective: Callable[[Any, Any], Any] | None
     step: Callable[[Any, Any, Any], Any]
     steps: int
     done: tuple[float, float] = (0.0, 1.0)
+    penalty: Penalty | None = None
 
 
 Ask = Rows | Descend

@@ -35,12 +35,27 @@ def raise_or_lower(bracket: Bracket, succeeded: np.ndarray) -> Bracket:
 
     Source: the search on lambda of arXiv:1711.00399, section on computing counterfactuals, as a bisection.
     """
-    low = np.where(succeeded, np.maximum(bracket.low, bracket.value), bracket.low)
-    high = np.where(succeeded, bracket.high, np.minimum(bracket.high, bracket.value))
+    return _narrowed(bracket, succeeded)
+
+
+def lower_or_raise(bracket: Bracket, succeeded: np.ndarray) -> Bracket:
+    """The next bracket: the smallest weight that succeeds is sought. Otherwise as `raise_or_lower`.
+
+    Where no weight is known to fail, the next lies half way to zero.
+
+    Source: the search on c of arXiv:1802.07623 and arXiv:1907.02584, after Carlini and Wagner (2017).
+    """
+    return _narrowed(bracket, ~succeeded, halve=True)
+
+
+def _narrowed(bracket: Bracket, up: np.ndarray, halve: bool = False) -> Bracket:
+    """The half of each bracket above its value where `up`, else the half below."""
+    low = np.where(up, np.maximum(bracket.low, bracket.value), bracket.low)
+    high = np.where(up, bracket.high, np.minimum(bracket.high, bracket.value))
     middle = (low + high) / 2
     value = np.where(
-        succeeded,
+        up,
         np.where(high < UNBOUNDED, middle, bracket.value * 10),
-        np.where(low > 0, middle, bracket.value / 10),
+        np.where((low > 0) | halve, middle, bracket.value / 10),
     )
     return Bracket(low, high, value)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Incumbents:
-    """For each row, the valid point closest to it in L1.
+    """For each row, the valid point closest to it: in L1, unless another distance is given.
 
     Args:
         origin: The rows being explained `(N, *S)`.
@@ -32,6 +32,7 @@ class Incumbents:
         scores: np.ndarray,
         valid: np.ndarray,
         tag: np.ndarray | float = 0.0,
+        distance: np.ndarray | None = None,
     ) -> None:
         """Take each valid point that is closer than what its row holds; the earlier one wins a tie.
 
@@ -41,8 +42,10 @@ class Incumbents:
             scores: The model's scores of them `(M, K)`.
             valid: Which are valid `(M,)`, bool.
             tag: A number to remember with each point `(M,)`, such as the weight that led to it.
+            distance: How far each point is `(M,)`, by whatever measure the search has; None is L1.
         """
-        distance = np.abs(x - self.origin[rows]).reshape(len(x), -1).sum(axis=1, dtype=np.float64)
+        if distance is None:
+            distance = np.abs(x - self.origin[rows]).reshape(len(x), -1).sum(axis=1, dtype=np.float64)
         tags = np.broadcast_to(tag, len(x))
         for index in np.flatnonzero(valid & (distance < self.distance[rows])):
             row = rows[index]

@@ -1,0 +1,157 @@
+"""`Counterfactual`, as notebooks know it; see methods/counterfactual.py for what is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from explainer_runtime import explainers
+from explainer_runtime.alibi.explainer import Explainer
+from explainer_runtime.alibi.explanation import Explanation
+from explainer_runtime.alibi.history import History, by_step, scalar
+from explainer_runtime.alibi.models import as_predictor, classes_of
+from explainer_runtime.alibi.ranges import OPEN, bounds, contract, within
+from explainer_runtime.alibi.settings import no_effect, plain, row_shape
+from explainer_runtime.spec import parse_spec
+
+
+class Counterfactual(Explainer):
+    """The nearest instance that the model gives another answer to.
+
+    Args:
+        predict_fn: A Keras model, its `predict`, or a function of rows; see `models.as_predictor`.
+        shape: Shape of one instance with its batch axis, `(1, *S)`.
+        feature_range: Lowest and highest values, numbers or arrays `(1, *S)`. What is left open is closed to
+            the values that `fit` has seen, else to those of the instance.
+        eps: Step of finite differences for a black box; of an array the smallest.
+        schedule: `fast`, or `reference`: Adam, a sweep over lambda, a bisection. `max_iter`, `early_stop`,
+            `lam_init`, `max_lam_steps`, `learning_rate_init` and `decay` are settings of the latter.
+        settings: Any other field of `spec.Counterfactual`: `gradient`, `seed`, `lanes`, ...
+        write_dir, debug, sess: Have no effect.
+
+    The other arguments are the fields of `spec.Counterfactual` by the same name.
+    """
+
+    names: ClassVar[Mapping[str, str]] = {
+        "distance_fn": "distance",
+        **{
+            name: name
+            for name in (
+                "target_proba", "target_class", "max_iter", "early_stop", "lam_init", "max_lam_steps", "tol",
+                "learning_rate_init", "feature_range", "eps", "init", "decay", "schedule", "gradient", "seed",
+            )
+        },
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        predict_fn: Any,
+        shape: tuple[int, ...],
+        distance_fn: str = "l1",
+        target_proba: float = 1.0,
+        target_class: str | int = "other",
+        max_iter: int = 1000,
+        early_stop: int = 50,
+        lam_init: float = 0.1,
+        max_lam_steps: int = 10,
+        tol: float = 0.05,
+        learning_rate_init: float = 0.1,
+        feature_range: tuple[Any, Any] = (-OPEN, OPEN),
+        eps: Any = 0.01,
+        init: str = "identity",
+        decay: bool = True,
+        write_dir: str | None = None,
+        debug: bool = False,
+        sess: Any = None,
+        *,
+        schedule: str = "fast",
+        **settings: Any,
+    ) -> None:
+        no_effect(write_dir=write_dir, debug=debug, sess=sess)
+        row = row_shape(shape)
+        self._predictor = as_predictor(predict_fn, row)
+        limits = bounds(feature_range, row)
+        spec = {
+            **settings,
+            "kind": "counterfactual",
+            "distance": distance_fn,
+            "target_proba": target_proba,
+            "target_class": target_class,
+            "max_iter": max_iter,
+            "early_stop": early_stop,
+            "lam_init": lam_init,
+            "max_lam_steps": max_lam_steps,
+            "tol": tol,
+            "learning_rate_init": learning_rate_init,
+            "feature_range": limits,
+            "eps": np.min(eps),
+            "init": init,
+            "decay": decay,
+            "schedule": schedule,
+        }
+        inputs = contract(row, classes_of(self._predictor, row), limits)
+        self._fitted = explainers.fit(parse_spec(plain(spec)), inputs=inputs)
+
+    def fit(self, X: Any = None, y: Any = None) -> Self:
+        """Take bounds that were left open from the rows `X` `(N, *S)`; there is nothing else to fit."""
+        if X is not None:
+            self._fitted = within(self._fitted, np.asarray(X))
+        return self
+
+    def explain(self, X: Any) -> Explanation:
+        """The counterfactual of one instance `(1, *S)`.
+
+        Returns:
+            `cf`: None where there is none, else `X` `(1, *S)`, `distance` (L1), `lambda` (0 where the
+            schedule has none), `index` (`max_iter` times the number of its lambda), `class`, `proba` `(1, K)`
+            and `loss`. `all`: for each step of the bisection a list with the best point of its lambda;
+            the answer is in the first list where no step came up with it. `orig_class`, `orig_proba` (of
+            that class), `success`.
+
+        Raises:
+            InvalidInput: It is not one instance of the right shape, or not finite.
+        """
+        history = History()
+        answer = self._ask(self._row(X), watch=history)
+        cf = self._point(
+            0,
+            answer["counterfactual"],
+            answer["counterfactual_proba"],
+            scalar(answer["distance_l1"]),
+            scalar(answer["lam"]),
+        )
+        found = bool(answer["found"][0])
+        data = {
+            "cf": cf if found else None,
+            "all": self._all(history, cf if found else None),
+            "orig_class": int(answer["original_class"][0]),
+            "orig_proba": float(answer["original_proba"][0].max()),
+            "success": found,
+        }
+        return self._explanation(answer, data)
+
+    def _all(self, history: History, answer: dict[str, Any] | None) -> dict[int, list[dict[str, Any]]]:
+        from explainer_runtime.search.adam import Walk  # brings TensorFlow
+
+        steps = self.max_lam_steps
+        points = {  # the sweep goes before the bisection
+            step: self._point(step, end.best, end.best_scores, scalar(end.best_distance), scalar(end.weight))
+            for step, end in enumerate(history.ends(Walk)[-steps:])
+            if np.isfinite(end.best_distance[0])
+        }
+        return by_step(steps, points, answer, lambda one, other: np.array_equal(one["X"], other["X"]))
+
+    def _point(
+        self, step: int, x: np.ndarray, proba: np.ndarray, distance: float, lam: float
+    ) -> dict[str, Any]:
+        return {
+            "X": np.array(x),
+            "distance": distance,
+            "lambda": lam,
+            "index": step * self.max_iter,
+            "class": int(proba[0].argmax()),
+            "proba": np.array(proba),
+            "loss": (float(proba.max()) - self.target_proba) ** 2 + lam * distance,
+        }

@@ -1,0 +1,199 @@
+"""`CounterfactualProto`, as notebooks know it; see methods/prototype.py for what is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from explainer_runtime import explainers
+from explainer_runtime.alibi.elastic import SHARED, ElasticNet
+from explainer_runtime.alibi.explanation import Explanation
+from explainer_runtime.alibi.history import History, by_step
+from explainer_runtime.alibi.ranges import OPEN, within
+from explainer_runtime.alibi.settings import no_effect, plain
+from explainer_runtime.errors import InvalidSpec
+
+
+class CounterfactualProto(ElasticNet):
+    """The least change to something that looks like its new class.
+
+    Args:
+        predict: A Keras model, its `predict`, or a function of rows; see `models.as_predictor`.
+        shape: Shape of one instance with its batch axis, `(1, *S)`.
+        ae_model: Keras model that rebuilds instances; what `gamma` weighs.
+        enc_model: Keras model that places instances; in whose space `theta` weighs the distance to a
+            prototype. Without one, `use_kdtree` makes the nearest training rows prototypes, and otherwise
+            `theta` has no effect.
+        feature_range: As in `Counterfactual`.
+        eps: Steps of finite differences for a black box; only the second, for features, has an effect.
+        schedule: `fast`, or `reference`, of which `max_iterations`, `learning_rate_init` are settings.
+        settings: Any other field of `spec.CounterfactualProto`: `gradient`, `seed`, `lead`, ...
+        cat_vars, ohe: Refused; features are numbers.
+        update_num_grad, write_dir, sess: Have no effect.
+
+    The other arguments are the fields of `spec.CounterfactualProto` by the same name.
+    """
+
+    _guided = True
+    """Whether `fit` keeps prototypes."""
+
+    names: ClassVar[Mapping[str, str]] = {
+        name: name for name in (*SHARED, "theta", "target_class", "k", "k_type", "threshold")
+    }
+
+    def __init__(
+        self,
+        predict: Any,
+        shape: tuple[int, ...],
+        kappa: float = 0.0,
+        beta: float = 0.1,
+        feature_range: tuple[Any, Any] = (-OPEN, OPEN),
+        gamma: float = 0.0,
+        ae_model: Any = None,
+        enc_model: Any = None,
+        theta: float = 0.0,
+        cat_vars: Mapping[int, int] | None = None,
+        ohe: bool = False,
+        use_kdtree: bool = False,
+        learning_rate_init: float = 1e-2,
+        max_iterations: int = 1000,
+        c_init: float = 10.0,
+        c_steps: int = 10,
+        eps: Any = (1e-3, 1e-3),
+        clip: tuple[float, float] = (-1000.0, 1000.0),
+        update_num_grad: int = 1,
+        write_dir: str | None = None,
+        sess: Any = None,
+        *,
+        schedule: str = "fast",
+        **settings: Any,
+    ) -> None:
+        if cat_vars or ohe:
+            raise InvalidSpec("cat_vars, ohe: categorical features are not supported; leave them out")
+        no_effect(write_dir=write_dir, sess=sess)
+        self._guided = enc_model is not None or use_kdtree
+        spec = {
+            **settings,
+            "kind": "counterfactual_proto",
+            "kappa": kappa,
+            "beta": beta,
+            "gamma": gamma if ae_model is not None else 0.0,
+            "theta": theta if self._guided else 0.0,
+            "learning_rate_init": learning_rate_init,
+            "max_iterations": max_iterations,
+            "c_init": c_init,
+            "c_steps": c_steps,
+            "clip": clip,
+            "schedule": schedule,
+        }
+        self._begin(predict, shape, feature_range, eps, spec, autoencoder=ae_model, encoder=enc_model)
+
+    def fit(
+        self,
+        train_data: Any,
+        trustscore_kwargs: Mapping[str, Any] | None = None,
+        d_type: str = "abdm",
+        w: float | None = None,
+        disc_perc: Any = (25, 50, 75),
+        standardize_cat_vars: bool = False,
+        smooth: float = 1.0,
+        center: bool = True,
+        update_feature_range: bool = True,
+    ) -> Self:
+        """Keep the codes of training rows `(N, *S)` by the class that the model gives them.
+
+        The arguments after `trustscore_kwargs` are for categorical features and have no effect.
+        """
+        no_effect(trustscore_kwargs=trustscore_kwargs)
+        rows = np.asarray(train_data)
+        base = within(self._fitted, rows)
+        # Prototypes are kept whatever theta is: `explain` may ask for a trust score.
+        asked = base.spec.model_copy(update={"threshold": 1.0} if self._guided else {})
+        learned = explainers.fit(
+            asked,
+            rows,
+            inputs=base.inputs,
+            predictor=self._predictor,
+            autoencoder=base.models.get("autoencoder"),
+            encoder=base.models.get("encoder"),
+        )
+        self._fitted = dataclasses.replace(learned, spec=base.spec)
+        return self
+
+    def explain(
+        self,
+        X: Any,
+        Y: Any = None,
+        target_class: Any = None,
+        k: int | None = None,
+        k_type: str | None = None,
+        threshold: float | None = None,
+        verbose: bool = False,
+        print_every: int = 100,
+        log_every: int = 100,
+    ) -> Explanation:
+        """The counterfactual of one instance `(1, *S)`.
+
+        Args:
+            X: The instance.
+            Y: Has no effect: the class to leave is the one the model gives.
+            target_class: A list of classes that the counterfactual may have; None allows all others.
+            k: Nearest codes that make a prototype; None is the mean of the class with an encoder, else 1.
+            k_type: `mean` of the k nearest, or the k-th itself (`point`).
+            threshold: Least trust score.
+            verbose, print_every, log_every: Have no effect.
+
+        Returns:
+            `cf`: None where there is none, else `X` `(1, *S)`, `class` and `proba` `(1, K)`. `all`: for each
+            value of c a list with its best point `(1, *S)` where that was better than those before; the
+            answer is in the first list where none is it. `orig_class`, `orig_proba` `(1, K)`, `id_proto`
+            (None without prototypes).
+
+        Raises:
+            InvalidInput: It is not one instance of the right shape, or not finite.
+            InvalidOption: An option is out of range.
+            InvalidSpec: Prototypes are asked for, and there are none: call `fit` first.
+        """
+        no_effect(Y=Y)
+        if threshold:
+            self._check_prototypes()
+        wanted = None if target_class is None else np.atleast_1d(target_class)
+        options = plain({"target_class": wanted, "k": k, "k_type": k_type, "threshold": threshold})
+        history = History()
+        given = {name: value for name, value in options.items() if value is not None}
+        answer = self._ask(self._row(X), given, watch=history)
+        found, proto = bool(answer["found"][0]), int(answer["id_proto"][0])
+        x = answer["counterfactual"]
+        cf = {
+            "X": x,
+            "class": int(answer["counterfactual_class"][0]),
+            "proba": answer["counterfactual_proba"],
+        }
+        data = {
+            "cf": cf if found else None,
+            "all": self._all(history, x if found else None),
+            "orig_class": int(answer["original_class"][0]),
+            "orig_proba": answer["original_proba"],
+            "id_proto": proto if proto >= 0 else None,
+        }
+        return self._explanation(answer, data)
+
+    def _check_fitted(self) -> None:
+        if self.theta:
+            self._check_prototypes()
+
+    def _check_prototypes(self) -> None:
+        if "codes" not in self._fitted.arrays:
+            raise InvalidSpec("theta, threshold: need an enc_model or use_kdtree, and fit(train_data) first")
+
+    def _all(self, history: History, answer: np.ndarray | None) -> dict[int, list[np.ndarray]]:
+        from explainer_runtime.search.elastic import Net  # brings TensorFlow
+
+        steps, least, better = self.c_steps, np.inf, {}
+        for step, end in enumerate(history.ends(Net)[:steps]):
+            if end.best_cost[0] < least:
+                better[step], least = np.array(end.best), end.best_cost[0]
+        return by_step(steps, better, answer, np.array_equal)

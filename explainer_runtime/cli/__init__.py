@@ -64,6 +64,12 @@ def fit(
             help="Values the model takes; bytes are scaled to it. Default: as the data; -0.5 0.5 by name.",
         ),
     ] = None,
+    autoencoder: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A .keras file that rebuilds rows; what gamma weighs.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A .keras file that places rows; what theta weighs.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fit an explainer to a model and its data, and save it."""
@@ -82,8 +88,15 @@ def fit(
             "classes": connected(rows.x[:1]).shape[1],
             "class_names": training.read_names(class_names) or rows.class_names,
         }
-        step(0.5)
-        fitted = explainers.fit(settings, rows.x, inputs=parse(Inputs, contract, "inputs"))
+        fitted = explainers.fit(
+            settings,
+            rows.x,
+            predictor=connected,
+            inputs=parse(Inputs, contract, "inputs"),
+            autoencoder=training.read_network(autoencoder),
+            encoder=training.read_network(encoder),
+            progress=step,
+        )
         artifact.save(fitted, out)
     report = artifact.verify(out)
     tell(json, answers.described(out, report), lambda: answers.card(f"Fitted {out}", report))

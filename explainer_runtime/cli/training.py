@@ -7,7 +7,7 @@ Other numbers are taken as they are.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,20 @@ def read_spec(path: Path) -> Spec:
         return parse_spec(yaml.safe_load(files.text(path, "spec")))
     except yaml.YAMLError as error:
         raise InvalidSpec(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def read_network(path: str | None) -> Any:
+    """The Keras model in a `.keras` file that an explainer is to keep, or None.
+
+    Raises:
+        InvalidSpec: It cannot be loaded.
+        MissingExtra: TensorFlow is not installed.
+    """
+    if path is None:
+        return None
+    from explainer_runtime.predictors.keras import read_model
+
+    return read_model(path)
 
 
 def read_training(source: str, value_range: tuple[float, float] | None) -> Training:

@@ -113,17 +113,27 @@ class _Canvas:
 
 
 def _counterfactual(explanation: Explanation, row: int, canvas: _Canvas) -> Card:
+    return _changed(explanation, row, canvas, "counterfactual", "counterfactual")
+
+
+def _pertinent(explanation: Explanation, row: int, canvas: _Canvas) -> Card:
+    sign = "positive" if explanation.meta.get("spec", {}).get("mode") == "PP" else "negative"
+    return _changed(explanation, row, canvas, "pertinent", f"pertinent {sign}")
+
+
+def _changed(explanation: Explanation, row: int, canvas: _Canvas, field: str, title: str) -> Card:
+    """The input, what it was changed into (`field`), and the difference of the two."""
     before = int(explanation["original_class"][row])
     own = f"{canvas.name(before)} {chance(explanation['original_proba'][row][before])}"
     original = canvas.photograph("input", own, canvas.x)
     if not explanation["found"][row]:
-        headline = f"{canvas.name(before)}: no counterfactual found"
+        headline = f"{canvas.name(before)}: no {title} found"
         return Card(False, headline, "", (original,), _why(explanation, row))
 
-    after = int(explanation["counterfactual_class"][row])
-    scores = explanation["counterfactual_proba"][row]
+    after = int(explanation[f"{field}_class"][row])
+    scores = explanation[f"{field}_proba"][row]
     other = canvas.name(after)
-    changed = explanation["counterfactual"][row]
+    changed = explanation[field][row]
     difference = canvas.image(changed) - canvas.image(canvas.x)
     count, of = int((np.abs(difference) > 1e-6).any(axis=-1).sum()), difference[..., 0].size
     limit = max(float(np.abs(difference).max()), 1e-6)
@@ -134,7 +144,7 @@ def _counterfactual(explanation: Explanation, row: int, canvas: _Canvas) -> Card
         f"L1 {number(explanation['distance_l1'][row])} · {pixels}",
         (
             original,
-            canvas.photograph("counterfactual", f"{other} {chance(scores[after])}", changed),
+            canvas.photograph(title, f"{other} {chance(scores[after])}", changed),
             Panel(
                 "difference",
                 pixels,
@@ -194,4 +204,4 @@ def _why(explanation: Explanation, row: int) -> str:
     return _WHY.get(status, f"Status: {status}.")
 
 
-_DRAWN = {"counterfactual": _counterfactual, "anchor_mask": _anchor}
+_DRAWN = {"counterfactual": _counterfactual, "pertinent": _pertinent, "anchor_mask": _anchor}

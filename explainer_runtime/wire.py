@@ -39,6 +39,10 @@ _NUMBERS = {**_FLOATS, **_INTEGERS}
 _DATATYPES = {np.dtype(dtype): name for name, dtype in _NUMBERS.items()}
 
 
+Fields = dict[str, tuple[str, tuple[int, ...]]]
+"""Datatype and shape of one row of each field, by its name."""
+
+
 @dataclass(frozen=True)
 class Tensor:
     """One tensor of a V2 body, or its description in a model's metadata.
@@ -244,65 +248,42 @@ def describe_input(inputs: Inputs) -> Tensor:
 def describe_outputs(spec: Spec, inputs: Inputs) -> list[Tensor]:
     """Every output of an explainer, for its metadata, in the order of `encode`."""
     row, classes, image = inputs.shape, (inputs.classes,), inputs.shape[:-1]
+    number, count = ("FP32", ()), ("INT64", ())
+    distances: Fields = {"distance_l1": number, "distance_l2": number, "distance_l0": count}
+    elastic: Fields = {**distances, "elastic_net": number, "autoencoder_error": number}
+
+    def changed(name: str) -> Fields:
+        return {
+            name: ("FP32", row),
+            "original_class": count,
+            "original_proba": ("FP32", classes),
+            f"{name}_class": count,
+            f"{name}_proba": ("FP32", classes),
+        }
+
     match spec:
         case Counterfactual():
-            fields = {
-                "counterfactual": ("FP32", row),
-                "original_class": ("INT64", ()),
-                "original_proba": ("FP32", classes),
-                "counterfactual_class": ("INT64", ()),
-                "counterfactual_proba": ("FP32", classes),
-                "target_class": ("INT64", ()),
-                "target_proba": ("FP32", ()),
-                "distance_l1": ("FP32", ()),
-                "distance_l2": ("FP32", ()),
-                "distance_l0": ("INT64", ()),
-                "lam": ("FP32", ()),
-            }
+            target: Fields = {"target_class": count, "target_proba": number}
+            fields = changed("counterfactual") | target | distances | {"lam": number}
         case CounterfactualProto():
-            fields = {
-                "counterfactual": ("FP32", row),
-                "original_class": ("INT64", ()),
-                "original_proba": ("FP32", classes),
-                "counterfactual_class": ("INT64", ()),
-                "counterfactual_proba": ("FP32", classes),
-                "id_proto": ("INT64", ()),
-                "distance_l1": ("FP32", ()),
-                "distance_l2": ("FP32", ()),
-                "distance_l0": ("INT64", ()),
-                "elastic_net": ("FP32", ()),
-                "autoencoder_error": ("FP32", ()),
-                "prototype_distance": ("FP32", ()),
-                "c": ("FP32", ()),
-            }
+            guide: Fields = {"prototype_distance": number, "c": number}
+            fields = changed("counterfactual") | {"id_proto": count} | elastic | guide
         case CEM():
-            fields = {
-                "pertinent": ("FP32", row),
-                "original_class": ("INT64", ()),
-                "original_proba": ("FP32", classes),
-                "pertinent_class": ("INT64", ()),
-                "pertinent_proba": ("FP32", classes),
-                "distance_l1": ("FP32", ()),
-                "distance_l2": ("FP32", ()),
-                "distance_l0": ("INT64", ()),
-                "elastic_net": ("FP32", ()),
-                "autoencoder_error": ("FP32", ()),
-                "c": ("FP32", ()),
-            }
+            fields = changed("pertinent") | elastic | {"c": number}
         case AnchorImage():
             fields = {
                 "anchor": ("FP32", row),
                 "anchor_mask": ("BOOL", image),
                 "segments": ("INT64", image),
-                "precision": ("FP32", ()),
-                "coverage": ("FP32", ()),
-                "size": ("INT64", ()),
-                "prediction": ("INT64", ()),
+                "precision": number,
+                "coverage": number,
+                "size": count,
+                "prediction": count,
                 "original_proba": ("FP32", classes),
             }
         case _:
             assert_never(spec)
-    common: dict[str, tuple[str, tuple[int, ...]]] = {"found": ("BOOL", ()), "status": ("BYTES", ())}
+    common: Fields = {"found": ("BOOL", ()), "status": ("BYTES", ())}
     return [
         Tensor(EXPLANATION, "BYTES", (1, 1)),
         *(Tensor(name, datatype, (-1, *shape)) for name, (datatype, shape) in (common | fields).items()),

@@ -9,7 +9,7 @@ import pytest
 from explainer_runtime import data
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.predictors.keras import KerasPredictor
-from explainer_runtime.spec import AnchorImage, Counterfactual, Grid, Inputs
+from explainer_runtime.spec import CEM, AnchorImage, Counterfactual, Grid, Inputs
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_explaining_a_batch_equals_explaining_each_row(explain, images):
     together, alone = explain(x), [explain(row[None]) for row in x]
     for name, rows in together.arrays.items():
         joined = np.concatenate([one[name] for one in alone])
-        if name in ("counterfactual", "distance_l0", "distance_l2", "lam"):
+        if name in ("counterfactual", "distance_l0", "distance_l2", "sparsity", "lam"):
             continue  # which of two pixels of equal worth is changed may hang on a last bit
         if name == "distance_l1":
             np.testing.assert_allclose(rows, joined, rtol=RUNG, err_msg=name)
@@ -96,3 +96,18 @@ def test_an_anchor_keeps_its_promise_on_fresh_draws(model, images):
         precision = (model(fresh).argmax(axis=1) == answer["prediction"][row]).mean()
         # Accepted means at least .94; three standard deviations of 4,000 draws at .94 are .011.
         assert precision >= 0.94 - 0.011
+
+
+@pytest.mark.parametrize("mode", ["PN", "PP"])
+def test_a_contrast_repeats_to_the_byte_and_holds_on_the_network(mode, model, images):
+    inputs = Inputs(shape=(28, 28, 1), low=-0.5, high=0.5, classes=10)
+    explain = prepare(fit(CEM(mode=mode, no_info_val=-0.5), inputs=inputs), model)
+    x = images.x_test[:6]
+    answer = explain(x)
+    assert explain(x).to_json() == answer.to_json()
+    assert answer["found"].sum() >= 5
+    stays = model(answer["pertinent"]).argmax(axis=1) == answer["original_class"]
+    np.testing.assert_array_equal(stays[answer["found"]], mode == "PP")
+    # -0.5 is black, the lowest there is: what is added is brighter, what is kept no brighter.
+    difference = answer["pertinent"] - x
+    assert (difference >= 0).all() if mode == "PN" else (difference <= 0).all()

@@ -59,7 +59,8 @@ def test_distance_is_near_the_least_possible(x, road, excess):
     rows = x[own == 0]
     assert len(rows) >= 2
     fitted = fit(
-        Counterfactual(**ROADS[road], tol=0.05), inputs=Inputs(shape=SHAPE, low=0, high=1, classes=2)
+        Counterfactual(**ROADS[road], tol=0.05, refine_steps=80),
+        inputs=Inputs(shape=SHAPE, low=0, high=1, classes=2),
     )
     answer = prepare(fitted, graph(w), warm=False)(rows)
     assert answer["found"].all()

@@ -18,6 +18,7 @@ from explainer_runtime.search.growth import grow  # noqa: E402
 from explainer_runtime.search.incumbents import Incumbents  # noqa: E402
 from explainer_runtime.search.proximal import project, shrink  # noqa: E402
 from explainer_runtime.search.pruning import drop_harmless, drop_smallest, land, pull_in  # noqa: E402
+from explainer_runtime.search.sparse import sparse_descent  # noqa: E402
 from explainer_runtime.search.targets import Aim, arrived, log_reach, one_hot, reach  # noqa: E402
 from explainer_runtime.solve import solve  # noqa: E402
 
@@ -216,7 +217,8 @@ def test_graph_gradients_equal_finite_differences_of_the_same_model(rng):
     np.testing.assert_allclose(exact, finite_difference(log_p, x.astype(np.float64)), atol=2e-4)
 
 
-def test_growing_by_graph_equals_growing_by_finite_differences(rng):
+@pytest.mark.parametrize("coherent", [True, False])
+def test_growing_by_graph_equals_growing_by_finite_differences(coherent, rng):
     w = weights()
     x = rng.uniform(0.3, 0.7, (5, *SHAPE)).astype("f")
     classes = (rowwise(w)(x).argmax(axis=1) + 1) % CLASSES
@@ -224,13 +226,62 @@ def test_growing_by_graph_equals_growing_by_finite_differences(rng):
     aim = Aim(one_hot(classes, CLASSES), np.ones(5, "f"), np.full(5, 0.9, "f"))
 
     def search():
-        return (yield grow(x, aim, bound, bound + 1, width=2, patience=10))
+        return (yield grow(x, aim, bound, bound + 1, width=2, patience=10, coherent=coherent))
 
     exact, _ = solve(search(), graph(w))
     estimated, _ = solve(search(), CallablePredictor(rowwise(w)), estimator=CentralDifferences(1e-2))
     np.testing.assert_array_equal(exact.steps, estimated.steps)
     np.testing.assert_allclose(exact.x, estimated.x, atol=1e-6)
-    assert (rowwise(w)(exact.x)[np.arange(5), classes] >= 0.9 - 1e-6).all()
+    if not coherent:  # the neighbours of a random weight say nothing about it
+        assert (rowwise(w)(exact.x)[np.arange(5), classes] >= 0.9 - 1e-6).all()
+
+
+def test_coherent_growth_moves_the_pixel_whose_neighbourhood_counts_most():
+    # One lone steep pixel, and a block of pixels half as steep: 1:2:1 along both axes gives the lone one
+    # 4/16 of 2.0, and the middle of the block 16/16 of 1.0.
+    slope = np.zeros((8, 8, 1), "f")
+    slope[1, 1] = 2.0
+    slope[4:7, 4:7] = 1.0
+    w = np.stack([np.zeros(64, "f"), slope.ravel()])
+    aim = Aim(one_hot(np.ones(1, int), 2), np.ones(1, "f"), np.full(1, 0.999, "f"))
+    bound = np.zeros((1, 1, 1, 1), "f")
+    moved = {}
+    for coherent in (True, False):
+        ask = grow(
+            np.zeros((1, 8, 8, 1), "f"),
+            aim,
+            bound,
+            bound + 1,
+            width=1,
+            patience=9,
+            steps=1,
+            coherent=coherent,
+        )
+        state, _ = solve(iter_once(ask), graph(w, (8, 8, 1)))
+        moved[coherent] = np.argwhere(state.x[0, :, :, 0]).tolist()
+    assert moved == {True: [[5, 5]], False: [[1, 1]]}
+
+
+def test_descent_finds_a_change_that_no_neighbourhood_points_to():
+    # Neighbours pull in opposite directions: smoothed, the slope is nought but at the border.
+    signs = np.where(np.indices((6, 6)).sum(axis=0) % 2, 1.0, -1.0).astype("f")[..., None]
+    w = np.stack([np.zeros(36, "f"), signs.ravel()])
+    x = np.full((1, 6, 6, 1), 0.5, "f")
+    bound = np.zeros((1, 1, 1, 1), "f")
+    aim = Aim(one_hot(np.ones(1, int), 2), np.ones(1, "f"), np.full(1, 0.99, "f"))
+    valid = []
+
+    def judge(points, scores, lanes):
+        valid.append(scores[:, 1] >= 0.99)
+        return valid[-1]
+
+    solve(
+        sparse_descent(
+            x, np.zeros(1, int), aim, bound, bound + 1, judge, width=2, patience=3, refine_steps=0
+        ),
+        graph(w, (6, 6, 1)),
+    )
+    assert np.concatenate(valid).any()
 
 
 def test_growth_moves_at_most_the_features_it_may(rng):

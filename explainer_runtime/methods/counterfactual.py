@@ -11,15 +11,18 @@ with smaller changes (`search/sparse.py`): side by side towards each of the like
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from explainer_runtime.explanation import NOT_FOUND, OK, Explanation
+from explainer_runtime.methods.quality import change
 from explainer_runtime.search.adam import walk
 from explainer_runtime.search.asks import Rows, Search, Stop
 from explainer_runtime.search.bisection import UNBOUNDED, Bracket, raise_or_lower
 from explainer_runtime.search.incumbents import Incumbents
+from explainer_runtime.search.ladder import Tutor, climb
 from explainer_runtime.search.sparse import sparse_descent
 from explainer_runtime.search.targets import Aim, one_hot
 from explainer_runtime.spec import Counterfactual
@@ -33,7 +36,14 @@ _ENOUGH = 5
 
 
 def search(
-    x: np.ndarray, spec: Counterfactual, low: np.ndarray, high: np.ndarray, *, classes: int, exact: bool
+    x: np.ndarray,
+    spec: Counterfactual,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    classes: int,
+    exact: bool,
+    tutor: Tutor | None = None,
 ) -> Search[Explanation]:
     """The search for a counterfactual of each row.
 
@@ -44,6 +54,7 @@ def search(
         high: Upper bounds, likewise.
         classes: How many classes the model scores.
         exact: Whether gradients are exact and cost a row, or are estimated from many.
+        tutor: What was fitted to a model that is only asked for rows: the search is then on a student.
 
     Returns:
         An explanation with `counterfactual` `(N, *S)`, inside the bounds; `found` is true where the model,
@@ -63,7 +74,7 @@ def search(
         return _answer(task, held, status)
     held.offer(everyone, start, held.scores, task.valid(held.scores, everyone))
     try:
-        yield from _fast(task, held, exact) if spec.schedule == "fast" else _reference(task, held)
+        yield from _fast(task, held, exact, tutor) if spec.schedule == "fast" else _reference(task, held)
         if held.found.any():
             held.scores[:] = yield Rows(held.x, 0.98, float(np.median(held.distance[held.found])))
             held.found &= task.valid(held.scores, everyone)
@@ -114,7 +125,7 @@ class _Task(NamedTuple):
 # --- fast -----------------------------------------------------------------------------------------------
 
 
-def _fast(task: _Task, held: Incumbents, exact: bool) -> Search[None]:
+def _fast(task: _Task, held: Incumbents, exact: bool, tutor: Tutor | None) -> Search[None]:
     spec = task.spec
     owner, mask = _lanes(task, np.flatnonzero(~held.found))
     if not len(owner):
@@ -130,7 +141,8 @@ def _fast(task: _Task, held: Incumbents, exact: bool) -> Search[None]:
         held.offer(owner[lanes], points, scores, valid)
         return valid
 
-    yield from sparse_descent(
+    search = sparse_descent if tutor is None else partial(climb, tutor=tutor)
+    yield from search(
         task.start[owner],
         owner,
         Aim(mask, sign, level.astype(np.float32)),
@@ -230,7 +242,6 @@ def _share(i: int, of: int, start: float, end: float) -> tuple[float, float]:
 
 
 def _answer(task: _Task, held: Incumbents, status: str) -> Explanation:
-    change = (held.x - task.x).reshape(len(task.x), -1)
     after = held.scores
     target = np.where(task.mask > 0, after, -1).argmax(axis=1)
     missing = NOT_FOUND if status == OK else status
@@ -247,9 +258,7 @@ def _answer(task: _Task, held: Incumbents, status: str) -> Explanation:
             "counterfactual_proba": after,
             "target_class": np.where(known, target, -1),
             "target_proba": np.take_along_axis(after, target[:, None], axis=1)[:, 0],
-            "distance_l1": np.abs(change).sum(axis=1),
-            "distance_l2": np.sqrt((change**2).sum(axis=1)),
-            "distance_l0": (np.abs(change) > 1e-6).sum(axis=1),
+            **change(task.x, held.x),
             "lam": np.asarray(held.tag, np.float32),
         },
     )

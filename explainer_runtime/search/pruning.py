@@ -56,7 +56,8 @@ def drop_harmless(
     judge: Judge,
     value: Callable[[np.ndarray, np.ndarray], np.ndarray],
     *,
-    groups: int = 96,
+    groups: int = 64,
+    rungs: int = 24,
     done: float = 0.0,
 ) -> Search[np.ndarray]:
     """Undo the changes that matter least, as many as the model lets go.
@@ -68,6 +69,7 @@ def drop_harmless(
         origin, x, judge, done: As for `drop_smallest`.
         value: `(scores (M, K), owner (M,)) -> (M,)`: how good a candidate is; larger is better.
         groups: Most groups for each row.
+        rungs: Most candidates of the second ask for each row, evenly spaced.
     """
     parts, owner = [], []
     for row, change in enumerate((x != origin).reshape(len(x), -1)):
@@ -85,24 +87,26 @@ def drop_harmless(
         return np.where(undone.reshape(-1, *x.shape[1:]), origin[rows], x[rows])
 
     worth = value((yield Rows(without(undone), done)), rows)
+    ladder = []
     for row in np.unique(rows):
         own = np.flatnonzero(rows == row)
         order = own[np.argsort(-worth[own], kind="stable")]
         undone[own] = np.logical_or.accumulate(undone[order], axis=0)
+        ladder.append(own[np.unique(np.linspace(0, len(own) - 1, min(rungs, len(own))).round().astype(int))])
+    chosen = np.concatenate(ladder)
+    rows, undone = rows[chosen], undone[chosen]
     return (yield from _closest(origin, x, without(undone), rows, judge, done))
 
 
 def pull_in(
-    origin: np.ndarray, x: np.ndarray, judge: Judge, *, rungs: int = 24, done: float = 0.0
+    origin: np.ndarray, x: np.ndarray, judge: Judge, *, rungs: int = 24, rounds: int = 1, done: float = 0.0
 ) -> Search[np.ndarray]:
     """Shrink each change along the line to its origin, as far as the model lets it.
 
-    Args, returns: as `drop_smallest`; the candidates are `rungs` points evenly spaced on the line.
+    Args, returns: as `drop_smallest`; the candidates are `rungs` points evenly spaced on the line, and in
+        each further round as many between the closest that is valid and the one before it.
     """
-    owner = np.repeat(np.arange(len(x)), rungs)
-    share = np.tile(np.linspace(0, 1, rungs, endpoint=False), len(x))
-    candidates = _between(origin[owner], x[owner], share)
-    return (yield from _closest(origin, x, candidates, owner, judge, done))
+    return (yield from land(origin, x, judge, rungs=rungs, rounds=rounds, done=done))
 
 
 def land(
@@ -112,8 +116,9 @@ def land(
     *,
     rungs: int = 16,
     rounds: int = 3,
+    done: float = 0.0,
 ) -> Search[np.ndarray]:
-    """The point on each line from `origin` to `x` where the model first says `over`, to within 16 ** -3.
+    """The point on each line from `origin` to `x` where the model first says `over`, to `rungs ** -rounds`.
 
     For a goal that can be overshot: on the way from an input that has not reached it to a point beyond,
     a continuous model passes through it.
@@ -124,6 +129,7 @@ def land(
         over: Says which points are over.
         rungs: Points asked about in each round.
         rounds: Rounds; each is one ask.
+        done: Progress before the first.
     """
     lanes = np.arange(len(x))
     near, far = np.zeros(len(x)), np.ones(len(x))
@@ -131,7 +137,7 @@ def land(
         share = near[:, None] + (far - near)[:, None] * np.linspace(0, 1, rungs + 1)[None]
         owner = np.repeat(lanes, rungs)
         points = _between(origin[owner], x[owner], share[:, 1:].reshape(-1))
-        beyond = over(points, (yield Rows(points)), owner).reshape(len(x), rungs)
+        beyond = over(points, (yield Rows(points, done)), owner).reshape(len(x), rungs)
         beyond[:, -1] = True  # known from the round before, whatever the last bit says now
         first = beyond.argmax(axis=1)
         near, far = share[lanes, first], share[lanes, first + 1]

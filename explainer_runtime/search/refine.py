@@ -3,7 +3,8 @@
 From a point that is valid, the L1 distance is pulled in by soft thresholding until the point is not valid
 any more; then the gradient pushes the few features that matter back over the border. The step size falls
 to zero, so the two settle. How hard the gradient pushes, against the threshold, is the trade between few
-large and many small changes; nobody knows it beforehand, so several weights run side by side as lanes.
+large and many small changes; nobody knows it beforehand, so two weights run side by side as lanes. Both
+fall to the same small one: a hard push gets across in few steps, a soft one settles near the border.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from explainer_runtime.search.asks import Descend
 from explainer_runtime.search.proximal import per_row, project, rows_sum, shrink
 from explainer_runtime.search.targets import Aim, arrived, log_reach
 
-WEIGHTS = (2.0, 4.0, 8.0)
-"""Push of the steepest feature, in thresholds."""
+WEIGHTS = (4.0, 12.0)
+"""Push of the steepest feature at first, in thresholds."""
+_LAST_WEIGHT = 2.0
+"""The same at last."""
 
 
 class Refinement(NamedTuple):
@@ -30,7 +33,7 @@ class Refinement(NamedTuple):
         aim: What each lane is after; it arrives at the level, and overshooting is no matter here.
         low, high: Bounds, broadcasting to `x` row by row.
         origin: The inputs being explained `(L, *S)`.
-        weight: Push of the steepest feature, in thresholds `(L,)`.
+        weight: Push of the steepest feature at first, in thresholds `(L,)`.
         rate: First soft threshold `(L,)`, in input units.
         steps, limit: Steps taken and to take `(L,)`, int32.
         best, best_scores, best_distance: The closest valid point passed, its class scores and its L1
@@ -79,7 +82,7 @@ def refine(
         high=high,
         origin=origin,
         weight=np.tile(np.asarray(WEIGHTS, np.float32), lanes // tries),
-        rate=0.1 * span,
+        rate=0.12 * span,
         steps=np.zeros(lanes, np.int32),
         limit=np.full(lanes, steps, np.int32),
         best=x,
@@ -94,9 +97,10 @@ def _step(state: Refinement, scores: Any, gradient: Any) -> Refinement:
     distance = rows_sum(tf.abs(state.x - state.origin))
     closer = valid & (distance < state.best_distance)
     steepest = tf.reduce_max(tf.abs(gradient), axis=list(range(1, len(gradient.shape))))
-    # A hinge: no push while the point is valid, so that the threshold alone works there.
-    push = tf.where(valid, 0.0, tf.math.divide_no_nan(state.weight, steepest))
     left = 1.0 - tf.cast(state.steps, tf.float32) / tf.cast(state.limit, tf.float32)
+    weight = _LAST_WEIGHT + (state.weight - _LAST_WEIGHT) * left
+    # A hinge: no push while the point is valid, so that the threshold alone works there.
+    push = tf.where(valid, 0.0, tf.math.divide_no_nan(weight, steepest))
     rate = state.rate * left
     ahead = state.x + per_row(rate * push, state.x) * gradient
     return state._replace(

@@ -1,8 +1,8 @@
 """Grow, prune, refine, prune: the road to small changes in few steps.
 
-Lanes are tries: several may belong to one row (the likeliest other classes, side by side), and only the
-best of them is refined. The search returns nothing: every point that the model has found valid goes
-through `judge`, which is where the caller keeps the closest.
+Lanes are tries: several may belong to one row (the likeliest other classes, side by side). The nearest few
+are pruned, and the best of those is refined. The search returns nothing: every point that the model has
+found valid goes through `judge`, which is where the caller keeps the closest.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from explainer_runtime.search.growth import grow
 from explainer_runtime.search.pruning import Judge, drop_harmless, drop_smallest, land, pull_in
 from explainer_runtime.search.refine import WEIGHTS, refine
 from explainer_runtime.search.targets import Aim
+
+_PRUNED = 2
+"""Lanes of a row that are pruned before the best is chosen."""
+_COARSE, _FINE = (12, 8, 1), (24, 6, 2)
+"""Rungs of `drop_smallest`, rungs and rounds of `pull_in`: for a point yet to be refined, and after that."""
 
 
 def sparse_descent(
@@ -40,12 +45,11 @@ def sparse_descent(
         judge: Says which points are valid, and keeps what it has seen.
         width, patience: See `grow`.
         refine_steps: Steps of `refine`; 0 leaves it out.
-        rough: Whether gradients are estimates. Growth then changes much that was not needed, and it pays
-            to find out what before refining.
+        rough: Whether gradients are estimates. They are smooth already, and growth then changes much that was
+            not needed: it pays to find out what before refining.
     """
     lanes = np.arange(len(origin))
-    grown = (yield grow(origin, aim, low, high, width=width, patience=patience)).x
-    scores = yield Rows(grown, 0.3)
+    grown, scores = yield from _grown(origin, owner, aim, low, high, width, patience, coherent=not rough)
     over = _over(aim, scores, lanes)
     beyond = np.flatnonzero(over & ~judge(grown, scores, lanes))
     if len(beyond):  # the probability asked for lies on the way there
@@ -60,7 +64,8 @@ def sparse_descent(
     alive = np.flatnonzero(over)
     if not len(alive):
         return
-    x = yield from _prune(origin[alive], grown[alive], judge, aim, alive, rough, 0.35)
+    alive = alive[_nearest(owner[alive], _l1(grown[alive], origin[alive]), _PRUNED)]
+    x = yield from _prune(origin[alive], grown[alive], judge, aim, alive, _COARSE, rough, 0.45)
     best = _nearest(owner[alive], _l1(x, origin[alive]))
     x, alive = x[best], alive[best]
     if not refine_steps:
@@ -75,8 +80,49 @@ def sparse_descent(
         alive,
         refine_steps,
     )
-    x = yield from _prune(origin[alive], x, judge, aim, alive, True, 0.9)
-    yield from _prune(origin[alive], x, judge, aim, alive, False, 0.95)
+    x = yield from _prune(origin[alive], x, judge, aim, alive, _FINE, True, 0.9)
+    yield from _prune(origin[alive], x, judge, aim, alive, _FINE, False, 0.95)
+
+
+def _grown(
+    origin: np.ndarray,
+    owner: np.ndarray,
+    aim: Aim,
+    low: np.ndarray,
+    high: np.ndarray,
+    width: int,
+    patience: int,
+    coherent: bool,
+) -> Search[tuple[np.ndarray, np.ndarray]]:
+    """Where growth has taken every lane, and the scores there.
+
+    All lanes of a row grow for `patience` steps. Only where none has arrived do they go on, wider, and
+    with each feature chosen for itself: the smooth road does not lead everywhere.
+    """
+    first = yield grow(
+        origin, aim, low, high, width=width, patience=patience, steps=patience, coherent=coherent
+    )
+    grown = first.x
+    scores = yield Rows(grown, 0.3)
+    over = _over(aim, scores, np.arange(len(origin)))
+    late = np.flatnonzero(~np.isin(owner, owner[over]))
+    if len(late):
+        part = Aim(*(values[late] for values in aim))
+        further = yield grow(
+            grown[late],
+            part,
+            low[late],
+            high[late],
+            width=2 * width,
+            patience=patience,
+            steps=3 * patience,
+            coherent=False,
+            done=(0.3, 0.4),
+        )
+        grown, scores = grown.copy(), scores.copy()
+        grown[late] = further.x
+        scores[late] = yield Rows(further.x, 0.4)
+    return grown, scores
 
 
 def _refined(
@@ -98,7 +144,14 @@ def _refined(
 
 
 def _prune(
-    origin: np.ndarray, x: np.ndarray, judge: Judge, aim: Aim, lanes: np.ndarray, thorough: bool, done: float
+    origin: np.ndarray,
+    x: np.ndarray,
+    judge: Judge,
+    aim: Aim,
+    lanes: np.ndarray,
+    rungs: tuple[int, int, int],
+    thorough: bool,
+    done: float,
 ) -> Search[np.ndarray]:
     def own(points: np.ndarray, scores: np.ndarray, which: np.ndarray) -> np.ndarray:
         return judge(points, scores, lanes[which])
@@ -108,8 +161,9 @@ def _prune(
 
     if thorough:
         x = yield from drop_harmless(origin, x, own, value, done=done)
-    x = yield from drop_smallest(origin, x, own, done=done)
-    return (yield from pull_in(origin, x, own, done=done))
+    drops, pulls, rounds = rungs
+    x = yield from drop_smallest(origin, x, own, rungs=drops, done=done)
+    return (yield from pull_in(origin, x, own, rungs=pulls, rounds=rounds, done=done))
 
 
 def _over(aim: Aim, scores: np.ndarray, lanes: np.ndarray) -> np.ndarray:
@@ -118,10 +172,12 @@ def _over(aim: Aim, scores: np.ndarray, lanes: np.ndarray) -> np.ndarray:
     return np.asarray(sign * (aim.mask[lanes] * scores).max(axis=1) >= sign * aim.level[lanes])
 
 
-def _nearest(owner: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """The index of the smallest distance of each owner; the first wins a tie."""
+def _nearest(owner: np.ndarray, distance: np.ndarray, count: int = 1) -> np.ndarray:
+    """The indices of the `count` smallest distances of each owner; the first wins a tie."""
     order = np.lexsort((distance, owner))
-    return order[np.flatnonzero(np.diff(owner[order], prepend=-1))]
+    first = np.flatnonzero(np.diff(owner[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    return np.asarray(order[rank < count])
 
 
 def _l1(x: np.ndarray, origin: np.ndarray) -> np.ndarray:

@@ -7,9 +7,11 @@
     ├── InvalidArtifact      a directory that is not, or no longer, what `save` wrote
     ├── MissingExtra         a package of an optional extra that is not installed
     ├── Cancelled            whoever asked has gone
+    ├── Overloaded           too much is being explained already; trying later helps
     └── PredictorError       the model being explained answered with an error
         ├── InvalidPrediction     ... or with something that cannot be class scores
         ├── PredictorUnavailable  ... or cannot be reached now; trying later may help
+        │   └── PredictorChanged      ... or is no longer the model that was asked before
         └── PredictorTimeout      ... or did not answer in time
 
 Not finding an explanation is none of these: it is an answer (`found = false`).
@@ -52,6 +54,14 @@ class Cancelled(ExplainerError):
     """The explanation was stopped because nobody waits for it any more."""
 
 
+class Overloaded(ExplainerError):
+    """There is no room for one more explanation; `retry_after` is when there may be, in whole seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class PredictorError(ExplainerError):
     """The model being explained answered with an error."""
 
@@ -61,7 +71,15 @@ class InvalidPrediction(PredictorError):
 
 
 class PredictorUnavailable(PredictorError):
-    """The model cannot be reached now; the same request may work later."""
+    """The model cannot be reached now; the same request may work later, `retry_after` seconds if known."""
+
+    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PredictorChanged(PredictorUnavailable):
+    """Another model answers than the one asked before: what was learnt of that one is void; ask again."""
 
 
 class PredictorTimeout(PredictorError):

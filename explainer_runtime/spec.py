@@ -52,10 +52,11 @@ class Counterfactual(Value):
     """`reference`: Adam on the paper's loss with a bisection on lambda. `fast`: sparse steepest descent
     (grow, prune, refine), which reaches smaller changes in far fewer steps. Without a gradient of the
     model itself the reference schedule's loss is minimised with estimated gradients."""
-    gradient: Literal["auto", "exact", "random", "full"] = "auto"
-    """Where gradients come from: the model's own graph (`exact`), random directions in a low-resolution
-    basis (`random`), central differences over every feature (`full`: two rows a feature and step).
-    `auto` is `exact` where the model is in process, else `random`."""
+    gradient: Literal["auto", "exact", "student", "random", "full"] = "auto"
+    """Where gradients come from: the model's own graph (`exact`), a small network taught from the model's
+    answers at fit (`student`), random directions in a low-resolution basis (`random`), central differences
+    over every feature (`full`: two rows a feature and step). `auto` is `exact` where the model is in
+    process, else `student` where one was fitted, else `random`."""
     target_class: TargetClass = "other"
     """The class to reach: any `other`, a number, or `same`, which changes the probability of the class
     the input already has."""
@@ -88,14 +89,20 @@ class Counterfactual(Value):
     eps: PositiveFloat = 0.01
     """Step of finite differences, in input units (`gradient='full'` and `'random'`)."""
 
-    lanes: Annotated[int, Field(ge=1, le=32)] = 4
+    lanes: Annotated[int, Field(ge=1, le=32)] = 3
     """How many of the likeliest other classes to try side by side when `target_class='other'` (fast)."""
     grow_features: PositiveInt = 4
     """Features moved at each growing step (fast schedule)."""
-    grow_steps: Annotated[int, Field(ge=1, le=10_000)] = 40
+    grow_steps: Annotated[int, Field(ge=1, le=10_000)] = 30
     """Growing steps at that width before it doubles (fast schedule)."""
-    refine_steps: Annotated[int, Field(ge=0, le=10_000)] = 80
+    refine_steps: Annotated[int, Field(ge=0, le=10_000)] = 40
     """Proximal steps that refine the best lanes; 0 leaves refinement out (fast schedule)."""
+
+    @model_validator(mode="after")
+    def _schedules(self) -> Self:
+        if self.gradient == "student" and self.schedule == "reference":
+            raise ValueError("gradient 'student' goes with schedule 'fast'")
+        return self
 
 
 class ElasticNet(Value):
@@ -129,6 +136,10 @@ class ElasticNet(Value):
     feature_range: tuple[Bound, Bound] | None = None
     """Lowest and highest allowed values, each one number or nested lists that broadcast to a row;
     None takes the range of the input contract."""
+    lead: Annotated[float, Field(ge=1, le=1e6)] = 6.0
+    """How many times as likely as any other class the new one should be (fast schedule). 1 stops at the
+    border, where a second model often disagrees; where it cannot be reached the border will do. A pertinent
+    positive is asked for its probability instead."""
     steps: Annotated[int, Field(ge=1, le=100_000)] = 120
     """Most gradient steps for one value of c (fast schedule)."""
     eps: PositiveFloat = 0.01
@@ -160,9 +171,6 @@ class CounterfactualProto(ElasticNet):
     threshold: Annotated[float, Field(ge=0)] = 0.0
     """Least trust score: distance to the prototype of the old class, in distances to that of the new one;
     0 does not ask."""
-    lead: Annotated[float, Field(ge=1, le=1e6)] = 4.0
-    """How many times as likely as any other class the new one should be (fast schedule). 1 stops at the
-    border, where a second model often disagrees; where it cannot be reached the border will do."""
 
 
 class CEM(ElasticNet):
@@ -392,33 +400,68 @@ class Colocated(Value):
 
 
 class Endpoint(Value):
-    """A model behind the Open Inference Protocol (V2)."""
+    """A served model, behind the Open Inference Protocol (`v2`) or TensorFlow Serving's `:predict` (`v1`)."""
 
-    kind: Literal["v2"] = "v2"
+    kind: Literal["v2", "v1"] = "v2"
     url: Annotated[str, Field(pattern=r"^(https?|grpcs?)://[^/]+")]
-    """`grpc://host:port` or `http://host:port`; `grpcs` and `https` use TLS."""
+    """`grpc://host:port` or `http://host:port`; `grpcs` and `https` use TLS. `v1` is HTTP only."""
     model: Annotated[str, Field(min_length=1)]
     """Name under which it is served."""
     version: str | None = None
     """Version asked for; None lets the server choose."""
     path: str | None = None
-    """REST path of the infer call where it is not `/v2/models/<model>/infer` (a Seldon pipeline)."""
+    """REST path of the call where it is not the usual one, `/v2/models/<model>/infer` (a Seldon pipeline)."""
     timeout: PositiveFloat = 10.0
-    """Seconds one call may take."""
+    """Seconds one call may take, with all its messages and attempts."""
     max_message: Annotated[int, Field(ge=1024)] = 4 * 2**20
     """Bytes of one message; larger batches are sent as several calls. gRPC servers take 4 MiB by default."""
     connections: Annotated[int, Field(ge=1, le=1024)] = 8
     """Pooled connections."""
     ca_path: str | None = None
     """File of certificate authorities to trust, in PEM; None trusts the system's."""
-    headers: Mapping[str, str] = Field(default_factory=dict)
-    """Headers (REST) or metadata (gRPC) sent with each call."""
+    headers: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    """Headers (REST) or metadata (gRPC) sent with each call. Their values are never written anywhere."""
+    compression: Literal["none", "gzip"] = "none"
+    """Whether messages to the model are compressed: dearer than the network, except over a slow one."""
+    binary: bool | None = None
+    """Whether V2 REST carries tensors as bytes; None asks the server whether it can."""
+
     input_name: str | None = None
     """Name of the input tensor; None takes it from the model's metadata."""
+    datatype: Literal["FP16", "FP32", "FP64", "UINT8"] | None = None
+    """Datatype that rows are sent as; None takes it from the model's metadata."""
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """The model is sent `row * scale + offset`: 255 for a model of bytes explained in [0, 1]. UINT8 is then
+    rounded, so the model answers for the nearest row of whole numbers."""
+    offset: float = 0.0
+    """See `scale`."""
     output_name: str | None = None
     """Output tensor with the class scores; None takes the first."""
-    logits: bool = False
-    """Whether the model answers with logits, to be put through a softmax."""
+    output: Literal["probabilities", "logits", "labels", "scores"] = "probabilities"
+    """What that output holds. `probabilities` are refused where they are negative or do not sum to 1;
+    `logits` are put through a softmax; `labels` are class numbers, good for anchors only; `scores` are
+    taken as they are, whatever they mean (sigmoids, votes)."""
+    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    """How many classes there are; needed for `labels`."""
+    canary: Annotated[float, Field(gt=0, le=1)] | None = 1e-3
+    """The first row that an explanation asks about goes along with each later call, and its scores may move
+    by at most this much: so rows in another order and exchanged models are found. None leaves it out."""
+
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often one message is sent before its call fails; again only after a broken connection, a 429, a 503
+    or their like in gRPC."""
+    calls_at_once: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Calls under way at the same time; more wait for their turn."""
+    rows_per_second: PositiveFloat | None = None
+    """Rows a second that the model is asked about at most; None is no limit."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind == "v1" and not self.url.startswith("http"):
+            raise ValueError("v1 is spoken over http or https only")
+        if self.output == "labels" and self.classes is None:
+            raise ValueError("output 'labels' needs `classes`, the number of classes")
+        return self
 
 
 PredictorSettings = KerasModel | Colocated | Endpoint
@@ -463,8 +506,9 @@ def parse_predictor(value: Any) -> PredictorSettings:
     """Predictor settings from a mapping with a `kind`, or from one string.
 
     Strings: `grpc://host:port/model`, `http://host:port/model`,
-    `http://host/v2/models/model[/versions/v]/infer` (or a pipeline's infer URL), `colocated:model`, or the
-    path of a `.keras` file or SavedModel directory.
+    `http://host/v2/models/model[/versions/v]/infer` (or a pipeline's infer URL),
+    `v1+http://host:port/model` or `http://host/v1/models/model:predict`, `colocated:model`, or the path of a
+    `.keras` file or SavedModel directory.
 
     Raises:
         InvalidSpec: Anything else.
@@ -503,24 +547,33 @@ def _address(text: str) -> dict[str, Any]:
     scheme, mark, rest = text.partition("://")
     if not mark:
         return {"kind": "keras", "path": text}
+    kind = "v1" if scheme.startswith("v1+") else "v2"
+    scheme = scheme.removeprefix("v1+")
     host, _, path = rest.partition("/")
-    url = f"{scheme}://{host}"
+    endpoint = {"kind": kind, "url": f"{scheme}://{host}"}
     parts = path.strip("/").split("/")
     match parts:
-        case ["v2", "models", model, *more] if scheme.startswith("http"):
+        case ["v1", "models", *more] if scheme.startswith("http"):
+            match "/".join(more).removesuffix(":predict").split("/"):
+                case [model]:
+                    return {**endpoint, "kind": "v1", "model": model}
+                case [model, "versions", version]:
+                    return {**endpoint, "kind": "v1", "model": model, "version": version}
+        case ["v2", "models", model, *more] if scheme.startswith("http") and kind == "v2":
             match more:
                 case [] | ["infer"]:
-                    return {"kind": "v2", "url": url, "model": model}
+                    return {**endpoint, "model": model}
                 case ["versions", version] | ["versions", version, "infer"]:
-                    return {"kind": "v2", "url": url, "model": model, "version": version}
-        case [*_, model, "infer"] if scheme.startswith("http"):
-            return {"kind": "v2", "url": url, "model": model, "path": "/" + "/".join(parts)}
+                    return {**endpoint, "model": model, "version": version}
+        case [*_, model, "infer"] if scheme.startswith("http") and kind == "v2":
+            return {**endpoint, "model": model, "path": "/" + "/".join(parts)}
         case [model] if model:
-            return {"kind": "v2", "url": url, "model": model}
+            return {**endpoint, "model": model}
         case _:
             pass
     raise InvalidSpec(
-        f"predictor: expected grpc://host:port/model or http://host:port/v2/models/model/infer, got {text!r}"
+        "predictor: expected grpc://host:port/model, http://host:port/v2/models/model/infer or "
+        f"v1+http://host:port/model, got {text!r}"
     )
 
 
@@ -529,7 +582,8 @@ def _say(error: ValidationError, prefix: str = "") -> str:
     for one in error.errors():
         loc = [str(part) for part in one["loc"]]
         path = ".".join(([prefix] if prefix else []) + loc) or "value"
-        got = "" if one["type"] in ("missing", "extra_forbidden") else f", got {_short(one['input'])}"
+        silent = one["type"] in ("missing", "extra_forbidden") or "headers" in loc  # they may be secret
+        got = "" if silent else f", got {_short(one['input'])}"
         lines.append(f"{path}: {one['msg']}{got}")
     return "; ".join(lines)
 

@@ -1,4 +1,4 @@
-"""Two small real V2 servers for tests, on loopback: what a model does is a value that tests may change.
+"""Two small real servers for tests, on loopback: what a model does is a value that tests may change.
 
 `Model` says how rows are answered, in terms that both servers spell out on their own wire; `Refusal` is an
 error status. Only what exists on one wire alone (a redirect, half a body) is a `fault` of that server.
@@ -7,6 +7,7 @@ error status. Only what exists on one wire alone (a redirect, half a body) is a 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.server
 import json
 import socket
@@ -23,6 +24,15 @@ import numpy as np
 
 from explainer_runtime.predictors import oip
 
+LENGTH = "inference-header-content-length"
+CONTENTS = {
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+}
 DTYPES = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "UINT8": np.uint8}
 
 
@@ -78,6 +88,9 @@ class Model:
     describe: Callable[[], list[tuple[str, str]]] = lambda: [("image", "FP32")]
     fault: Callable[[Any], Any] | None = None
     typed: bool = False  # gRPC: typed contents instead of raw ones
+    version: str = ""
+    extensions: tuple[str, ...] = ()  # what the server announces
+    trailing: tuple[tuple[str, str], ...] = ()  # headers (REST) or trailing metadata (gRPC) of a refusal
     seen: list[Seen] = field(default_factory=list)
     described: int = 0
     over: threading.Event = field(default_factory=threading.Event)
@@ -104,7 +117,8 @@ class Server:
 
 
 class RestServer(Server):
-    """V2 over HTTP/1.1. A fault is called with the request handler and writes what it likes."""
+    """V2 over HTTP/1.1, with tensors as JSON or bytes, and V1. A fault is called with the request handler
+    and writes what it likes."""
 
     scheme = "http"
 
@@ -180,6 +194,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         model = self.server.model
+        if self.path == "/v2":
+            return self.say(200, json.dumps({"name": "s", "extensions": model.extensions}).encode())
         model.described += 1
         try:
             inputs = [{"name": n, "datatype": d, "shape": [-1]} for n, d in model.describe()]
@@ -191,25 +207,36 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         model = self.server.model
         if model.fault is not None:
             return model.fault(self)
-        (tensor,) = json.loads(self.body())["inputs"]
         peer = str(self.client_address)
         headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.body()
+        length = int(headers.get(LENGTH, len(body)))
+        document, tail = json.loads(body[:length]), body[length:]
+        (tensor,) = document["inputs"] if "inputs" in document else [_of_v1(document["instances"])]
         name, datatype, shape = tensor["name"], tensor["datatype"], tuple(tensor["shape"])
         model.seen.append(Seen(self.path, headers, name, datatype, shape, peer))
-        x = np.array(tensor["data"], dtype=DTYPES[datatype]).reshape(shape)
+        numbers = tensor["data"] if "data" in tensor else np.frombuffer(tail, DTYPES[datatype])
+        x = np.array(numbers, dtype=DTYPES[datatype]).reshape(shape)
         try:
             outputs = model.respond(x)
         except Refusal as refusal:
-            return self.say(refusal.status, json.dumps({"error": refusal.text}).encode())
-        answer = [
-            {"name": o.name, "datatype": o.datatype, "shape": list(o.shape), "data": o.data.ravel().tolist()}
-            for o in outputs
-        ]
-        text = json.dumps({"model_name": "m", "outputs": answer}).replace("NaN", "null")
-        return self.say(200, text.encode())
+            error = json.dumps({"error": refusal.text}).encode()
+            return self.say(refusal.status, error, **dict(model.trailing))
+        if "instances" in document:
+            return self.say(200, json.dumps({"predictions": _to_v1(outputs)}).encode())
+        binary = "data" not in tensor
+        answer: dict[str, Any] = {"model_name": "m", "outputs": [_output(one, binary) for one in outputs]}
+        if model.version:
+            answer["model_version"] = model.version
+        text = json.dumps(answer).replace("NaN", "null").encode()
+        if not binary:
+            return self.say(200, text)
+        tail = b"".join(one.data.tobytes() for one in outputs)
+        return self.say(200, text + tail, "application/octet-stream", **{LENGTH: str(len(text))})
 
     def body(self) -> bytes:
-        return self.rfile.read(int(self.headers["content-length"]))
+        body = self.rfile.read(int(self.headers["content-length"]))
+        return gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
 
     def say(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
         self.send_response(status)
@@ -219,6 +246,27 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+def _output(one: Output, binary: bool) -> dict[str, Any]:
+    tensor = {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)}
+    if binary:
+        return {**tensor, "parameters": {"binary_data_size": one.data.nbytes}}
+    return {**tensor, "data": one.data.ravel().tolist()}
+
+
+def _of_v1(instances: list[Any]) -> dict[str, Any]:
+    """The tensor that a list of instances holds; `name` is that of the input, where they name one."""
+    name = next(iter(instances[0])) if isinstance(instances[0], dict) else ""
+    data = np.array([one[name] if name else one for one in instances], np.float32)
+    return {"name": name, "datatype": "FP32", "shape": data.shape, "data": data}
+
+
+def _to_v1(outputs: list[Output]) -> list[Any]:
+    rows = {one.name: one.data.tolist() for one in outputs}
+    if len(rows) == 1:
+        return next(iter(rows.values()))
+    return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
 
 
 class GrpcServer(Server):
@@ -279,12 +327,13 @@ class GrpcServer(Server):
         try:
             outputs = self.model.respond(x)
         except Refusal as refusal:
+            context.set_trailing_metadata(self.model.trailing)
             context.abort(Refusal.GRPC[refusal.status], refusal.text)
-        answer = oip.ModelInferResponse(model_name="m")
+        answer = oip.ModelInferResponse(model_name="m", model_version=self.model.version)
         for one in outputs:
             output = answer.outputs.add(name=one.name, datatype=one.datatype, shape=one.shape)
             if self.model.typed:
-                getattr(output.contents, f"{one.datatype.lower()}_contents").extend(one.data.ravel().tolist())
+                getattr(output.contents, CONTENTS[one.datatype]).extend(one.data.ravel().tolist())
             else:
                 answer.raw_output_contents.append(one.data.tobytes())
         return answer.SerializeToString()

@@ -23,7 +23,7 @@ from explainer_runtime.errors import (
 )
 from explainer_runtime.predictors import Predictor, connect, oip
 from explainer_runtime.predictors.base import softmax
-from explainer_runtime.predictors.v2 import V2Predictor
+from explainer_runtime.predictors.remote import RemotePredictor
 from explainer_runtime.spec import Endpoint, parse_predictor
 
 SERVERS = {"rest": RestServer, "grpc": GrpcServer}
@@ -44,11 +44,11 @@ def rest():
 
 @pytest.fixture
 def remote(request):
-    """Makes predictors of a server, and closes them."""
+    """Makes predictors of a server, and closes them. The servers' own model answers with features."""
     made = []
 
     def make(server, **settings):
-        predictor = V2Predictor(Endpoint(url=server.url, model="m", **settings))
+        predictor = RemotePredictor(Endpoint(url=server.url, model="m", **{"output": "scores", **settings}))
         made.append(predictor)
         return predictor
 
@@ -100,7 +100,7 @@ def test_no_rows_are_answered_without_a_call(server, remote, rows):
 
 
 def test_logits_become_probabilities(server, remote, rows):
-    scores = remote(server, logits=True)(rows)
+    scores = remote(server, output="logits")(rows)
     np.testing.assert_array_equal(scores, softmax(first_ten(rows)))
 
 
@@ -144,7 +144,7 @@ def test_as_many_rows_as_promised_fit_a_server_of_that_limit(remote, shape, limi
 
 def test_both_transports_split_alike():
     rest, grpc = (
-        V2Predictor(Endpoint(url=f"{scheme}://127.0.0.1:1", model="m")) for scheme in ("http", "grpc")
+        RemotePredictor(Endpoint(url=f"{scheme}://127.0.0.1:1", model="m")) for scheme in ("http", "grpc")
     )
     for shape in [(3,), (784,), (28, 28, 1), (224, 224, 3), (10**7,)]:
         assert rest.rows_per_call(shape) == grpc.rows_per_call(shape) >= 1
@@ -375,7 +375,7 @@ def test_nobody_listening_is_unavailable(remote, rows, scheme):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        predictor = V2Predictor(Endpoint(url=f"{scheme}://127.0.0.1:{port}", model="m"))
+        predictor = RemotePredictor(Endpoint(url=f"{scheme}://127.0.0.1:{port}", model="m"))
         with pytest.raises(PredictorUnavailable, match="cannot be reached"):
             predictor(rows)
         predictor.close()
@@ -524,7 +524,7 @@ def test_headers_arrive_and_made_up_rows_are_marked_as_such(server, remote, rows
     ],
 )
 def test_the_path_names_the_model(rest, rows, settings, path):
-    predictor = V2Predictor(Endpoint(url=rest.url, **settings))
+    predictor = RemotePredictor(Endpoint(url=rest.url, output="scores", **settings))
     predictor(rows)
     predictor.close()
     assert rest.model.seen[0].path == path
@@ -573,7 +573,7 @@ def test_closing_twice_is_closing_once_and_a_later_call_connects_again(server, r
 
 
 def test_a_predictor_that_is_dropped_hangs_up(server, rows):
-    V2Predictor(Endpoint(url=server.url, model="m"))(rows)
+    RemotePredictor(Endpoint(url=server.url, model="m", output="scores"))(rows)
     gc.collect()  # a socket left open would warn here, and warnings are errors
 
 
@@ -613,7 +613,7 @@ def test_connecting_opens_nothing(scheme):
 )
 def test_an_address_that_says_more_than_host_and_port_is_refused(url, complaint):
     with pytest.raises(InvalidSpec, match=complaint) as caught:
-        V2Predictor(Endpoint(url=url, model="m"))
+        RemotePredictor(Endpoint(url=url, model="m"))
     assert "secret" not in str(caught.value)
 
 
@@ -621,7 +621,7 @@ def test_an_address_that_says_more_than_host_and_port_is_refused(url, complaint)
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_headers_that_cannot_be_sent_are_refused(scheme, headers):
     with pytest.raises(InvalidSpec, match="headers"):
-        V2Predictor(Endpoint(url=f"{scheme}://host", model="m", headers=headers))
+        RemotePredictor(Endpoint(url=f"{scheme}://host", model="m", headers=headers))
 
 
 @pytest.fixture(scope="module")
@@ -657,7 +657,7 @@ def test_a_server_of_another_authority_is_not_talked_to(remote, rows, kind, cert
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
 def test_an_authority_file_that_is_not_there_is_refused_at_once(scheme, tmp_path):
     with pytest.raises(InvalidSpec, match="ca_path"):
-        V2Predictor(Endpoint(url=f"{scheme}://host", model="m", ca_path=str(tmp_path / "ca.pem")))
+        RemotePredictor(Endpoint(url=f"{scheme}://host", model="m", ca_path=str(tmp_path / "ca.pem")))
 
 
 # --- messages of the protocol -----------------------------------------------------------------------------

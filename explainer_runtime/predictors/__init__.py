@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from explainer_runtime.predictors.base import CallablePredictor, GradientPredictor, Predictor
+from explainer_runtime.predictors.base import (
+    CallablePredictor,
+    GradientPredictor,
+    Predictor,
+    ServedPredictor,
+    served,
+)
 from explainer_runtime.predictors.colocated import colocated
 from explainer_runtime.spec import Colocated, Endpoint, KerasModel, PredictorSettings, parse_predictor
 
-__all__ = ["CallablePredictor", "GradientPredictor", "Predictor", "connect"]
+__all__ = ["CallablePredictor", "GradientPredictor", "Predictor", "ServedPredictor", "connect", "served"]
 
 
 def connect(settings: PredictorSettings | str) -> Predictor:
@@ -30,6 +36,6 @@ def connect(settings: PredictorSettings | str) -> Predictor:
         case Colocated():
             return colocated(settings.model)
         case Endpoint():
-            from explainer_runtime.predictors.v2 import V2Predictor
+            from explainer_runtime.predictors.remote import RemotePredictor
 
-            return V2Predictor(settings)
+            return RemotePredictor(settings)

@@ -7,11 +7,12 @@ one row of scores for each; whatever it wraps, the answer has been checked here 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from explainer_runtime.errors import InvalidPrediction
+from explainer_runtime.spec import Endpoint
 
 
 @runtime_checkable
@@ -37,6 +38,22 @@ class Predictor(Protocol):
         """How many rows of this shape fit in one message to the model; at least 1."""
         ...
 
+    def close(self) -> None:
+        """Let go of connections. Nothing is lost: a later call opens them again."""
+        ...
+
+
+@runtime_checkable
+class ServedPredictor(Predictor, Protocol):
+    """A predictor whose model is behind an endpoint, where it may be exchanged at any time."""
+
+    settings: Endpoint
+    """Where and how it is asked."""
+    name: str
+    """What to call it in messages."""
+    changes: int
+    """How often an answer has come from another model or version than the answer before."""
+
 
 @runtime_checkable
 class GradientPredictor(Predictor, Protocol):
@@ -46,6 +63,12 @@ class GradientPredictor(Predictor, Protocol):
     """`(N, *S)` tensor -> `(N, K)` tensor, differentiable TensorFlow, in inference mode."""
     loops: dict[Any, Callable[..., Any]]
     """What has been compiled around the graph; it lives as long as the model does."""
+
+
+def served(predictor: Predictor) -> ServedPredictor | None:
+    """`predictor` if its model is behind an endpoint, also where something that passes attributes on stands
+    before it; else None."""
+    return cast(ServedPredictor, predictor) if hasattr(predictor, "changes") else None
 
 
 def check_scores(scores: Any, rows: int, source: str) -> np.ndarray:
@@ -90,3 +113,6 @@ class CallablePredictor:
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """A few thousand small rows, so that cancellation and budgets are looked at now and then."""
         return max(1, 2**22 // max(1, int(np.prod(shape))))
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -146,6 +146,9 @@ class KerasPredictor:
         """As many as keep one call well under a second for small images."""
         return max(8, 2**21 // max(1, int(np.prod(shape))))
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))

@@ -1,7 +1,8 @@
-"""V2 tensors, whatever carries them: datatypes, and arrays made from what a model answered.
+"""Tensors, whatever carries them: datatypes, rows made ready to be sent, arrays made from what came back.
 
-REST and gRPC say the same thing in two spellings. What both must get right is here once: which datatypes
-rows may be sent as, which output holds the scores, and whether the numbers fill the shape they claim.
+REST and gRPC say the same thing in several spellings. What all must get right is here once: how rows become
+the numbers that the model takes, which output holds the answer, and whether its numbers fill the shape they
+claim. What those numbers mean is said in `meaning.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ FLOATS: dict[str, np.dtype[Any]] = {
 }
 DTYPES: dict[str, np.dtype[Any]] = {**FLOATS, "UINT8": np.dtype("u1")}
 """Datatypes that rows can be sent as; the floats among them are those that scores can come back as."""
+WHOLE: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+}
+"""Datatypes that class numbers can come back as."""
 
 
 class Tensor(NamedTuple):
@@ -32,19 +39,32 @@ class Tensor(NamedTuple):
     data: np.ndarray
 
 
-def encode(x: np.ndarray, datatype: str) -> np.ndarray:
-    """Rows `x` in the datatype that the model declares.
+class Answer(NamedTuple):
+    """What a model answered: float32 or int64 numbers in the shape it gave them, and who it says it is."""
+
+    numbers: np.ndarray
+    model: str = ""
+
+
+def encode(x: np.ndarray, datatype: str, scale: float = 1.0, offset: float = 0.0) -> np.ndarray:
+    """Rows `x` as the numbers that the model takes: `x * scale + offset` in the datatype it declares.
+
+    Where there is something to scale, UINT8 is rounded to the nearest whole number.
 
     Raises:
-        PredictorError: Some value has no such form: it is infinite or NaN, too large for FP16, or not a
-            whole number in 0..255 for UINT8.
+        PredictorError: Some value has no such form: it is infinite or NaN, too large for FP16, outside 0..255
+            for UINT8, or, without a scale, not a whole number.
     """
+    scaled = (scale, offset) != (1.0, 0.0)
+    values = np.asarray(x * scale + offset, dtype=np.float64) if scaled else x
+    if scaled and datatype not in FLOATS:
+        values = np.rint(values)
     with np.errstate(over="ignore", invalid="ignore"):
-        data = np.ascontiguousarray(x, dtype=DTYPES[datatype])
-    if datatype not in FLOATS and not np.array_equal(data, x):
+        data = np.ascontiguousarray(values, dtype=DTYPES[datatype])
+    if datatype not in FLOATS and not np.array_equal(data, values):
         raise PredictorError(
-            f"the model takes {datatype}, but the rows are not whole numbers in 0..255; "
-            "put one that takes FP32 in front of it"
+            f"the model takes {datatype}, but the rows are not whole numbers in 0..255"
+            + (f" times {scale:g} plus {offset:g}" if scaled else "; set `scale`, or another `datatype`")
         )
     if not np.isfinite(data).all():
         raise PredictorError(f"the rows hold values that are not finite as {datatype}")
@@ -67,29 +87,45 @@ def pick(names: Sequence[str], wanted: str | None, source: str) -> int:
 
 
 def decode(numbers: Any, datatype: str, shape: Sequence[int], source: str) -> np.ndarray:
-    """The numbers of one output as float32 of the shape it claims.
+    """The numbers of one output in the shape it claims: float32 of floats, int64 of whole numbers.
 
     Args:
         numbers: An array, or (nested) lists.
-        datatype: What the model calls them; only floats can be class scores.
+        datatype: What the model calls them.
         shape: The shape it claims.
         source: Who answered, for messages.
 
     Raises:
         InvalidPrediction: Another datatype, not numbers, or more or fewer than the shape holds.
     """
-    if datatype not in FLOATS:
+    if datatype not in FLOATS and datatype not in WHOLE:
         raise InvalidPrediction(f"{source}: expected class scores in {', '.join(FLOATS)}, got {datatype}")
     try:
         array = np.asarray(numbers)
     except ValueError:
         raise InvalidPrediction(f"{source} answered with a ragged list") from None
-    if array.dtype.kind not in "fiu":  # a null, which is how JSON spells NaN, makes it an array of objects
+    if array.dtype.kind not in "fiub":  # a null, which is how JSON spells NaN, makes it an array of objects
         raise InvalidPrediction(f"{source} answered with something that is not numbers (NaN, text or null)")
     if any(type(axis) is not int or axis < 0 for axis in shape) or math.prod(shape) != array.size:
         raise InvalidPrediction(f"{source} answered with {array.size} numbers for the shape {list(shape)}")
+    if datatype in WHOLE and array.dtype.kind == "f":
+        raise InvalidPrediction(f"{source} answered with fractions and called them {datatype}")
     with np.errstate(over="ignore"):  # infinite is refused later, with NaN
-        return array.astype(np.float32).reshape(tuple(shape))
+        return array.astype(np.float32 if datatype in FLOATS else np.int64).reshape(tuple(shape))
+
+
+def unpacked(raw: bytes | memoryview, datatype: str, source: str) -> np.ndarray:
+    """The numbers of an output that came as bytes.
+
+    Raises:
+        InvalidPrediction: The bytes do not hold numbers of that datatype.
+    """
+    dtype = FLOATS.get(datatype) or WHOLE.get(datatype)
+    if dtype is None:
+        return np.empty(0)  # `decode` refuses the datatype
+    if len(raw) % dtype.itemsize:
+        raise InvalidPrediction(f"{source} answered with raw contents that do not hold {datatype}")
+    return np.frombuffer(raw, dtype)
 
 
 def seconds_left(until: float, source: str) -> float:

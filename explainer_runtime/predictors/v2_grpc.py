@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from explainer_runtime.errors import (
@@ -24,12 +23,21 @@ from explainer_runtime.errors import (
     PredictorUnavailable,
 )
 from explainer_runtime.predictors import oip
-from explainer_runtime.predictors.tensors import FLOATS, Tensor, decode, one_line, pick, seconds_left
+from explainer_runtime.predictors.context import outgoing
+from explainer_runtime.predictors.tensors import (
+    Answer,
+    Tensor,
+    decode,
+    one_line,
+    pick,
+    seconds_left,
+    unpacked,
+)
 from explainer_runtime.spec import Endpoint
 
 
 class Grpc:
-    """The gRPC side of `V2Predictor`; see `Transport` there. Opens nothing until it is used."""
+    """V2's gRPC side of a `RemotePredictor`; see `Transport` there. Opens nothing until it is used."""
 
     def __init__(
         self,
@@ -60,13 +68,14 @@ class Grpc:
                 return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options)
             return grpc.insecure_channel(address, options)
 
-        self._metadata = tuple(metadata.items())
+        self._metadata = metadata
+        self._compression = grpc.Compression.Gzip if settings.compression == "gzip" else None
         self._model = {"name": settings.model, "version": settings.version or ""}
         self._output = settings.output_name
         self._source = source
         self._channels = _Channels(connect, settings.connections)
 
-    def infer(self, rows: Tensor, until: float) -> np.ndarray:
+    def infer(self, rows: Tensor, until: float) -> Answer:
         """Send `rows`, and return the output that was asked for."""
         request = oip.ModelInferRequest(
             model_name=self._model["name"],
@@ -78,9 +87,10 @@ class Grpc:
         index = pick([output.name for output in answer.outputs], self._output, self._source)
         output = answer.outputs[index]
         numbers = _contents(output, index, answer.raw_output_contents, self._source)
-        return decode(numbers, output.datatype, list(output.shape), self._source)
+        decoded = decode(numbers, output.datatype, list(output.shape), self._source)
+        return Answer(decoded, f"{answer.model_name}/{answer.model_version}")
 
-    def inputs(self, until: float) -> dict[str, str]:
+    def describe(self, until: float) -> dict[str, str]:
         """Datatype of each input that the model's metadata declares, in order."""
         answer = self._call("ModelMetadata", oip.ModelMetadataRequest(**self._model), until)
         return {one.name: one.datatype for one in answer.inputs}
@@ -93,9 +103,15 @@ class Grpc:
         with self._channels.lease() as channel:
             # Bytes in, bytes out: what cannot be parsed is then our error, not a traceback in gRPC's log.
             call = channel.unary_unary(f"/{oip.SERVICE}/{name}")
+            metadata = tuple({**self._metadata, **outgoing()}.items())
             left = seconds_left(until, self._source)
             try:
-                answer = call(request.SerializeToString(), timeout=left, metadata=self._metadata)
+                answer = call(
+                    request.SerializeToString(),
+                    timeout=left,
+                    metadata=metadata,
+                    compression=self._compression,
+                )
             except grpc.RpcError as error:
                 raise self._refusal(error) from None
         try:
@@ -111,25 +127,48 @@ class Grpc:
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return PredictorTimeout(f"{self._source} did not answer in time")
             case grpc.StatusCode.UNAVAILABLE:
-                return PredictorUnavailable(f"{self._source} cannot be reached: {details}")
+                return PredictorUnavailable(f"{self._source} cannot be reached: {details}", _pause(error))
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if "CLIENT: Received message" in details:
+                return InvalidPrediction(f"{self._source} answered with more than is taken: {details}")
             case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
                 return PredictorError(f"{self._source}: {details}; set max_message to what the server takes")
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
-                return PredictorUnavailable(f"{self._source} is overloaded: {details}")
+                return PredictorUnavailable(f"{self._source} is overloaded: {details}", _pause(error))
             case _:
                 return PredictorError(f"{self._source} answered {status.name}: {details}")
+
+
+def _pause(error: Any) -> float | None:
+    """Seconds to wait before the next attempt, where the server says so.
+
+    `retry-after` is HTTP's header as gateways pass it on; `grpc-retry-pushback-ms` is gRPC's own.
+    """
+    said = {name: str(value) for name, value in error.trailing_metadata() or ()}
+    for name, unit in (("retry-after", 1.0), ("grpc-retry-pushback-ms", 1e-3)):
+        if said.get(name, "").isdecimal():
+            return float(said[name]) * unit
+    return None
+
+
+_CONTENTS = {
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+}
+"""Which of a tensor's typed contents holds what; FP16 comes raw only."""
 
 
 def _contents(output: Any, index: int, raw: Any, source: str) -> Any:
     """The numbers of one output: raw bytes, or typed contents where the server sends those."""
     if not raw:
-        return output.contents.fp32_contents or output.contents.fp64_contents
-    dtype = FLOATS.get(output.datatype)
-    if dtype is None:
-        return []  # `decode` refuses the datatype
-    if index >= len(raw) or len(raw[index]) % dtype.itemsize:
-        raise InvalidPrediction(f"{source} answered with raw contents that do not hold {output.datatype}")
-    return np.frombuffer(raw[index], dtype)
+        return getattr(output.contents, _CONTENTS.get(output.datatype, "fp32_contents"))
+    if index >= len(raw):
+        raise InvalidPrediction(f"{source} answered with raw contents of another output")
+    return unpacked(raw[index], output.datatype, source)
 
 
 class _Channels:

@@ -1,8 +1,9 @@
-"""A model behind the Open Inference Protocol (V2), over REST or gRPC.
+"""A model behind an endpoint, over V2 (REST or gRPC) or V1.
 
-This file holds what both transports have in common: which tensor the rows travel as, how many fit one
-message, and one moment by which everything must be done. A transport (`v2_rest.py`, `v2_grpc.py`) sends one
-tensor and returns one.
+This file holds what all transports have in common: which tensor the rows travel as, how many fit one message,
+what the numbers that come back mean, and one moment by which everything must be done. A transport
+(`v2_rest.py`, `v2_grpc.py`, `v1.py`) sends one tensor and returns one. Manners have files of their own:
+`pace.py`, `retry.py`, `breaker.py`.
 
 What the model's metadata says is a help, not a condition. It is asked for at the first call and kept;
 whoever refuses to answer (Seldon's agent answers 400) is sent `input-0` in FP32, the most common choice.
@@ -27,12 +28,16 @@ import numpy as np
 from explainer_runtime.errors import (
     InvalidPrediction,
     InvalidSpec,
+    PredictorChanged,
     PredictorError,
     PredictorTimeout,
     PredictorUnavailable,
 )
-from explainer_runtime.predictors.base import check_scores, softmax
-from explainer_runtime.predictors.tensors import DTYPES, Tensor, encode, seconds_left
+from explainer_runtime.predictors import meaning
+from explainer_runtime.predictors.breaker import Breaker
+from explainer_runtime.predictors.pace import Pace
+from explainer_runtime.predictors.retry import persistently
+from explainer_runtime.predictors.tensors import DTYPES, Answer, Tensor, encode, seconds_left
 from explainer_runtime.spec import Endpoint
 
 _HEADROOM = 4096
@@ -49,11 +54,11 @@ _POLITE = {"seldon-skip-logging": "true", "bias-ignore": "true"}
 class Transport(Protocol):
     """One tensor there, one back, by a moment `until` of the monotonic clock. Safe to share by threads."""
 
-    def infer(self, rows: Tensor, until: float) -> np.ndarray:
-        """The output with the scores, float32 in the shape the model gave it; raises as `Predictor`."""
+    def infer(self, rows: Tensor, until: float) -> Answer:
+        """The output that was asked for, in the shape the model gave it; raises as `Predictor`."""
         ...
 
-    def inputs(self, until: float) -> dict[str, str]:
+    def describe(self, until: float) -> dict[str, str]:
         """Name -> datatype of the model's inputs, in order, as its metadata has them; raises likewise."""
         ...
 
@@ -62,14 +67,20 @@ class Transport(Protocol):
         ...
 
 
-class V2Predictor:
+class RemotePredictor:
     """A served model as a `Predictor`. Safe to share by threads; opens no connection until it is called.
 
     Args:
         settings: Where and how. `max_message` bounds the rows of one message: as many as fit it in binary.
-            REST sends as many, though as text they take three to five times the bytes, because servers do
-            not limit that; behind a proxy that does, lower `max_message`. Equal messages also make both
+            JSON sends as many, though as text they take three to five times the bytes, because servers do
+            not limit that; behind a proxy that does, lower `max_message`. Equal messages also make all
             transports answer with the same bits.
+
+    Attributes:
+        settings: As given.
+        name: What to call it in messages.
+        changes: How often an answer has come from another model or version than the answer before; whoever
+            needs one model all along (`watched.py`) compares it before and after.
 
     Raises:
         InvalidSpec: An address, header or CA file that cannot be used.
@@ -79,38 +90,37 @@ class V2Predictor:
         self.settings = settings
         address = _address(settings.url)
         self.name = f"model {settings.model!r} at {address}"
+        self.changes = 0
+        self._model: str | None = None
+        self._noting = threading.Lock()
         self._transport = _transport(settings, address, self.name)
         weakref.finalize(self, self._transport.close)  # a predictor that is dropped hangs up
         self._settling = threading.Lock()
         self._settled: tuple[str, str] | None = None
+        self._breaker = Breaker(self.name)
+        self._pace = Pace(settings.calls_at_once, settings.rows_per_second)
 
     def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """See `Predictor`. The shorter of `timeout` and the configured one bounds all messages together."""
+        patient = timeout is None or timeout >= self.settings.timeout
         seconds = self.settings.timeout if timeout is None else min(timeout, self.settings.timeout)
         until = time.monotonic() + seconds
         x = np.ascontiguousarray(x, dtype=np.float32)
         if len(x) == 0:
-            return np.empty((0, 2), dtype=np.float32)
-        name, datatype = self._input(until)
-        size = self._rows(x.shape[1:], datatype)
-        try:
-            parts = [
-                self._scores(Tensor(name, datatype, encode(x[i : i + size], datatype)), until)
-                for i in range(0, len(x), size)
-            ]
-        except (PredictorUnavailable, PredictorTimeout):
-            raise
-        except PredictorError:
-            self._settled = None
-            raise
-        if len({part.shape[1] for part in parts}) > 1:
-            raise InvalidPrediction(f"{self.name} changed its number of classes from message to message")
-        return np.concatenate(parts)
+            return np.empty((0, self.settings.classes or 2), dtype=np.float32)
+        with self._breaker.guard(patient):
+            try:
+                return self._scores(x, until)
+            except (PredictorUnavailable, PredictorTimeout):
+                raise
+            except PredictorError:
+                self._settled = None
+                raise
 
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """How many rows of this shape go into one message; see the class."""
-        datatype = "FP32" if self._settled is None else self._settled[1]
-        return self._rows(shape, datatype)
+        settled = self._settled
+        return self._rows(shape, "FP32" if settled is None else settled[1])
 
     def close(self) -> None:
         """Close all connections; a call in flight may fail as unavailable, a later call connects again."""
@@ -122,33 +132,56 @@ class V2Predictor:
         row = max(4, DTYPES[datatype].itemsize) * math.prod(shape)
         return min(_MOST_ROWS, max(1, room // max(1, row)))
 
-    def _scores(self, rows: Tensor, until: float) -> np.ndarray:
-        scores = check_scores(self._transport.infer(rows, until), len(rows.data), self.name)
-        return softmax(scores) if self.settings.logits else scores
+    def _scores(self, x: np.ndarray, until: float) -> np.ndarray:
+        name, datatype = self._input(until)
+        size = self._rows(x.shape[1:], datatype)
+        parts, models = [], set()
+        for start in range(0, len(x), size):
+            rows = x[start : start + size]
+            answer = self._ask(rows, name, datatype, until)
+            parts.append(meaning.scores(answer.numbers, len(rows), self.settings, self.name))
+            models.add(answer.model)
+        if len({part.shape[1] for part in parts}) > 1:
+            raise InvalidPrediction(f"{self.name} changed its number of classes from message to message")
+        if len(models) > 1:
+            raise PredictorChanged(f"{self.name} was replaced by another version from message to message")
+        return np.concatenate(parts)
+
+    def _ask(self, rows: np.ndarray, name: str, datatype: str, until: float) -> Answer:
+        tensor = Tensor(name, datatype, encode(rows, datatype, self.settings.scale, self.settings.offset))
+        with self._pace.turn(len(rows), until, self.name):
+            answer = persistently(lambda: self._transport.infer(tensor, until), self.settings.attempts, until)
+        with self._noting:
+            self.changes += self._model not in (None, answer.model)
+            self._model = answer.model
+        return answer
 
     def _input(self, until: float) -> tuple[str, str]:
         """Name and datatype to send rows as; one thread finds out, the others wait for it."""
-        if self._settled is not None:
-            return self._settled
+        settled = self._settled
+        if settled is not None:
+            return settled
         if not self._settling.acquire(timeout=seconds_left(until, self.name)):
             raise PredictorTimeout(f"{self.name} did not answer in time")
         try:
-            if self._settled is None:
+            settled = self._settled
+            if settled is None:
                 # At most half of the time: metadata that never comes must leave some for the call itself.
                 soon = time.monotonic() + seconds_left(until, self.name) / 2
                 try:
-                    self._settled = self._choose(self._transport.inputs(soon))
+                    settled = self._choose(self._transport.describe(soon))
                 except (PredictorUnavailable, PredictorTimeout):
                     return self._choose({})  # not kept: no answer is not an answer
                 except PredictorError:
-                    self._settled = self._choose({})
-            return self._settled
+                    settled = self._choose({})
+                self._settled = settled
+            return settled
         finally:
             self._settling.release()
 
     def _choose(self, declared: Mapping[str, str]) -> tuple[str, str]:
         name = self.settings.input_name or next(iter(declared), "input-0")
-        datatype = declared.get(name, "FP32")
+        datatype = self.settings.datatype or declared.get(name, "FP32")
         return name, datatype if datatype in DTYPES else "FP32"
 
 
@@ -157,15 +190,19 @@ def _transport(settings: Endpoint, address: str, source: str) -> Transport:
     most = max(_MOST_ANSWER, settings.max_message)
     headers = _headers(settings.headers)
     # Only the transport that is used is imported.
-    if scheme.startswith("http"):
-        from explainer_runtime.predictors.v2_rest import Rest
+    if scheme.startswith("grpc"):
+        from explainer_runtime.predictors.v2_grpc import Grpc
 
-        trust = _trust(settings.ca_path) if scheme == "https" else None
-        return Rest(settings, address, headers, trust, most, source)
-    from explainer_runtime.predictors.v2_grpc import Grpc
+        roots = _roots(settings.ca_path) if scheme == "grpcs" else None
+        return Grpc(settings, address, headers, roots, most, source)
+    trust = _trust(settings.ca_path) if scheme == "https" else None
+    if settings.kind == "v1":
+        from explainer_runtime.predictors.v1 import Predict
 
-    roots = _roots(settings.ca_path) if scheme == "grpcs" else None
-    return Grpc(settings, address, headers, roots, most, source)
+        return Predict(settings, address, headers, trust, most, source)
+    from explainer_runtime.predictors.v2_rest import Rest
+
+    return Rest(settings, address, headers, trust, most, source)
 
 
 def _address(url: str) -> str:

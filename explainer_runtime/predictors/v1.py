@@ -1,0 +1,77 @@
+"""V1, TensorFlow Serving's `:predict`, which KServe speaks as well: `instances` there, `predictions` back.
+
+Lists of numbers and nothing else: no datatypes, no metadata, no version in the answer. It is here because
+many models are served no other way; whoever has the choice takes V2.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import orjson
+
+from explainer_runtime.errors import InvalidPrediction
+from explainer_runtime.predictors.http import Http, read_json
+from explainer_runtime.predictors.tensors import Answer, Tensor, decode
+from explainer_runtime.spec import Endpoint
+
+
+class Predict:
+    """V1's side of a `RemotePredictor`; see `Transport` there. Opens nothing until it is used."""
+
+    def __init__(
+        self,
+        settings: Endpoint,
+        address: str,
+        headers: Mapping[str, str],
+        trust: ssl.SSLContext | None,
+        most: int,
+        source: str,
+    ) -> None:
+        model = f"/v1/models/{quote(settings.model, safe='')}"
+        if settings.version is not None:
+            model += f"/versions/{quote(settings.version, safe='')}"
+        self._path = "/" + (settings.path or f"{model}:predict").lstrip("/")
+        self._input, self._output = settings.input_name, settings.output_name
+        self._source = source
+        self._http = Http(settings, address, headers, trust, most, source)
+
+    def infer(self, rows: Tensor, until: float) -> Answer:
+        """Send `rows`, and return the predictions; those named `output_name` where there are several."""
+        instances: Any = rows.data
+        if self._input is not None:
+            instances = [{self._input: row} for row in rows.data]
+        body = orjson.dumps({"instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY)
+        answer = read_json(self._http.post(self._path, body, until).content, self._source)
+        try:
+            numbers = np.asarray([self._chosen(one) for one in answer["predictions"]])
+        except (KeyError, TypeError):
+            raise InvalidPrediction(f"{self._source} answered with JSON that is no V1 response") from None
+        except ValueError:
+            raise InvalidPrediction(f"{self._source} answered with a ragged list") from None
+        # JSON has one kind of number: a list of whole ones is labels, rows of them are scores.
+        datatype = "INT64" if numbers.dtype.kind == "i" and numbers.ndim == 1 else "FP64"
+        return Answer(decode(numbers, datatype, numbers.shape, self._source))
+
+    def describe(self, until: float) -> dict[str, str]:
+        """Nothing: V1 has no metadata that all its servers share."""
+        return {}
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._http.close()
+
+    def _chosen(self, prediction: Any) -> Any:
+        """One row's output; a model with several answers an object a row."""
+        if not isinstance(prediction, dict):
+            return prediction
+        names = list(prediction)
+        if self._output is not None and self._output not in names:
+            raise InvalidPrediction(
+                f"{self._source} has no output {self._output!r}; it has {', '.join(map(repr, names))}"
+            )
+        return prediction[self._output or names[0]]

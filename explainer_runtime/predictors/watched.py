@@ -1,0 +1,109 @@
+"""One explanation's view of a remote model: is it still the same one, and do its rows come back in order?
+
+Two things go wrong with models behind a network that no single answer shows: they are exchanged while an
+explanation runs, and something in between (a batcher, a gateway) hands rows back in another order. Either
+way scores would be pinned on rows that never had them. So one row goes along as a canary: the first that the
+explanation asked about, normally the instance itself, at another place in each call. Its scores must stay
+what they were. It costs one row a call, and is counted as one. Where the model says its version, that must
+stay as well.
+
+A canary finds what moves the canary. Two other rows that change places are not found in that call, only in
+a later one if it puts the canary at one of those places.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from explainer_runtime.errors import InvalidPrediction, PredictorChanged
+from explainer_runtime.predictors.base import Predictor, ServedPredictor
+
+_TURN = 0.6180339887498949
+"""Golden ratio: its multiples, modulo 1, come near every place soon and repeat none."""
+
+
+class Watched:
+    """A predictor for the length of one explanation. Safe to share by threads.
+
+    Args:
+        predictor: Who is asked: the model, or what stands before it.
+        model: The model itself, which knows how often it has changed; its settings say how far the canary's
+            scores may move, because the last bits of a model depend on the batch.
+        classes: How many class scores a row must have.
+    """
+
+    def __init__(self, predictor: Predictor, model: ServedPredictor, classes: int) -> None:
+        self._predictor, self._model, self._classes = predictor, model, classes
+        self._tolerance = model.settings.canary
+        self._changes: int | None = None
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._canary: np.ndarray | None = None
+        self._known: np.ndarray | None = None
+
+    def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
+        """See `Predictor`.
+
+        Raises:
+            PredictorChanged: Another version answered than at first, or the canary's scores have moved.
+            InvalidPrediction: The canary's scores came back with another row, or the width is wrong.
+        """
+        if self._tolerance is None or not len(x):
+            return self._checked(self._predictor(x, timeout=timeout))
+        canary, at = self._place(x)
+        scores = self._checked(self._predictor(np.insert(x, at, canary, axis=0), timeout=timeout))
+        own = np.delete(scores, at, axis=0)
+        self._compare(scores, at, own[0], self._tolerance)
+        return own
+
+    @property
+    def extra_rows(self) -> int:
+        """Rows that go along with each call; whoever counts rows counts them too."""
+        return 0 if self._tolerance is None else 1
+
+    def rows_per_call(self, shape: tuple[int, ...]) -> int:
+        """As many as the predictor takes beside the canary. A row that fills a message alone travels alone,
+        and the canary in a second one."""
+        return max(1, self._predictor.rows_per_call(shape) - self.extra_rows)
+
+    def close(self) -> None:
+        """Nothing: the connections are not this explanation's own."""
+
+    def _checked(self, scores: np.ndarray) -> np.ndarray:
+        if scores.shape[1] != self._classes:
+            raise InvalidPrediction(
+                f"{self._model.name}: expected {self._classes} class scores, got {scores.shape[1]}"
+            )
+        with self._lock:
+            if self._changes is None:  # from the first answer on: what came before concerns nobody here
+                self._changes = self._model.changes
+        if self._model.changes != self._changes:
+            raise PredictorChanged(f"{self._model.name} was replaced by another version; ask again")
+        return scores
+
+    def _place(self, x: np.ndarray) -> tuple[np.ndarray, int]:
+        with self._lock:
+            if self._canary is None:
+                # Next to its twin: neither reversing nor rolling the rows leaves the two where they were.
+                self._canary = x[0].copy()
+                return self._canary, 1
+            self._calls += 1
+            at = int(self._calls * _TURN % 1 * (len(x) + 1))
+            return self._canary, at + (2 * at == len(x))  # not in the middle, where reversing leaves it
+
+    def _compare(self, scores: np.ndarray, at: int, first: np.ndarray, tolerance: float) -> None:
+        with self._lock:
+            if self._known is None:
+                self._known = first.copy()  # the very same row: in the first call, the canary is its twin
+            known = self._known
+        moved = np.abs(scores - known).max(axis=1)
+        if moved[at] <= tolerance:
+            return
+        if moved.min() <= tolerance:
+            raise InvalidPrediction(f"{self._model.name} answers rows in another order than they came in")
+        raise PredictorChanged(
+            f"{self._model.name} answers the same row with scores that are off by {moved[at]:.2g}: another "
+            f"model has taken its place, or its answers depend on chance (`canary` may allow for that)"
+        )

@@ -39,6 +39,14 @@ def model(name: str) -> KerasPredictor:
     return KerasPredictor.load(HOME / "models" / f"{name}.keras")
 
 
+@cache
+def keras_model(name: str) -> Any:
+    """One of its autoencoders or encoders, as the Keras model that it is."""
+    import keras
+
+    return keras.saving.load_model(path(name), compile=False)
+
+
 def path(name: str) -> Path:
     """Where that network lies."""
     return HOME / "models" / f"{name}.keras"

@@ -95,7 +95,7 @@ class Counterfactual(Value):
     """Features moved at each growing step (fast schedule)."""
     grow_steps: Annotated[int, Field(ge=1, le=10_000)] = 30
     """Growing steps at that width before it doubles (fast schedule)."""
-    refine_steps: Annotated[int, Field(ge=0, le=10_000)] = 40
+    refine_steps: Annotated[int, Field(ge=0, le=10_000)] = 50
     """Proximal steps that refine the best lanes; 0 leaves refinement out (fast schedule)."""
 
     @model_validator(mode="after")
@@ -452,6 +452,9 @@ class Endpoint(Value):
     or their like in gRPC."""
     calls_at_once: Annotated[int, Field(ge=1, le=1024)] = 16
     """Calls under way at the same time; more wait for their turn."""
+    coalesce: Annotated[int, Field(ge=0, le=1_000_000)] = 3000
+    """Microseconds that rows wait for those of other explanations to share a call, for each explanation that
+    runs beside; a tenth of a second in all. 0 waits for nobody."""
     rows_per_second: PositiveFloat | None = None
     """Rows a second that the model is asked about at most; None is no limit."""
 

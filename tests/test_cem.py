@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from toys import CLASSES, SHAPE, graph, rowwise, weights
 
 pytest.importorskip("tensorflow")
 
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explainers import fit, prepare
+from explainer_runtime.methods.cem import _space
 from explainer_runtime.spec import CEM, Inputs
 
 CONTRACT = Inputs(shape=SHAPE, low=0, high=1, classes=CLASSES)
@@ -27,9 +30,28 @@ def x():
     return np.random.default_rng(1).uniform(0.1, 0.9, (4, *SHAPE)).astype("f")
 
 
-def explainer(**settings):
-    settings = {"no_info_val": 0.0, **settings}
-    return prepare(fit(CEM(**settings), inputs=CONTRACT), WHITE, warm=False)
+def explainer(**given_settings):
+    spec = CEM(**{"no_info_val": 0.0, **given_settings})
+    return prepare(fit(spec, inputs=CONTRACT), WHITE, warm=False)
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(*[st.floats(0, 1, width=32)] * 2, st.floats(-1, 2, width=32)),
+    st.floats(0, 1, width=32),
+)
+def test_the_boxes_hold_what_the_projections_of_each_mode_keep(values, share):
+    # PN keeps v where |v - no_info| >= |x - no_info|, PP where it is <=; element by element, so one will do.
+    x, other, no_info = (np.full((1, 1), value, "f") for value in values)
+    low, high = np.minimum(x, other), np.maximum(x, other)
+    for mode, farther in (("PN", True), ("PP", False)):
+        spec = CEM(mode=mode, no_info_val=0.0, pp_space="absolute")
+        space = _space(x, spec, no_info, low, high)
+        v = np.clip(space.low + np.float32(share) * (space.high - space.low), space.low, space.high)
+        assert (low <= v).all()
+        assert (v <= high).all()
+        change = np.abs(v.astype("d") - no_info) - np.abs(x.astype("d") - no_info)
+        assert (change >= 0).all() if farther else (change <= 0).all()
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

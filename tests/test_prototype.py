@@ -178,3 +178,10 @@ def test_options_out_of_range_are_refused_by_name(x, options):
     with pytest.raises(InvalidOption) as refused:
         explainer(models={})(x, options)
     assert refused.value.field == next(iter(options))
+
+
+@pytest.mark.parametrize("options", [{"threshold": 1.2}, {"k": 3}, {"k_type": "point"}])
+def test_options_about_prototypes_are_refused_where_there_are_none(x, options):
+    with pytest.raises(InvalidOption, match="without prototypes") as refused:
+        explainer(models={}, theta=0.0)(x, options)
+    assert refused.value.field == next(iter(options))

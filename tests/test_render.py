@@ -296,3 +296,45 @@ def test_a_page_gives_no_numbers_for_what_was_not_found():
     text = render.html(counterfactuals(x, found=False), x, contract())
     assert "<td>–</td>" in text
     assert text.count("<img") == 2
+
+
+def positives(space):
+    """A PP of one image: of twelve bright pixels on black (-0.5), the first four are kept."""
+    x = np.full((1, 6, 4, 1), -0.5, np.float32)
+    x[0, :3] = 0.5
+    empty = np.zeros_like(x) if space == "difference" else np.full_like(x, -0.5)
+    kept = empty.copy()
+    kept[0, 0] = x[0, 0] - x[0, 5] if space == "difference" else 0.5
+    scores = np.asarray([[0.9, 0.05, 0.05]], np.float32)
+    change = np.abs(kept - empty)
+    arrays = {
+        "found": np.ones(1, bool),
+        "status": np.asarray(["ok"]),
+        "pertinent": kept,
+        "original_class": np.zeros(1, np.int64),
+        "original_proba": scores,
+        "pertinent_class": np.zeros(1, np.int64),
+        "pertinent_proba": scores,
+        "distance_l1": np.asarray([change.sum()]),
+        "distance_l0": np.asarray([(change > 0).sum()]),
+    }
+    return x, Explanation("cem", arrays, meta={"spec": {"mode": "PP", "pp_space": space}})
+
+
+@pytest.mark.parametrize(
+    ("space", "shows", "caption", "detail"),
+    [
+        (
+            "absolute",
+            "taken away",
+            "8 of 24 pixels",
+            "kept: L1 4, 4 of 24 values · taken away: 8 of 24 pixels",
+        ),
+        ("difference", "kept", "4 of 24 pixels", "kept: L1 4, 4 of 24 values"),
+    ],
+)
+def test_a_positive_says_what_was_kept_and_what_the_map_shows(space, shows, caption, detail):
+    x, explanation = positives(space)
+    (card,) = render.cards(explanation, x, contract())
+    assert [panel.title for panel in card.panels] == ["input", "pertinent positive", shows]
+    assert (card.detail, card.panels[2].caption) == (detail, caption)

@@ -62,23 +62,8 @@ class CEM(ElasticNet):
         schedule: str = "fast",
         **settings: Any,
     ) -> None:
-        no_effect(write_dir=write_dir, sess=sess)
-        spec = {
-            **settings,
-            "kind": "cem",
-            "mode": mode,
-            "kappa": kappa,
-            "beta": beta,
-            "gamma": gamma if ae_model is not None else 0.0,
-            "learning_rate_init": learning_rate_init,
-            "max_iterations": max_iterations,
-            "c_init": c_init,
-            "c_steps": c_steps,
-            "clip": clip,
-            "no_info_val": _without_batch(no_info_val, shape),
-            "schedule": schedule,
-        }
-        self._begin(predict, shape, feature_range, eps, spec, autoencoder=ae_model)
+        given = {**locals(), "no_info_val": _without_batch(no_info_val, shape)}
+        self._begin("cem", given, "mode", "no_info_val", autoencoder=ae_model)
         if no_info_val is not None:
             self._learn(None)
 

@@ -73,23 +73,9 @@ class CounterfactualProto(ElasticNet):
     ) -> None:
         if cat_vars or ohe:
             raise InvalidSpec("cat_vars, ohe: categorical features are not supported; leave them out")
-        no_effect(write_dir=write_dir, sess=sess)
         self._guided = enc_model is not None or use_kdtree
-        spec = {
-            **settings,
-            "kind": "counterfactual_proto",
-            "kappa": kappa,
-            "beta": beta,
-            "gamma": gamma if ae_model is not None else 0.0,
-            "theta": theta if self._guided else 0.0,
-            "learning_rate_init": learning_rate_init,
-            "max_iterations": max_iterations,
-            "c_init": c_init,
-            "c_steps": c_steps,
-            "clip": clip,
-            "schedule": schedule,
-        }
-        self._begin(predict, shape, feature_range, eps, spec, autoencoder=ae_model, encoder=enc_model)
+        given = {**locals(), "theta": theta if self._guided else 0.0}
+        self._begin("counterfactual_proto", given, "theta", autoencoder=ae_model, encoder=enc_model)
 
     def fit(
         self,
@@ -154,7 +140,7 @@ class CounterfactualProto(ElasticNet):
 
         Raises:
             InvalidInput: It is not one instance of the right shape, or not finite.
-            InvalidOption: An option is out of range.
+            InvalidOption: An option is out of range, or k is given where there are no prototypes.
             InvalidSpec: Prototypes are asked for, and there are none: call `fit` first.
         """
         no_effect(Y=Y)

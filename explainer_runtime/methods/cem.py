@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from explainer_runtime.explanation import NOT_FOUND, OK, Explanation
-from explainer_runtime.methods.elastic_net import Pace, Task, seek
-from explainer_runtime.search.asks import Rows, Search, Stop
+from explainer_runtime.explanation import OK, Explanation
+from explainer_runtime.methods.elastic_net import answered, opened, settled
+from explainer_runtime.methods.elastic_task import Pace, Task, lead
+from explainer_runtime.search.asks import Search
 from explainer_runtime.search.incumbents import Incumbents
 from explainer_runtime.search.penalties import networks
 from explainer_runtime.search.targets import one_hot
@@ -85,25 +86,18 @@ def search(
         the model was shown it. `found` is true where the model, asked last, gave it another class (PN) or
         the same (PP). Rows without one hold the row itself, or zeros where differences are shown.
     """
-    status = OK
-    try:
-        scores = yield Rows(x)
-    except Stop as stop:
-        scores, status = np.zeros((len(x), classes), np.float32), stop.status
+    scores, status = yield from opened(x, classes)
     space = _space(x, spec, np.broadcast_to(arrays["no_info"], x.shape), low, high)
     task = _task(spec, arrays, models, space, one_hot(scores.argmax(axis=1), classes))
     held, everyone = Incumbents(space.origin, space.whole, scores), np.arange(len(x))
+    if status == OK and spec.mode == "PP" and spec.pp_space == "absolute":
+        seen = scores
+        if (space.whole != x).any():
+            seen, status = yield from opened(space.whole, classes)
+        task.offer(held, everyone, space.whole, seen, 0.0)  # all of it keeps the class, of course
     if status == OK:
-        try:
-            if spec.mode == "PP" and spec.pp_space == "absolute":
-                seen = scores if (space.whole == x).all() else (yield Rows(space.whole))
-                task.offer(held, everyone, space.whole, seen, 0.0)  # all of it keeps the class, of course
-            yield from seek(task, held, everyone, exact)
-            held.scores[:] = yield Rows(held.x, 0.98)
-            held.found &= task.valid(held.x, held.scores, everyone)[0]
-        except Stop as stop:
-            status = stop.status
-    return _answer(task, held, scores, status)
+        status = yield from settled(task, held, everyone, exact)
+    return Explanation("cem", answered("pertinent", task, held, scores, status))
 
 
 class _Space(NamedTuple):
@@ -143,34 +137,9 @@ def _task(
         low=space.low,
         high=space.high,
         wanted=own if keep else 1 - own,
-        lead=1.0,
+        lead=1.0 if keep else lead(spec),
         level=_SURE if keep and spec.pp_space == "absolute" else 0.0,
         networks=networks(models.get("autoencoder"), None),
         curvature=arrays.get("curvature", np.zeros(2, np.float32)),
         theta=np.zeros(len(own), np.float32),
-    )
-
-
-def _answer(task: Task, held: Incumbents, scores: np.ndarray, status: str) -> Explanation:
-    rows = np.arange(len(scores))
-    change = (held.x - task.origin).reshape(len(rows), -1)
-    known = scores.any(axis=1)  # all zero where nothing could be asked
-    missing = NOT_FOUND if status == OK else status
-    return Explanation(
-        "cem",
-        {
-            "found": held.found,
-            "status": np.where(held.found & (status == OK), OK, missing),
-            "pertinent": held.x,
-            "original_class": np.where(known, scores.argmax(axis=1), -1),
-            "original_proba": scores,
-            "pertinent_class": np.where(known, held.scores.argmax(axis=1), -1),
-            "pertinent_proba": held.scores,
-            "distance_l1": np.abs(change).sum(axis=1),
-            "distance_l2": np.sqrt((change**2).sum(axis=1)),
-            "distance_l0": (np.abs(change) > 1e-6).sum(axis=1),
-            "elastic_net": task.net(held.x, rows).astype(np.float32),
-            "autoencoder_error": task.networks.errors(held.x),
-            "c": held.tag.astype(np.float32),
-        },
     )

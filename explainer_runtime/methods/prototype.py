@@ -15,18 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from explainer_runtime.explanation import NOT_FOUND, OK, Explanation
-from explainer_runtime.methods.elastic_net import Pace, Task, seek
+from explainer_runtime.explanation import OK, Explanation
+from explainer_runtime.methods.elastic_net import answered, opened, settled
+from explainer_runtime.methods.elastic_task import Pace, Task, lead
 from explainer_runtime.predictors import Predictor
 from explainer_runtime.search import elastic
-from explainer_runtime.search.asks import Rows, Search, Stop
+from explainer_runtime.search.asks import Search
 from explainer_runtime.search.incumbents import Incumbents
 from explainer_runtime.search.penalties import Networks, networks
 from explainer_runtime.search.prototypes import Codes, Prototypes, choose, collect, prototypes
 from explainer_runtime.search.targets import one_hot
 from explainer_runtime.spec import CounterfactualProto
 
-_PACE = Pace(push=0.0467, sharp=25.0, patience=8)
+_PACE = Pace(push=0.0467, sharp=25.0, patience=8, room=1.1)
 _FIT_BATCH = 500
 _PROBES = 32
 """Training rows at which the curvature of the networks is measured."""
@@ -94,26 +95,21 @@ def search(
         hold the input, moved inside the bounds.
     """
     nets = networks(models.get("autoencoder"), models.get("encoder"))
-    start, status = np.clip(x, low, high), OK
-    try:
-        scores = yield Rows(x)
-    except Stop as stop:
-        scores, status = np.zeros((len(x), classes), np.float32), stop.status
-    held = Incumbents(x, start, scores)
+    scores, status = yield from opened(x, classes)
+    held = Incumbents(x, np.clip(x, low, high), scores)
     original = scores.argmax(axis=1)
     allowed = _allowed(spec, original, classes)
     near = _near(spec, nets, arrays, x)
     chosen = np.full(len(x), -1) if near is None else choose(near.distances, allowed)
     task = _task(spec, nets, arrays, x, low, high, allowed, original, near, chosen)
     if status == OK:
-        try:
-            yield from seek(task, held, np.flatnonzero(allowed.any(axis=1)), exact)
-            if held.found.any():
-                held.scores[:] = yield Rows(held.x, 0.98, float(np.median(held.distance[held.found])))
-                held.found &= task.valid(held.x, held.scores, np.arange(len(x)))[0]
-        except Stop as stop:
-            status = stop.status
-    return _answer(task, held, scores, chosen, status)
+        status = yield from settled(task, held, np.flatnonzero(allowed.any(axis=1)), exact)
+    guide = {
+        "id_proto": np.where(scores.any(axis=1), chosen, -1),
+        "prototype_distance": task.attraction(held.x, np.arange(len(x))).astype(np.float32),
+    }
+    answer = answered("counterfactual", task, held, scores, status)
+    return Explanation("counterfactual_proto", answer | guide)
 
 
 def _allowed(spec: CounterfactualProto, original: np.ndarray, classes: int) -> np.ndarray:
@@ -158,45 +154,11 @@ def _task(
         low=np.broadcast_to(low, x.shape),
         high=np.broadcast_to(high, x.shape),
         wanted=allowed.astype(np.float32),
-        lead=_lead(spec),
+        lead=lead(spec),
         level=0.0,
         networks=nets,
         curvature=arrays.get("curvature", np.ones(2, np.float32)),
         theta=np.where(chosen < 0, 0, spec.theta).astype(np.float32),
         target=None if near is None else near.codes[rows, chosen],
         trust=trust,
-    )
-
-
-def _lead(spec: CounterfactualProto) -> float:
-    """The lead asked for by a hinge that can push for it; without one, the border is far enough."""
-    if spec.schedule == "reference" or not spec.c_init:
-        return 1.0
-    return max(spec.lead, (1 + spec.kappa) / (1 - spec.kappa))
-
-
-def _answer(task: Task, held: Incumbents, scores: np.ndarray, chosen: np.ndarray, status: str) -> Explanation:
-    rows = np.arange(len(scores))
-    change = (held.x - task.origin).reshape(len(rows), -1)
-    known = scores.any(axis=1)  # all zero where nothing could be asked
-    missing = NOT_FOUND if status == OK else status
-    return Explanation(
-        "counterfactual_proto",
-        {
-            "found": held.found,
-            "status": np.where(held.found & (status == OK), OK, missing),
-            "counterfactual": held.x,
-            "original_class": np.where(known, scores.argmax(axis=1), -1),
-            "original_proba": scores,
-            "counterfactual_class": np.where(known, held.scores.argmax(axis=1), -1),
-            "counterfactual_proba": held.scores,
-            "id_proto": np.where(known, chosen, -1),
-            "distance_l1": np.abs(change).sum(axis=1),
-            "distance_l2": np.sqrt((change**2).sum(axis=1)),
-            "distance_l0": (np.abs(change) > 1e-6).sum(axis=1),
-            "elastic_net": task.net(held.x, rows).astype(np.float32),
-            "autoencoder_error": task.networks.errors(held.x),
-            "prototype_distance": task.attraction(held.x, rows).astype(np.float32),
-            "c": held.tag.astype(np.float32),
-        },
     )

@@ -117,12 +117,21 @@ def _counterfactual(explanation: Explanation, row: int, canvas: _Canvas) -> Card
 
 
 def _pertinent(explanation: Explanation, row: int, canvas: _Canvas) -> Card:
-    sign = "positive" if explanation.meta.get("spec", {}).get("mode") == "PP" else "negative"
-    return _changed(explanation, row, canvas, "pertinent", f"pertinent {sign}")
+    spec = explanation.meta.get("spec", {})
+    if spec.get("mode") != "PP":
+        return _changed(explanation, row, canvas, "pertinent", "pertinent negative")
+    shows = "kept" if spec.get("pp_space") == "difference" else "taken away"
+    return _changed(explanation, row, canvas, "pertinent", "pertinent positive", shows)
 
 
-def _changed(explanation: Explanation, row: int, canvas: _Canvas, field: str, title: str) -> Card:
-    """The input, what it was changed into (`field`), and the difference of the two."""
+def _changed(
+    explanation: Explanation, row: int, canvas: _Canvas, field: str, title: str, shows: str = "difference"
+) -> Card:
+    """The input, what it was changed into (`field`), and what the change is.
+
+    A pertinent positive is measured by the part that was kept, but what can be drawn is mostly what was
+    `taken away`; both are said, each by its name. Only where it is a difference itself is it what was `kept`.
+    """
     before = int(explanation["original_class"][row])
     own = f"{canvas.name(before)} {chance(explanation['original_proba'][row][before])}"
     original = canvas.photograph("input", own, canvas.x)
@@ -134,21 +143,23 @@ def _changed(explanation: Explanation, row: int, canvas: _Canvas, field: str, ti
     scores = explanation[f"{field}_proba"][row]
     other = canvas.name(after)
     changed = explanation[field][row]
-    difference = canvas.image(changed) - canvas.image(canvas.x)
+    difference = canvas.image(changed) - (0 if shows == "kept" else canvas.image(canvas.x))
     count, of = int((np.abs(difference) > 1e-6).any(axis=-1).sum()), difference[..., 0].size
     limit = max(float(np.abs(difference).max()), 1e-6)
-    pixels = f"{count} of {of} pixels"
+    pixels, size = f"{count} of {of} pixels", f"L1 {number(explanation['distance_l1'][row])}"
+    kept = f"kept: {size}, {explanation['distance_l0'][row]} of {difference.size} values"
+    detail = {"kept": kept, "taken away": f"{kept} · taken away: {pixels}"}.get(shows, f"{size} · {pixels}")
     return Card(
         True,
         f"{canvas.name(before)} → {other}" if before != after else f"{other}, now {chance(scores[after])}",
-        f"L1 {number(explanation['distance_l1'][row])} · {pixels}",
+        detail,
         (
             original,
             canvas.photograph(title, f"{other} {chance(scores[after])}", changed),
             Panel(
-                "difference",
+                shows,
                 pixels,
-                f"Difference: {pixels} changed by up to {number(limit)}; red is brighter, blue is darker",
+                f"{shows.capitalize()}: {pixels}, by up to {number(limit)}; red is brighter, blue is darker",
                 signed(difference, limit, canvas.factor),
                 limit,
             ),

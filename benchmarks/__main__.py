@@ -13,7 +13,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 def main() -> None:
     """Run the suites named on the command line, or all."""
-    from benchmarks import anchors, cold_start, counterfactual, elastic, reference, served
+    from benchmarks import (
+        anchors,
+        black_box,
+        cold_start,
+        counterfactual,
+        elastic,
+        memory,
+        overload,
+        reference,
+        served,
+        sidecar,
+        stopping,
+        transports,
+    )
     from benchmarks.table import report
 
     if not reference.present():
@@ -24,6 +37,12 @@ def main() -> None:
         "elastic": elastic.run,
         "anchor_image": anchors.run,
         "served": served.run,
+        "sidecar": sidecar.run,
+        "transports": transports.run,
+        "overload": overload.run,
+        "stopping": stopping.run,
+        "memory": memory.run,
+        "black box": black_box.run,
         "cold start": cold_start.run,
     }
     report({name: run for name, run in suites.items() if not sys.argv[1:] or name in sys.argv[1:]})

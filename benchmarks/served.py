@@ -1,7 +1,12 @@
-"""Anchors served: an explainer in one process, the model in another, a client in a third (this one)."""
+"""Anchors served: an explainer in one process, the model in another, a client in a third (this one).
+
+Throughput is what this machine had to spare while it ran. Processor seconds of the two servers say what an
+idle one would give: a minute has 60 of them for each core, and one client uses one core at a time.
+"""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,7 +20,7 @@ from benchmarks.anchors import CONTRACT, INDICES, SPEC
 from benchmarks.table import Row, row
 from explainer_runtime import fit, save
 from explainer_runtime.demo.asking import ask_rest
-from explainer_runtime.demo.servers import free_ports, serving
+from explainer_runtime.demo.servers import Server, free_ports, serving
 
 _EACH = 24
 
@@ -34,7 +39,7 @@ def run() -> Iterator[Row]:
             (home / f"{road}.log", [artifact, "--predictor", address, "--name", "anchor"])
             for road, address in roads.items()
         ]
-        with serving(commands, ports) as (_, *explainers):
+        with serving(commands, ports) as (cnn, *explainers):
             for road, server in zip(roads, explainers, strict=True):
 
                 def ask(i: int, server=server) -> tuple[float, int]:  # type: ignore[no-untyped-def]
@@ -47,6 +52,7 @@ def run() -> Iterator[Row]:
                 yield row("served", case, "predictor calls, mean", np.mean(calls), "calls", 15.93)
                 yield row("served", case, "one explanation, median", np.median(seconds), "s wall")
                 for clients in (1, 4, 16):
+                    spent = _cpu(server), _cpu(cnn)
                     start = time.perf_counter()
                     with ThreadPoolExecutor(clients) as pool:
                         list(pool.map(ask, (i % 20 for i in range(_EACH))))
@@ -55,3 +61,13 @@ def run() -> Iterator[Row]:
                         "served", case, f"throughput, {clients} clients", rate, "explanations a minute",
                         known[f"concurrent_{clients}"], "more",
                     )  # fmt: skip
+                    each = (_cpu(server) - spent[0]) / _EACH, (_cpu(cnn) - spent[1]) / _EACH
+                    at = f"an explanation, {clients} clients"
+                    yield row("served", case, f"cpu of the explainer for {at}", each[0], "s")
+                    yield row("served", case, f"cpu of the model for {at}", each[1], "s")
+
+
+def _cpu(server: Server) -> float:
+    """Seconds of processor time that a server has used, with all its threads (Linux)."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

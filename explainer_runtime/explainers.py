@@ -6,8 +6,9 @@ two; `prepare` closes it over a predictor, compiles, and returns a function.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
@@ -15,8 +16,10 @@ import numpy as np
 from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.predictors import GradientPredictor, Predictor
+from explainer_runtime.predictors import GradientPredictor, Predictor, served
+from explainer_runtime.predictors.coalescer import Coalescer
 from explainer_runtime.predictors.keras import import_tensorflow
+from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
 from explainer_runtime.search.gradients import CentralDifferences, Estimator, RandomDirections
 from explainer_runtime.solve import Budget, Progress, solve
@@ -27,6 +30,7 @@ from explainer_runtime.spec import (
     CounterfactualProto,
     Inputs,
     Limits,
+    Options,
     Spec,
     parse,
     parse_options,
@@ -35,6 +39,7 @@ from explainer_runtime.spec import (
 
 if TYPE_CHECKING:  # methods are imported when they are used
     from explainer_runtime.methods.anchor import Segmenter
+    from explainer_runtime.search.ladder import Tutor
 
 _BACKGROUNDS = 100
 """Background images kept in an artifact; they only have to be various."""
@@ -59,7 +64,8 @@ def fit(
         spec: What to fit.
         x: Training rows `(M, *S)`, from which the input contract is taken: shape, lowest, highest value.
         predictor: The model, asked about one row to learn how many classes it has, where `classes` is not
-            given.
+            given. A counterfactual's student is taught by it, from at most 8,500 rows: with
+            `gradient='student'`, and with `'auto'` if it is not in this process and there are rows `x`.
         inputs: The whole input contract, instead of one taken from `x`.
         classes: How many class scores the model answers with.
         class_names: A name for each class.
@@ -78,7 +84,7 @@ def fit(
     _check_spec(spec, contract)
     match spec:
         case Counterfactual():
-            return Fitted(spec, contract)
+            return Fitted(spec, contract, *_taught(spec, contract, x, predictor, progress))
         case CounterfactualProto() | CEM():
             models = {"autoencoder": autoencoder, "encoder": encoder}
             given = {name: model for name, model in models.items() if model is not None}
@@ -92,10 +98,23 @@ def fit(
 
 
 class Prepared:
-    """A fitted explainer closed over a predictor. Safe to call from many threads: calls share nothing."""
+    """A fitted explainer closed over a predictor. Safe to call from many threads.
+
+    Calls that run at the same time share nothing but round trips to a served model.
+
+    Attributes:
+        fitted: What was fitted.
+        predictor: The model.
+        coalescer: What merges their asks; None for a model that is not served. Its `asked` and `sent` say how
+            many calls that saved.
+    """
 
     def __init__(self, fitted: Fitted, predictor: Predictor, segment: Segmenter | None = None) -> None:
         self.fitted, self.predictor, self._segment = fitted, predictor, segment
+        model = served(predictor)
+        self.coalescer = Coalescer(predictor, wait=model.settings.coalesce) if model else None
+        self._road = _road(fitted.spec, fitted, predictor)
+        self._tutor = _tutor(fitted) if self._road == "student" else None
 
     def __call__(
         self,
@@ -131,25 +150,58 @@ class Prepared:
         asked = parse_options(self.fitted.spec, options)
         spec = with_options(self.fitted.spec, asked)
         _check_options(spec, self.fitted.inputs)
+        _check_prototypes(asked, self.fitted)
         budget = Budget(
             min(limits.max_rows, asked.max_rows or limits.max_rows),
             min(limits.max_calls, asked.max_calls or limits.max_calls),
             min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
         )
-        estimator = _estimator(spec, self.predictor)
-        answer, cost = solve(
-            _search(spec, self.fitted, rows, estimator, self._segment),
-            self.predictor,
-            budget,
-            estimator=estimator,
-            cancel=cancel,
-            progress=progress,
-            watch=watch,
-        )
+        estimator = _estimator(spec, self._road)
+        with self._asking() as predictor:
+            answer, cost = solve(
+                _search(spec, self.fitted, rows, estimator, self._segment, self._tutor),
+                predictor,
+                budget,
+                estimator=estimator,
+                cancel=cancel,
+                progress=progress,
+                watch=watch,
+            )
         meta: dict[str, Any] = {"spec": spec.model_dump(mode="json")}
         if self.fitted.inputs.class_names:
             meta["class_names"] = list(self.fitted.inputs.class_names)
+        if self._road:
+            arrays = {**answer.arrays, "gradient": np.full(len(answer), self._road)}
+            answer = dataclasses.replace(answer, arrays=arrays)
         return dataclasses.replace(answer, meta=meta, cost=cost)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[Predictor]:
+        """The predictor for the length of one explanation."""
+        model = served(self.predictor)
+        if model is None or self.coalescer is None:
+            yield self.predictor
+            return
+        with self.coalescer.running():  # it must stay one model, and keep rows in order
+            yield Watched(self.coalescer, model, self.fitted.inputs.classes)
+
+    def close(self) -> None:
+        """Let go of the predictor's connections and of the threads that share them; a later call reopens."""
+        (self.coalescer or self.predictor).close()
+
+    def warm(self) -> None:
+        """Explain one made-up row, so that what is compiled on first use is compiled now.
+
+        A remote model is not disturbed: its student, if there is one, answers in its place.
+        """
+        inputs = self.fitted.inputs
+        rng = np.random.default_rng(0)
+        row = rng.uniform(inputs.low, inputs.high, (1, *inputs.shape)).astype(np.float32)
+        if self._tutor is not None:
+            search = _search(self.fitted.spec, self.fitted, row, None, self._segment, self._tutor)
+            solve(search, self._tutor.student)
+        elif _has_graph(self.predictor):
+            self(row)
 
 
 def prepare(
@@ -163,7 +215,7 @@ def prepare(
         segment: Cuts images into superpixels `(H, W, C) -> (H, W)` in place of an anchor's `segmentation`;
             it is code, so no artifact holds it.
         warm: Explain one made-up row now, so that what is compiled on first use is compiled before the
-            first request. Only for a predictor in this process: a remote one is not disturbed.
+            first request. A remote predictor is not disturbed.
 
     Raises:
         InvalidSpec: `gradient='exact'` with a predictor that has no graph in this process.
@@ -173,13 +225,19 @@ def prepare(
     spec = fitted.spec
     if getattr(spec, "gradient", None) == "exact" and not _has_graph(predictor):
         raise InvalidSpec("gradient='exact' needs the model in this process; 'auto' does with an endpoint")
+    if getattr(spec, "gradient", None) == "student" and "student" not in fitted.models:
+        raise InvalidSpec("gradient='student' needs a student: fit with training rows and a predictor")
+    model = served(predictor)
+    if model is not None and model.settings.output == "labels" and not isinstance(spec, AnchorImage):
+        raise InvalidSpec(
+            f"{model.name} answers with labels only, which is enough for anchor_image; "
+            f"{spec.kind} needs probabilities or logits"
+        )
     if not isinstance(spec, AnchorImage):
         import_tensorflow()  # slow, or missing: better now than at the first request
     prepared = Prepared(fitted, predictor, segment)
-    if warm and _has_graph(predictor):
-        low, high = fitted.inputs.low, fitted.inputs.high
-        rng = np.random.default_rng(0)
-        prepared(rng.uniform(low, high, (1, *fitted.inputs.shape)).astype(np.float32))
+    if warm:
+        prepared.warm()
     return prepared
 
 
@@ -217,7 +275,12 @@ def check_rows(x: Any, contract: Inputs, most: int) -> np.ndarray:
 
 
 def _search(
-    spec: Spec, fitted: Fitted, x: np.ndarray, estimator: Estimator | None, segment: Segmenter | None
+    spec: Spec,
+    fitted: Fitted,
+    x: np.ndarray,
+    estimator: Estimator | None,
+    segment: Segmenter | None,
+    tutor: Tutor | None,
 ) -> Search[Explanation]:
     contract = fitted.inputs
     match spec:
@@ -226,26 +289,20 @@ def _search(
             from explainer_runtime.methods import counterfactual
 
             return counterfactual.search(
-                x, spec, *_bounds(spec, contract), classes=contract.classes, exact=estimator is None
-            )
-        case CounterfactualProto():
-            import_tensorflow()
-            from explainer_runtime.methods import prototype
-
-            return prototype.search(
                 x,
                 spec,
                 *_bounds(spec, contract),
                 classes=contract.classes,
                 exact=estimator is None,
-                arrays=fitted.arrays,
-                models=fitted.models,
+                tutor=tutor,
             )
-        case CEM():
+        case CounterfactualProto() | CEM():
             import_tensorflow()
-            from explainer_runtime.methods import cem
+            from explainer_runtime.methods import cem, prototype
 
-            return cem.search(
+            searches: Mapping[str, Callable[..., Search[Explanation]]]
+            searches = {"cem": cem.search, "counterfactual_proto": prototype.search}
+            return searches[spec.kind](
                 x,
                 spec,
                 *_bounds(spec, contract),
@@ -270,19 +327,34 @@ def _search(
             assert_never(spec)
 
 
-def _estimator(spec: Spec, predictor: Predictor) -> Estimator | None:
-    """Where this search gets its gradients; None is the model's own graph."""
+def _road(spec: Spec, fitted: Fitted, predictor: Predictor) -> str | None:
+    """Where gradients come from, once `auto` is settled; None for a method without any."""
     if not isinstance(spec, Counterfactual | CounterfactualProto | CEM):
         return None
-    match spec.gradient:
-        case "full":
+    if spec.gradient != "auto":
+        return spec.gradient
+    if _has_graph(predictor):
+        return "exact"
+    taught = isinstance(spec, Counterfactual) and spec.schedule == "fast" and "student" in fitted.models
+    return "student" if taught else "random"
+
+
+def _estimator(spec: Spec, road: str | None) -> Estimator | None:
+    """What infers gradients from answers; None where they are exact or none are needed."""
+    match spec, road:
+        case Counterfactual() | CounterfactualProto() | CEM(), "full":
             return CentralDifferences(spec.eps)
-        case "random":
+        case Counterfactual() | CounterfactualProto() | CEM(), "random":
             return RandomDirections(spec.eps, seed=spec.seed)
-        case "exact":
+        case _:
             return None
-        case "auto":
-            return None if _has_graph(predictor) else RandomDirections(spec.eps, seed=spec.seed)
+
+
+def _tutor(fitted: Fitted) -> Tutor:
+    import_tensorflow()
+    from explainer_runtime.methods import tutoring
+
+    return tutoring.tutor(fitted.arrays, fitted.models)
 
 
 def _has_graph(predictor: Predictor) -> bool:
@@ -356,6 +428,17 @@ def _check_options(spec: Spec, contract: Inputs) -> None:
         )
 
 
+def _check_prototypes(asked: Options, fitted: Fitted) -> None:
+    """Options of a request that speak of prototypes need some."""
+    if isinstance(fitted.spec, CounterfactualProto) and "codes" not in fitted.arrays:
+        for name in ("threshold", "k", "k_type"):
+            if getattr(asked, name):
+                raise InvalidOption(
+                    f"{name}: this explainer was fitted without prototypes; fit it with theta or threshold",
+                    name,
+                )
+
+
 def _bounds(
     spec: Counterfactual | CounterfactualProto | CEM, contract: Inputs
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -407,6 +490,30 @@ def _learn(
     if rows is None:
         return {}
     return prototype.fit(rows, predictor if guided else None, models, contract.classes, progress)
+
+
+def _taught(
+    spec: Counterfactual,
+    contract: Inputs,
+    x: np.ndarray | None,
+    predictor: Predictor | None,
+    progress: Callable[[float], None] | None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A student and its reference rows, where they are of use."""
+    asked_for = spec.gradient == "student"
+    useful = (spec.gradient, spec.schedule) == ("auto", "fast") and predictor and not _has_graph(predictor)
+    if not (asked_for or useful):
+        return {}, {}
+    import_tensorflow()
+    from explainer_runtime.methods import tutoring
+
+    if predictor is None or x is None or len(x) < tutoring.LEAST:
+        if asked_for:
+            raise InvalidSpec(
+                f"gradient='student' needs a `predictor` and {tutoring.LEAST} or more rows `x` at fit"
+            )
+        return {}, {}
+    return tutoring.fit(check_rows(x, contract, len(x)), predictor, spec.seed, progress)
 
 
 def _backgrounds(spec: AnchorImage, contract: Inputs, images: np.ndarray | None) -> dict[str, np.ndarray]:

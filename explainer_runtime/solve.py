@@ -21,7 +21,7 @@ import numpy as np
 from explainer_runtime.errors import Cancelled, InvalidOption, PredictorTimeout
 from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
 from explainer_runtime.predictors import GradientPredictor, Predictor
-from explainer_runtime.search.asks import Ask, Descend, Penalty, Rows, Search, Stop
+from explainer_runtime.search.asks import Aside, Ask, Descend, Penalty, Rows, Search, Stop
 from explainer_runtime.search.gradients import Estimator
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ SHARD = 32
 """Lanes that run as one compiled batch: convolutions of small images are cheapest at 8 to 32 rows."""
 CHUNK = 20
 """Compiled steps between two looks at the clock; lanes that have finished leave the batch there."""
+_FREE = 2**62
+"""Rows and calls that a search on a model of our own may take: its time is limited, its questions are not."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: 
                     raise InvalidOption("gradient='exact' needs the model in this process", "gradient")
                 return _descend_compiled(ask, predictor, meter)
             return _descend_estimated(ask, predictor, estimator, meter)
+        case Aside():
+            # Time and cancellation are those of the whole explanation; rows of a model of ours are free.
+            aside = Budget(_FREE, _FREE, max(0.0, meter.left()))
+            return solve(ask.search, ask.model, aside, cancel=meter.cancel)[0]
 
 
 class _Meter:
@@ -123,9 +129,10 @@ class _Meter:
         cancel: Callable[[], bool] | None,
         progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.budget, self._cancel, self._progress = budget, cancel, progress
+        self.budget, self.cancel, self._progress = budget, cancel, progress
         self.rows = self.calls = 0
         self.waited = 0.0
+        self._best: float | None = None
         self._deadline = time.monotonic() + budget.seconds
 
     def allow(self, rows: int, calls: int = 1) -> None:
@@ -143,7 +150,7 @@ class _Meter:
 
     def check(self) -> None:
         """Pass if nobody has cancelled."""
-        if self._cancel is not None and self._cancel():
+        if self.cancel is not None and self.cancel():
             raise Cancelled("the explanation was cancelled")
 
     def look(self) -> None:
@@ -162,21 +169,25 @@ class _Meter:
         self.waited += seconds
 
     def report(self, done: float, best: float | None = None) -> None:
+        """Tell how far the search is; the best that it has ever named is told until it names a better one."""
+        self._best = self._best if best is None else best
         if self._progress is not None:
-            self._progress(Progress(min(1.0, done), self.rows, self.calls, best))
+            self._progress(Progress(min(1.0, done), self.rows, self.calls, self._best))
 
 
 def _scores(x: np.ndarray, predictor: Predictor, meter: _Meter) -> np.ndarray:
     """Scores of all rows, in as few calls as their messages allow."""
     size = predictor.rows_per_call(x.shape[1:])
     parts = [x[start : start + size] for start in range(0, len(x), size)]
-    meter.allow(len(x), len(parts))  # all or nothing: half an answer is of no use to a search
+    extra = getattr(predictor, "extra_rows", 0)  # a canary goes along with each call; see predictors/watched
+    # All or nothing: half an answer is of no use to a search.
+    meter.allow(len(x) + extra * len(parts), len(parts))
     answers = []
     for part in parts:
         meter.look()
         start, left = time.monotonic(), meter.left()
         # Counted before it is known to succeed: the model has the work either way.
-        meter.spend(len(part), 1, 0.0)
+        meter.spend(len(part) + extra, 1, 0.0)
         try:
             answers.append(predictor(part, timeout=max(left, 1e-3)))
         except PredictorTimeout:
@@ -193,16 +204,17 @@ def _scores(x: np.ndarray, predictor: Predictor, meter: _Meter) -> np.ndarray:
 
 def _descend_compiled(ask: Descend, predictor: GradientPredictor, meter: _Meter) -> Any:
     run = compiled(ask, predictor.loops, predictor.graph)
-    state, left = ask.state, ask.steps
+    state, left, begun = ask.state, ask.steps, False
     while left > 0 and state.active.any():
         steps = min(CHUNK, left)
         lanes = np.flatnonzero(state.active)
         for shard in _shards(lanes):
             affordable = meter.affordable(len(shard))
             if not affordable:
-                if left == ask.steps:
+                if not begun:
                     raise Stop(BUDGET_EXHAUSTED)
                 return state  # as far as the budget reached; the next ask is refused
+            begun = True
             start = time.monotonic()
             part = _lanes(state, shard)
             after, rows, taken = run(part, np.int32(min(steps, affordable)))
@@ -317,7 +329,7 @@ def _map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
 
 
 def _descend_estimated(ask: Descend, predictor: Predictor, estimator: Estimator, meter: _Meter) -> Any:
-    state = ask.state
+    state, remembered = ask.state, np.zeros_like(ask.state.x)
     for k in range(ask.steps):
         lanes = np.flatnonzero(state.active)
         if not len(lanes):
@@ -330,6 +342,7 @@ def _descend_estimated(ask: Descend, predictor: Predictor, estimator: Estimator,
         scores = _scores(rows, predictor, meter).reshape(len(lanes), len(probes), -1)
         values = np.stack([_values(ask, part.aim, lane, told) for lane, told in enumerate(scores)])
         gradient = estimator.gradient(values[:, 1:], offsets).astype(np.float32)
+        gradient = remembered[lanes] = gradient + np.float32(estimator.memory) * remembered[lanes]
         if ask.penalty is not None:
             gradient += _slope(ask.penalty, part)
         state = _merged(state, lanes, ask.step(part, scores[:, 0], gradient))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ TRAIN = np.random.default_rng(4).uniform(0, 1, (60, *SHAPE)).astype("f")
 CASES = {
     "counterfactual black box": (Counterfactual(), BLACK),
     "counterfactual differences": (Counterfactual(gradient="full"), BLACK),
+    "counterfactual student": (Counterfactual(gradient="student", refine_steps=20), OTHER),
     "counterfactual white box": (Counterfactual(), WHITE),
     "counterfactual reference": (Counterfactual(schedule="reference", max_iter=100), WHITE),
     "prototype white box": (CounterfactualProto(theta=1.0), WHITE),
@@ -48,8 +50,14 @@ def x():
 
 @pytest.fixture(params=CASES)
 def explain(request):
-    spec, predictor = CASES[request.param]
-    rows = TRAIN if isinstance(spec, CounterfactualProto) else None
+    return explainer(request.param)
+
+
+@cache
+def explainer(case):
+    spec, predictor = CASES[case]
+    needs_rows = isinstance(spec, CounterfactualProto) or getattr(spec, "gradient", None) == "student"
+    rows = TRAIN if needs_rows else None
     return prepare(fit(spec, rows, predictor=predictor, inputs=CONTRACT), predictor)
 
 

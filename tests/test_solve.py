@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import Counting
+from toys import SHAPE, Counting, graph, weights
 
 from explainer_runtime.errors import Cancelled, InvalidOption, PredictorTimeout
 from explainer_runtime.search.asks import Descend, Rows, Stop
-from explainer_runtime.solve import Budget, solve
+from explainer_runtime.solve import SHARD, Budget, solve
 
 
 def double(x):
@@ -116,3 +118,60 @@ def test_exact_gradients_need_the_model_in_process():
 
     with pytest.raises(InvalidOption, match="in this process"):
         solve(search(), Counting(double))
+
+
+class Counter(NamedTuple):
+    """A state that counts its steps."""
+
+    x: Any
+    active: Any
+    aim: Any
+    steps: Any
+
+
+class Nothing(NamedTuple):
+    lane: Any
+
+
+def test_what_the_first_shard_found_is_kept_when_the_budget_ends_at_the_second():
+    pytest.importorskip("tensorflow")
+    lanes, steps = SHARD + 8, 3
+    start = Counter(
+        np.zeros((lanes, *SHAPE), "f"), np.ones(lanes, bool), Nothing(np.arange(lanes)), np.zeros(lanes, "i4")
+    )
+
+    def search():
+        try:
+            state = yield Descend(
+                start,
+                lambda aim, scores: scores[:, 0],
+                lambda state, scores, gradient: state._replace(steps=state.steps + 1),
+                steps=10,
+            )
+        except Stop:
+            return None
+        return state.steps
+
+    taken, cost = solve(search(), graph(weights()), Budget(rows=SHARD * steps))
+    assert taken.tolist() == [steps] * SHARD + [0] * 8
+    assert cost.rows == SHARD * steps
+    assert solve(search(), graph(weights()), Budget(rows=SHARD - 1))[0] is None  # nothing was begun
+
+
+def test_the_best_so_far_is_told_until_a_better_one_is_named():
+    seen = []
+
+    def search():
+        for best in (None, 5.0, None, 3.0):
+            yield Rows(np.zeros((1, 1), "f"), best=best)
+
+    solve(search(), Counting(double), progress=seen.append)
+    assert [p.best for p in seen] == [None, 5.0, 5.0, 3.0]
+
+
+def test_a_row_that_goes_along_with_each_call_is_counted_and_kept_within_the_budget():
+    class Watched(Counting):
+        extra_rows = 1
+
+    told, cost = solve(ask_for(7, 7), Watched(double, 5), Budget(rows=17))
+    assert (told, cost.rows, cost.calls) == ((1, "budget_exhausted"), 9, 2)

@@ -8,7 +8,8 @@ it has waited `wait` microseconds for each of the others. Alone, nobody waits at
 What they share is the call and nothing else. Each is handed its own rows back. A call goes out with the
 longest time that any of its members has left, and each member gives up at its own. An answer that is wrong
 may be the fault of one member's rows, so each then asks alone; that a model cannot be reached, or is too
-slow, is told to all of them instead of asking it many times more.
+slow, is told to all of them instead of asking it many times more. Rows that go out a second time so are
+counted once, as the attempts of a transport are.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from explainer_runtime.predictors.base import Predictor
 
 WAIT = 3000
 """Microseconds that an ask waits at most for each other explanation that is running."""
-_LONGEST = 0.1
-"""Seconds that it waits at most, however many there are."""
+LONGEST = 100_000
+"""Microseconds that it waits at most, however many there are."""
 ROWS = 4096
 """Rows that go out together at most."""
 _CALLS_AT_ONCE = 8
@@ -59,13 +60,16 @@ class Coalescer:
 
     Args:
         predictor: Who is asked.
-        wait: Microseconds that an ask waits at most for each other explanation that is running; a tenth of a
-            second in all.
+        wait: Microseconds that an ask waits at most for each other explanation that is running.
+        longest: Microseconds that it waits at most, however many there are.
         rows: Rows that go out together at most; fewer where the predictor's messages hold fewer.
     """
 
-    def __init__(self, predictor: Predictor, *, wait: int = WAIT, rows: int = ROWS) -> None:
-        self._predictor, self._wait, self._rows = predictor, wait / 1e6, rows
+    def __init__(
+        self, predictor: Predictor, *, wait: int = WAIT, longest: int = LONGEST, rows: int = ROWS
+    ) -> None:
+        self._predictor, self._rows = predictor, rows
+        self._wait, self._longest = wait / 1e6, longest / 1e6
         self._changed = threading.Condition()
         self._waiting: list[_Ask] = []
         self._running = self._away = 0
@@ -123,7 +127,7 @@ class Coalescer:
 
     def _gather(self, ask: _Ask) -> None:
         """Wait until `ask` has gone out, or is to go; then send all that waits."""
-        patience = min(_LONGEST, self._wait * (self._running - 1), (ask.left() or np.inf) / 4)
+        patience = min(self._longest, self._wait * (self._running - 1), (ask.left() or np.inf) / 4)
         due = time.monotonic() + patience
         while ask in self._waiting:
             left = due - time.monotonic()

@@ -86,7 +86,20 @@ class Descend:
     penalty: Penalty | None = None
 
 
-Ask = Rows | Descend
+@dataclass(frozen=True, eq=False)
+class Aside:
+    """Ask to run another search, aside, on a model of one's own in this process: it costs no call and no row.
+
+    Attributes:
+        search: What to run; it is told what its own model says. What it returns is the answer.
+        model: A predictor with a graph, such as a student of the model being explained.
+    """
+
+    search: Search[Any]
+    model: Any
+
+
+Ask = Rows | Descend | Aside
 Search = Generator[Ask, Any, T]
 
 

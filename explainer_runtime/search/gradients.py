@@ -17,6 +17,9 @@ import numpy as np
 class Estimator(Protocol):
     """Where to ask around a point, and what the answers say about the slope there."""
 
+    memory: float
+    """How much of the estimate before, in [0, 1), is added to each: 0 where one step's is good enough."""
+
     def offsets(self, shape: tuple[int, ...], step: int) -> np.ndarray:
         """Offsets `(P, *S)` from the point, in input units, for this step."""
         ...
@@ -32,6 +35,8 @@ class CentralDifferences:
     Args:
         eps: Half the distance between the two rows, in input units.
     """
+
+    memory = 0.0
 
     def __init__(self, eps: float) -> None:
         self.eps = eps
@@ -64,7 +69,10 @@ class RandomDirections:
         seed: Seed of the directions.
     """
 
-    def __init__(self, eps: float, pairs: int = 16, grid: int = 10, seed: int = 0) -> None:
+    memory = 0.6
+    """Each step's directions are new, and slopes change slowly: what the last steps saw is worth keeping."""
+
+    def __init__(self, eps: float, pairs: int = 32, grid: int = 10, seed: int = 0) -> None:
         self.eps, self.pairs, self.grid, self.seed = eps, pairs, grid, seed
 
     def offsets(self, shape: tuple[int, ...], step: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""V2 bodies <-> arrays: what may be sent to an explainer, and what it sends back.
+"""V2, V1 and Seldon bodies <-> arrays: what may be sent to an explainer, and what it sends back.
 
 No server is known here. A host hands over the tensors of a request as it got them, lists or arrays, and
 turns the tensors of the answer into its own types. The servers around us check little (a null becomes NaN,
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NoReturn, assert_never
@@ -23,6 +24,8 @@ from explainer_runtime.spec import CEM, AnchorImage, Counterfactual, Counterfact
 
 EXPLANATION = "explanation"
 """Name of the output that holds the whole answer as one JSON document."""
+PICTURE = "picture"
+"""Name of the output that holds the answer as a PNG, base64; only made for who asks for it."""
 
 _FLOATS: dict[str, type[np.number[Any]]] = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
 _INTEGERS: dict[str, type[np.number[Any]]] = {
@@ -35,6 +38,8 @@ _INTEGERS: dict[str, type[np.number[Any]]] = {
     "INT32": np.int32,
     "INT64": np.int64,
 }
+_DEEPEST = 8
+"""Axes that rows may have where a body does not say their shape."""
 _NUMBERS = {**_FLOATS, **_INTEGERS}
 _DATATYPES = {np.dtype(dtype): name for name, dtype in _NUMBERS.items()}
 
@@ -110,8 +115,10 @@ def decode_options(parameters: Mapping[str, Any] | None, names: Collection[str])
     """The options that a request sets, not yet validated.
 
     They stand in `parameters.explain_parameters`, an object or (where a transport carries scalars only) a
-    JSON string, or each as a parameter of its own. Parameters that are no option belong to servers and
-    proxies and are left alone; unknown keys of `explain_parameters` are kept, for `parse_options` to refuse.
+    JSON string, or each as a parameter of its own. Such a parameter may be a string that holds JSON, since
+    not every transport carries fractions or lists: "0.9", "[1, 2]". Parameters that are no option belong to
+    servers and proxies and are left alone; unknown keys of `explain_parameters` are kept, for
+    `parse_options` to refuse.
 
     Args:
         parameters: The request's parameters, or None.
@@ -127,8 +134,69 @@ def decode_options(parameters: Mapping[str, Any] | None, names: Collection[str])
             continue
         if name in options:
             raise InvalidOption(f"{name}: set both as a parameter and in explain_parameters", name)
-        options[name] = value
+        options[name] = _scalar(value)
     return options
+
+
+def decode_body(body: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """The rows (see `decode_rows`) and parameters of a body that is not V2: V1 or a SeldonMessage.
+
+    V1 is `{"instances": rows}`, a SeldonMessage `{"data": {"ndarray": rows}}` or `{"data": {"tensor":
+    {"shape": ..., "values": ...}}}`; the V1 body may also stand in its `jsonData`. Options stand in
+    `parameters`, in `meta.tags`, or as `explain_parameters` beside the rows.
+
+    Raises:
+        InvalidInput: None of these, or what `decode_rows` refuses.
+    """
+    parameters = {**_part(_part(body, "meta"), "tags"), **_part(body, "parameters")}
+    if body.get("explain_parameters") is not None:
+        parameters["explain_parameters"] = body["explain_parameters"]
+    if "jsonData" in body:
+        rows, inner = decode_body(_part(body, "jsonData"))
+        return rows, {**parameters, **inner}
+    data = _part(body, "data")
+    if "instances" in body:
+        return _rows(body["instances"], "instances"), parameters
+    if "ndarray" in data:
+        return _rows(data["ndarray"], "data.ndarray"), parameters
+    if "tensor" not in data:
+        _refuse("body", "expected V2 `inputs`, V1 `instances`, or Seldon `data` with ndarray or tensor")
+    tensor = _part(data, "tensor")
+    return _rows(tensor.get("values"), "data.tensor", tensor.get("shape")), parameters
+
+
+def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = body.get(name)
+    if part is None:
+        return {}
+    if not isinstance(part, Mapping):
+        _refuse(name, f"expected an object, got {_json_type(part)}")
+    return part
+
+
+def _rows(values: Any, name: str, shape: Any = None) -> np.ndarray:
+    """Rows of a body that names no datatype; without a shape, it is that of the first of each list."""
+    if shape is None:
+        shape, level = [], values
+        while isinstance(level, list) and len(shape) <= _DEEPEST:
+            shape.append(len(level))
+            level = level[0] if level else None
+    if not isinstance(shape, list) or not 1 <= len(shape) <= _DEEPEST:
+        _refuse(name, f"expected rows as nested lists, at most {_DEEPEST} deep")
+    try:
+        return decode_rows([Tensor(name, "FP32", tuple(shape), values)])
+    except InvalidInput as error:
+        where, _, message = str(error).partition(": ")
+        _refuse(where.replace("inputs[0].data", name).replace("inputs[0]", name), message)
+
+
+def _scalar(value: Any) -> Any:
+    """What a parameter holds: a string that is JSON other than a string is what it says."""
+    if isinstance(value, str):
+        with suppress(orjson.JSONDecodeError):
+            parsed = orjson.loads(value)
+            return value if isinstance(parsed, str) else parsed
+    return value
 
 
 def check_outputs(wanted: Sequence[str], known: Collection[str]) -> None:
@@ -249,8 +317,14 @@ def describe_outputs(spec: Spec, inputs: Inputs) -> list[Tensor]:
     """Every output of an explainer, for its metadata, in the order of `encode`."""
     row, classes, image = inputs.shape, (inputs.classes,), inputs.shape[:-1]
     number, count = ("FP32", ()), ("INT64", ())
-    distances: Fields = {"distance_l1": number, "distance_l2": number, "distance_l0": count}
+    distances: Fields = {
+        "distance_l1": number,
+        "distance_l2": number,
+        "distance_l0": count,
+        "sparsity": number,
+    }
     elastic: Fields = {**distances, "elastic_net": number, "autoencoder_error": number}
+    road: Fields = {"gradient": ("BYTES", ())}
 
     def changed(name: str) -> Fields:
         return {
@@ -264,12 +338,12 @@ def describe_outputs(spec: Spec, inputs: Inputs) -> list[Tensor]:
     match spec:
         case Counterfactual():
             target: Fields = {"target_class": count, "target_proba": number}
-            fields = changed("counterfactual") | target | distances | {"lam": number}
+            fields = changed("counterfactual") | target | distances | {"lam": number} | road
         case CounterfactualProto():
             guide: Fields = {"prototype_distance": number, "c": number}
-            fields = changed("counterfactual") | {"id_proto": count} | elastic | guide
+            fields = changed("counterfactual") | {"id_proto": count} | elastic | guide | road
         case CEM():
-            fields = changed("pertinent") | elastic | {"c": number}
+            fields = changed("pertinent") | elastic | {"c": number} | road
         case AnchorImage():
             fields = {
                 "anchor": ("FP32", row),

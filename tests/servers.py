@@ -95,11 +95,13 @@ def start(command: Sequence[str], log: Path, **environment: str) -> subprocess.P
 
 
 @contextlib.contextmanager
-def running(process: subprocess.Popen[bytes], ports: Ports, log: Path) -> Iterator[Server]:
+def running(
+    process: subprocess.Popen[bytes], ports: Ports, log: Path, probe: str = "/v2/health/ready"
+) -> Iterator[Server]:
     """Wait until the server is ready; stop it at the end."""
     server = Server(ports, log)
     try:
-        wait_until_ready(process, server)
+        wait_until_ready(process, server, probe=probe)
         yield server
     finally:
         process.terminate()
@@ -110,10 +112,12 @@ def running(process: subprocess.Popen[bytes], ports: Ports, log: Path) -> Iterat
             process.wait()
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], server: Server, tries: int = 600) -> None:
+def wait_until_ready(
+    process: subprocess.Popen[bytes], server: Server, tries: int = 600, probe: str = "/v2/health/ready"
+) -> None:
     for _ in range(tries):
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(server.rest("/v2/health/ready")).status_code == 200:
+            if httpx.get(server.rest(probe)).status_code == 200:
                 return
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.1)

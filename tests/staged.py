@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,13 @@ def serving(models: list[dict[str, Any]], folder: Path, workers: int = 0, **guar
     process = start([sys.executable, "-c", SERVE, json.dumps(settings)], log)
     with running(process, ports, log) as server:
         yield server, process
+
+
+def bomb(size: int) -> bytes:
+    """So many zeros as gzip, about a thousandth of that."""
+    packer = zlib.compressobj(wbits=31)
+    packed = [packer.compress(bytes(2**20)) for _ in range(size // 2**20)]
+    return b"".join([*packed, packer.flush()])
 
 
 def resident(process: Any) -> int:

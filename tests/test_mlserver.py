@@ -12,8 +12,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
-from concurrent.futures import Future
 
 import httpx
 import numpy as np
@@ -258,10 +256,12 @@ def test_metadata_says_what_is_answered(cnn, images, name):
         (output, datatype, list(shape))
         for output, (datatype, shape, _) in ask_rest(cnn, name, images).tensors.items()
     ]
+    *always, picture = metadata["outputs"]
     assert answered == [
         (one["name"], one["datatype"], [len(images) if size == -1 else size for size in one["shape"]])
-        for one in metadata["outputs"]
+        for one in always
     ]
+    assert picture == {"name": "picture", "datatype": "BYTES", "shape": [1, 1]}
 
 
 def test_answers_name_their_method_and_what_they_cost(cnn, explainers, images):
@@ -343,7 +343,7 @@ def bad_requests():
         "shape and data differ": ({"inputs": [{**tensor, "shape": [2, 8, 8, 1]}]}, "inputs[0].data", "128"),
         "negative shape": ({"inputs": [{**tensor, "shape": [-1, 8, 8, 1]}]}, "inputs[0].shape", "-1"),
         "ragged": ({"inputs": [{**tensor, "data": [[1.0], [1.0, 2.0]]}]}, "inputs[0].data", "shape"),
-        "deep nesting": ({"inputs": [{**tensor, "data": deep}]}, "inputs[0].data", "shape"),
+        "deep nesting": ({"inputs": [{**tensor, "data": deep}]}, "body", "32 levels"),
         "wrong dtype": ({"inputs": [{**tensor, "datatype": "BYTES"}]}, "inputs[0].datatype", "FP32"),
         "unknown dtype": ({"inputs": [{**tensor, "datatype": "FP8"}]}, "inputs[0].datatype", "FP32"),
         "strings": ({"inputs": [{**tensor, "data": ["0.5"] * 64}]}, "inputs[0].data", "a string"),
@@ -421,7 +421,7 @@ def test_bad_requests_over_grpc_are_refused_and_name_the_field(explainers, rows,
 def test_bodies_that_are_no_v2_request_are_refused(explainers, route, body):
     answer = post(explainers, f"/v2/models/over-grpc/{route}", body)
     assert answer.status_code == 422
-    assert answer.json()["error"].startswith("body: expected a V2 request")
+    assert answer.json()["error"].startswith("body: expected ")
 
 
 @pytest.mark.parametrize("route", ["infer", "explain"])
@@ -606,30 +606,3 @@ def test_plain_mlserver_serves_and_reloads_a_folder(cnn, anchor_path, images, tm
     assert before.tensors == after.tensors
     assert bad.status == 422
     assert "Traceback" not in bad.text
-
-
-def test_an_explanation_stops_when_nobody_waits_for_it():
-    from explainer_runtime.hosts.mlserver import _run
-
-    stopped = threading.Event()
-
-    class Endless:
-        def submit(self, rows, options, cancel):
-            future = Future()
-
-            def run():
-                while not cancel():
-                    pass
-                stopped.set()
-
-            threading.Thread(target=run, daemon=True).start()
-            return future
-
-    async def leave():
-        task = asyncio.create_task(_run(Endless(), None, {}))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(leave())
-    assert stopped.wait(timeout=10)

@@ -5,13 +5,14 @@ import threading
 
 import numpy as np
 import pytest
+from grpc import StatusCode
 
 from explainer_runtime import errors
 from explainer_runtime.artifact import save
 from explainer_runtime.errors import Cancelled, InvalidSpec, PredictorUnavailable
 from explainer_runtime.explainers import fit
-from explainer_runtime.hosts.service import Service, parse_settings
-from explainer_runtime.hosts.status import STATUS, fault
+from explainer_runtime.hosts.service import Service, _less, parse_settings
+from explainer_runtime.hosts.status import RULES, STATUS, fault, retry_after
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.predictors.colocated import announce, withdraw
 from explainer_runtime.spec import AnchorImage, Colocated, Endpoint, Grid, Inputs, KerasModel, Limits
@@ -173,6 +174,61 @@ def test_sixteen_threads_are_told_what_one_is(beside, service, rows):
     assert told == [alone] * 16
 
 
+@pytest.mark.parametrize(("asked", "waited", "left"), [(None, 1, 9), (4, 1, 3), (99, 1, 9), (4, 5, 1e-3)])
+def test_what_a_request_has_waited_is_taken_off_its_time(asked, waited, left):
+    options = None if asked is None else {"max_seconds": asked}
+    assert _less(Limits(max_seconds=10), options, waited) == Limits(max_seconds=left)
+
+
+def test_a_service_that_is_full_refuses_and_goes_on(beside, directory, rows):
+    settings = parse_settings(str(directory), {"predictor": "colocated:beside", "threads": 1, "queue": "0"})
+    service = Service(settings, "full")
+    service.load()
+    free, started = threading.Event(), threading.Event()
+    slow = CallablePredictor(lambda x: started.set() or (free.wait(timeout=60) and brightness(x)))
+    announce("beside", slow)
+    running = service.submit(rows, None, lambda: False)
+    assert started.wait(timeout=60)
+    with pytest.raises(errors.Overloaded) as refusal:
+        service.submit(rows, None, lambda: False)
+    free.set()
+    assert running.result(timeout=60)["found"].all()
+    assert service.submit(rows, None, lambda: False).result(timeout=60)["found"].all()
+    withdraw("beside", slow)
+    service.close()
+    assert refusal.value.retry_after >= 1
+
+
+def test_every_call_of_a_model_behind_an_endpoint_has_a_span_below_the_explanation(directory, rows):
+    from oip_servers import GrpcServer, Model, Output
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    def respond(x):
+        scores = brightness(x).astype(np.float32)
+        return [Output("scores", "FP32", scores.shape, scores)]
+
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    trace.set_tracer_provider(provider)
+    with GrpcServer(Model(respond=respond)) as server:
+        extra = {"predictor": {"kind": "v2", "url": server.url, "model": "cnn"}}
+        service = Service(parse_settings(str(directory), extra), "traced")
+        service.load()
+        with trace.get_tracer("a host").start_as_current_span("request") as request:
+            explanation = service.submit(rows, None, lambda: False).result(timeout=60)
+        service.close()
+    spans = kept.get_finished_spans()
+    (explain,) = [span for span in spans if span.name == "explain"]
+    calls = [span for span in spans if span.name == "predict"]
+    assert explain.parent.span_id == request.get_span_context().span_id
+    assert {call.parent.span_id for call in calls} == {explain.context.span_id}
+    assert len(calls) == explanation.cost.calls
+
+
 # --- status codes -------------------------------------------------------------------------------------
 
 
@@ -188,7 +244,7 @@ def example(kind):
 @pytest.mark.parametrize("kind", our_errors())
 def test_every_error_of_ours_has_a_status_and_speaks_for_itself(kind):
     status, message = fault(example(kind))
-    assert status in {422, 499, 500, 502, 503, 504}
+    assert status in {422, 429, 499, 500, 502, 503, 504}
     assert message.endswith("say what to change")
     assert kind.__name__ not in message
 
@@ -198,6 +254,16 @@ def test_a_callers_mistake_is_never_400_or_404():
     assert not {400, 404} & set(STATUS.values())
     assert fault(errors.InvalidInput("expected", "inputs")) == (422, "inputs: expected")
     assert fault(errors.InvalidOption("seed: expected", "seed")) == (422, "seed: expected")
+
+
+def test_rules_name_codes_that_grpc_has_and_those_that_may_pass_say_when():
+    for rule in RULES.values():
+        assert rule.grpc in StatusCode.__members__
+        assert (retry_after(rule.status) is not None) == rule.retryable
+
+
+def test_messages_that_quote_a_long_request_are_cut():
+    assert len(fault(errors.InvalidInput("x" * 10_000)).message) <= 1000
 
 
 def test_a_bug_tells_the_caller_nothing():

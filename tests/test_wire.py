@@ -15,6 +15,7 @@ from explainer_runtime.wire import (
     _NUMBERS,
     Tensor,
     check_outputs,
+    decode_body,
     decode_options,
     decode_rows,
     describe_outputs,
@@ -205,3 +206,27 @@ def test_unknown_outputs_are_refused_with_the_names_there_are():
         InvalidOption, match=r"outputs\[1\].name: no output 'mask'; there are explanation, found"
     ):
         check_outputs(["anchor", "mask"], known)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("0.9", 0.9), ("3", 3), ("[1, 2]", [1, 2]), ("true", True), ("other", "other"), ('"other"', '"other"')],
+)
+def test_a_scalar_parameter_that_holds_json_is_what_it_says(given, meant):
+    assert decode_options({"x": given}, ["x"]) == {"x": meant}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"instances": [[1, 2.5]], "parameters": {"seed": 1}},
+        {"instances": [[1, 2.5]], "explain_parameters": {"seed": 1}},
+        {"data": {"ndarray": [[1, 2.5]]}, "meta": {"tags": {"seed": 1}}},
+        {"data": {"tensor": {"shape": [1, 2], "values": [1, 2.5]}}, "parameters": {"seed": "1"}},
+        {"jsonData": {"instances": [[1, 2.5]]}, "meta": {"tags": {"seed": 1}}},
+    ],
+)
+def test_bodies_of_every_protocol_say_the_same(body):
+    rows, parameters = decode_body(body)
+    np.testing.assert_array_equal(rows, np.array([[1, 2.5]], np.float32))
+    assert decode_options(parameters, ["seed"]) == {"seed": 1}

@@ -114,6 +114,10 @@ def explain(
     ] = None,
     model: ModelFile = None,
     predictor: Address = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="This explainer served elsewhere: http://host:port/name."),
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the method, such as seed=1.")
     ] = None,
@@ -124,21 +128,26 @@ def explain(
 ) -> None:
     """Explain images with a fitted explainer."""
     from explainer_runtime import artifact, explainers
-    from explainer_runtime.cli import answers, requests
+    from explainer_runtime.cli import answers, remote, requests
     from explainer_runtime.spec import Limits
 
     encode = answers.encoder(out) if out else None
     fitted = artifact.load(path)
-    if fitted.spec.kind == "counterfactual":
+    if fitted.spec.kind == "counterfactual" and server is None:
         import_tensorflow_quietly()
     request = requests.read_rows(input_path, fitted.inputs, fitted.spec.kind)
     x = requests.select(request.x, chosen)
     options = {**request.options, **requests.read_options(option or [])}
-    prepared = explainers.prepare(fitted, _connect(model, predictor), warm=False)
-    # Nobody else waits here: only what the caller asks for limits the work.
-    limits = Limits(max_batch=max(1, len(x)), max_rows=10**9, max_calls=10**9, max_seconds=10**6)
-    with progress("explaining") as step:
-        explanation = prepared(x, options, limits=limits, progress=lambda at: step(at.fraction))
+    if server is not None:
+        _refuse_both(model, predictor)
+        with progress("explaining") as step:
+            explanation = remote.explain(server, x, options, step)
+    else:
+        prepared = explainers.prepare(fitted, _connect(model, predictor), warm=False)
+        # Nobody else waits here: only what the caller asks for limits the work.
+        limits = Limits(max_batch=max(1, len(x)), max_rows=10**9, max_calls=10**9, max_seconds=10**6)
+        with progress("explaining") as step:
+            explanation = prepared(x, options, limits=limits, progress=lambda at: step(at.fraction))
     if out and encode:
         out.write_bytes(encode(explanation, x, fitted.inputs))
     summary = answers.summary(explanation, fitted.inputs)
@@ -146,41 +155,83 @@ def explain(
     tell(json, document, lambda: answers.explained(summary, out))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True, "auto_envvar_prefix": "EXPLAINER_RUNTIME"})
 def serve(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[ARTIFACT]...", help="Directories of fitted explainers.")
+    ctx: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ARTIFACT]...",
+            help="Directories of fitted explainers; flags of KServe and Seldon may stand here, too.",
+            envvar="EXPLAINER_RUNTIME_ARTIFACT",
+        ),
     ] = None,
     model: Annotated[
         str | None,
+        typer.Option(metavar="FILE", help="A .keras file or SavedModel; served, too, and explained here."),
+    ] = None,
+    predictor: Annotated[
+        str | None,
         typer.Option(
-            "--model", metavar="FILE", help="A .keras file or SavedModel; served, too, and explained here."
+            metavar="URL", help="A served model: grpc://..., http://... or v1+http://host:port/name."
         ),
     ] = None,
-    predictor: Address = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Name to serve each explainer under, in order, then the model. Default: file names."
-        ),
+        typer.Option(help="Name of each explainer, in order, then of the model. Default: file names."),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; there is no authentication.")
-    ] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of REST.")] = 8080,
-    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of gRPC.")] = 8081,
-    metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prometheus metrics.")] = 8082,
+        str | None,
+        typer.Option(
+            help="Address to listen on. Default: 127.0.0.1; in a pod 0.0.0.0.", envvar="MLSERVER_HOST"
+        ),
+    ] = None,
+    http_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of REST.", envvar="MLSERVER_HTTP_PORT")
+    ] = 8080,
+    grpc_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of gRPC.", envvar="MLSERVER_GRPC_PORT")
+    ] = 8081,
+    metrics_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of metrics.", envvar="MLSERVER_METRICS_PORT")
+    ] = 8082,
+    limits: Annotated[
+        str | None, typer.Option(metavar="JSON", help="What one request may use: max_batch, max_seconds, ...")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Explanations computed at the same time.")
+    ] = None,
+    guard: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Limits of the whole server: max_body, token_file, ...")
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folders with a model-settings.json each, served too.")
+    ] = None,
+    sidecar: Annotated[
+        bool, typer.Option("--sidecar", help="Pass on to the model what is not for an explainer.")
+    ] = False,
+    upstream_grpc: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="gRPC port of a sidecar's model.")
+    ] = None,
+    server: Annotated[
+        str, typer.Option(metavar="HOST", help="mlserver, or kserve for its SDK.")
+    ] = "mlserver",
+    log_format: Annotated[str, typer.Option(metavar="FORMAT", help="json or text, on stderr.")] = "json",
     json: Json = False,
 ) -> None:
-    """Serve explainers, a Keras model, or both in one process, over V2 (REST and gRPC)."""
+    """Serve explainers, a Keras model, or both in one process, over V2 (REST and gRPC).
+
+    Every option may be a variable, such as EXPLAINER_RUNTIME_PREDICTOR. What KServe and Seldon append or set
+    is understood; flags that nobody knows are reported and ignored.
+    """
     from explainer_runtime.cli import serving
 
-    models = serving.plan(paths or [], model, predictor, name or [])
-    names = [one["name"] for one in models]
-    listen = {"host": host, "http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
-    where = f"http://{host}:{http_port} and grpc://{host}:{grpc_port}"
-    tell(json, {"models": names, **listen}, lambda: f"Serving {', '.join(names)} at {where}")
-    raise typer.Exit(serving.run(models, **listen))
+    with serving.prepared(serving.Request(**ctx.params)) as ready:
+        where = f"http://{ready.host}:{ready.ports['http_port']} and grpc://{ready.host}:{ready.ports['grpc_port']}"
+        document = {"models": ready.names, "host": ready.host, **ready.ports}
+        tell(json, document, lambda: f"Serving {', '.join(ready.names)} at {where}")
+        status = serving.run(ready)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -224,6 +275,13 @@ def demo(
 
     import_tensorflow_quietly()
     raise typer.Exit(walk.walk(out, keep=keep, retrain=retrain, json=json))
+
+
+def _refuse_both(model: str | None, predictor: str | None) -> None:
+    from explainer_runtime.errors import InvalidInput
+
+    if model is not None or predictor is not None:
+        raise InvalidInput("a server knows its model: give --server alone", "server")
 
 
 def _connect(model: str | None, predictor: str | None) -> Predictor:

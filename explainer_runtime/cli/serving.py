@@ -1,65 +1,201 @@
-"""What `serve` starts: the explainers, and the model itself where it is a file."""
+"""What `serve` starts: from the words of a command line to a server that runs."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import logging
+import logging.config
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from explainer_runtime import artifact
+import orjson
+
 from explainer_runtime.errors import InvalidInput, MissingExtra
-from explainer_runtime.spec import parse_predictor
+from explainer_runtime.hosts import arguments, deployment, logs
+from explainer_runtime.hosts.arguments import Line, number
+from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.spec import parse
 
-try:
-    from explainer_runtime.hosts import launcher
-except ModuleNotFoundError as error:
-    raise MissingExtra(f"{error.name} is not installed; pip install 'explainer-runtime[mlserver]'") from None
+_log = logging.getLogger("explainer_runtime.serve")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command's arguments and options, as they were given; see `explainer-runtime serve --help`."""
+
+    words: Sequence[str] | None
+    model: str | None
+    predictor: str | None
+    name: Sequence[str] | None
+    host: str | None
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    limits: str | None
+    threads: int | None
+    guard: str | None
+    repository: Path | None
+    sidecar: bool
+    upstream_grpc: str | None
+    server: str
+    log_format: str
+    json: bool
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is about to be served, with everything checked that can be checked without serving it.
+
+    Attributes:
+        models: Settings of each model; see `deployment.plan`.
+        host: Address to listen on.
+        ports: `http_port`, `grpc_port` and `metrics_port`.
+        ignored: Words of the command line that mean nothing here.
+        server: The host, `mlserver` or `kserve`.
+        more: Other arguments of that host's `serve`.
+    """
+
+    models: list[dict[str, Any]]
+    host: str
+    ports: Mapping[str, int]
+    ignored: Sequence[str]
+    server: str
+    json_logs: bool
+    more: Mapping[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        """Names under which the models are served."""
+        return [model["name"] for model in self.models]
 
 
 def plan(
-    paths: Sequence[Path], model: str | None, predictor: str | None, names: Sequence[str]
+    words: Sequence[str | Path],
+    model: str | None,
+    predictor: str | None,
+    names: Sequence[str],
+    scratch: Path | None = None,
+    **more: Any,
 ) -> list[dict[str, Any]]:
-    """The settings of everything to serve; nothing is started, but mistakes show here.
+    """The settings of everything to serve; see `deployment.plan`."""
+    line = arguments.read([str(word) for word in words])
+    scratch = scratch or Path(tempfile.gettempdir())
+    return deployment.plan(line, scratch=scratch, model=model, predictor=predictor, names=names, **more)
 
-    Args:
-        paths: Directories of explainers.
-        model: File of the model; it is served, too, and the explainers use its graph in the same process.
-        predictor: Address of the model where it is served elsewhere.
-        names: Names of the explainers, in order, then of the model; file names where there are fewer.
+
+@contextlib.contextmanager
+def prepared(request: Request) -> Iterator[Ready]:
+    """Read everything that was said, and refuse what cannot be served.
+
+    Copies of mounted artifacts live as long as the block.
 
     Raises:
-        InvalidInput: Not exactly one of model and predictor, nothing to serve, or a name used twice.
-        InvalidArtifact: One of the directories.
-        InvalidSpec: The predictor's address.
+        InvalidInput, InvalidSpec, InvalidArtifact: What the operator must change.
     """
-    if (model is None) == (predictor is None):
-        raise InvalidInput("give either --model FILE or --predictor URL", "predictor")
-    if predictor is not None and not paths:
-        raise InvalidInput("nothing to serve: name a fitted explainer's directory", "ARTIFACT")
-    if model is not None and not Path(model).exists():
-        raise InvalidInput(f"{model}: no such file", "model")
-    served = [*paths, *([Path(model)] if model else [])]
-    if len(names) > len(served):
-        raise InvalidInput(f"{len(names)} names for {len(served)} models", "name")
-    names = [*names, *(path.resolve().stem for path in served[len(names) :])]
-    if len(set(names)) < len(names):
-        raise InvalidInput(f"expected different names, got {', '.join(names)}; use --name", "name")
+    line = arguments.read(request.words or [])
+    if request.server not in ("mlserver", "kserve"):
+        raise InvalidInput(f"expected mlserver or kserve, got {request.server!r}", "server")
+    with tempfile.TemporaryDirectory(prefix="explainer-runtime-") as folder:
+        models: list[dict[str, Any]] = []
+        if request.repository is None or request.words:
+            models = deployment.plan(
+                line,
+                scratch=Path(folder),
+                model=request.model,
+                predictor=request.predictor,
+                names=request.name or [],
+                extra=_extra(request, line),
+                sidecar=request.sidecar,
+                environment=os.environ,
+            )
+        ports = {
+            "http_port": number(line.flags, "http_port", request.http_port),
+            "grpc_port": number(line.flags, "grpc_port", request.grpc_port),
+            "metrics_port": request.metrics_port,
+        }
+        pod = "KUBERNETES_SERVICE_HOST" in os.environ  # the kubelet probes from outside
+        host = request.host or ("0.0.0.0" if pod else "127.0.0.1")  # noqa: S104
+        more = _more(request, line) if request.server == "mlserver" else {}
+        json_logs = request.log_format != "text"
+        yield Ready(models, host, ports, line.ignored, request.server, json_logs, more)
 
-    address = f"colocated:{names[-1]}" if model else predictor
-    assert address is not None
-    parse_predictor(address)
-    for path in paths:
-        artifact.verify(path)
-    # The model first, so that its graph is there when the explainers look for it.
-    models = [launcher.keras_settings(model, names[-1])] if model else []
-    explainers = zip(paths, names, strict=False)
-    return models + [launcher.explainer_settings(path, name, address) for path, name in explainers]
 
-
-def run(models: Sequence[Mapping[str, Any]], **settings: Any) -> int:
+def run(ready: Ready) -> int:
     """Serve until a signal says stop; the exit status. From here on stdout is stderr: servers log to it."""
     sys.stdout.flush()
     os.dup2(2, 1)
-    return launcher.serve(models, **settings)
+    logging.config.dictConfig(logs.settings(ready.json_logs))
+    for word in ready.ignored:
+        _log.warning("ignored, not known here: %s", word)
+    for name in [name for name in os.environ if name.startswith("MLSERVER_MODEL_")]:
+        del os.environ[name]  # read already; MLServer would apply them to every model
+    if ready.server == "kserve":
+        kserve = _host("kserve", "kserve")
+        ports = {name: ready.ports[name] for name in ("http_port", "grpc_port")}
+        return int(kserve.serve(ready.models, host=ready.host, **ports))
+    launcher = _host("launcher", "mlserver")
+    upstream = launcher.Upstream(*ready.more["upstream"]) if ready.more["upstream"] else None
+    settings = {**ready.ports, **ready.more, "upstream": upstream}
+    return int(launcher.serve(ready.models, host=ready.host, json_logs=ready.json_logs, **settings))
+
+
+def _host(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(f"explainer_runtime.hosts.{module}")
+    except ModuleNotFoundError as error:
+        wanted = f"explainer-runtime[{extra}]"
+        raise MissingExtra(f"{error.name} is not installed; pip install '{wanted}'") from None
+
+
+def _extra(request: Request, line: Line) -> dict[str, Any]:
+    """Settings of every explainer: those of the command, and the concurrency that KServe bounds.
+
+    KServe passes a service's `containerConcurrency` as `--workers`: how many requests it sends at a time.
+    """
+    chosen: dict[str, Any] = {}
+    if request.limits is not None:
+        chosen["limits"] = _json_object(request.limits, "limits")
+    if request.threads is not None or "workers" in line.flags:
+        chosen["threads"] = request.threads or min(64, number(line.flags, "workers", 1))
+    return chosen
+
+
+def _more(request: Request, line: Line) -> dict[str, Any]:
+    """Arguments that only MLServer's launcher takes."""
+    guard = _json_object(request.guard, "guard") if request.guard is not None else {}
+    workers = os.environ.get("MLSERVER_PARALLEL_WORKERS", "0")
+    return {
+        "guard": parse(Guard, guard, "guard"),
+        "repository": request.repository,
+        "workers": int(workers) if workers.isdecimal() else 0,
+        "upstream": _upstream(request, line) if request.sidecar else None,
+    }
+
+
+def _upstream(request: Request, line: Line) -> tuple[str, str | None, str | None]:
+    """Where a sidecar's model is: REST, gRPC, and its name if that is known."""
+    host = line.flags.get("predictor_host", "").rpartition("://")[2]
+    if not host and request.predictor is not None and "http://" in request.predictor:
+        host = urlsplit(request.predictor.removeprefix("v1+")).netloc
+    if not host:
+        raise InvalidInput(
+            "a sidecar needs the model's REST port: --predictor_host=localhost:PORT", "sidecar"
+        )
+    return f"http://{host}", request.upstream_grpc, line.flags.get("model_name")
+
+
+def _json_object(text: str, name: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"--{name}: expected a JSON object, {error}", name) from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"--{name}: expected a JSON object", name)
+    return value

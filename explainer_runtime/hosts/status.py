@@ -2,6 +2,8 @@
 
 A caller's mistake is always 422, never 400 or 404: Seldon's agent answers those two by loading the model
 again and repeating the request. What the model behind us did wrong is 502, 503 or 504, as for any gateway.
+A refusal that may pass by itself says when to try again: `Retry-After` in REST, the same as trailing metadata
+in gRPC.
 """
 
 from __future__ import annotations
@@ -17,23 +19,43 @@ from explainer_runtime.errors import (
     InvalidOption,
     InvalidSpec,
     MissingExtra,
+    Overloaded,
     PredictorError,
     PredictorTimeout,
     PredictorUnavailable,
 )
 
-STATUS: Mapping[type[ExplainerError], int] = {
-    InvalidInput: 422,
-    InvalidOption: 422,
-    InvalidSpec: 500,
-    InvalidArtifact: 500,
-    MissingExtra: 500,
-    Cancelled: 499,  # nginx's "client closed request": nobody reads it, access logs show it
-    PredictorError: 502,
-    PredictorUnavailable: 503,
-    PredictorTimeout: 504,
-    ExplainerError: 500,
+
+class Rule(NamedTuple):
+    """What becomes of one class of errors: an HTTP status, a gRPC code, whether trying again may help."""
+
+    status: int
+    grpc: str
+    retryable: bool = False
+
+
+RULES: Mapping[type[ExplainerError], Rule] = {
+    InvalidInput: Rule(422, "FAILED_PRECONDITION"),
+    InvalidOption: Rule(422, "FAILED_PRECONDITION"),
+    InvalidSpec: Rule(500, "INTERNAL"),
+    InvalidArtifact: Rule(500, "INTERNAL"),
+    MissingExtra: Rule(500, "INTERNAL"),
+    Overloaded: Rule(429, "RESOURCE_EXHAUSTED", retryable=True),
+    # nginx's "client closed request": nobody reads it, access logs show it.
+    Cancelled: Rule(499, "CANCELLED"),
+    PredictorError: Rule(502, "UNKNOWN"),
+    PredictorUnavailable: Rule(503, "UNAVAILABLE", retryable=True),
+    PredictorTimeout: Rule(504, "DEADLINE_EXCEEDED"),
+    ExplainerError: Rule(500, "INTERNAL"),
 }
+
+STATUS: Mapping[type[ExplainerError], int] = {kind: rule.status for kind, rule in RULES.items()}
+GRPC: Mapping[int, str] = {rule.status: rule.grpc for rule in RULES.values()}
+"""gRPC code of each status."""
+
+
+_LONGEST = 1000
+"""Characters of one message."""
 
 
 class Fault(NamedTuple):
@@ -53,4 +75,14 @@ def fault(error: BaseException) -> Fault:
         return Fault(500, "internal error")
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     message, field = str(error), getattr(error, "field", None)
-    return Fault(status, message if field is None or field in message else f"{field}: {message}")
+    return Fault(status, shortened(message if field is None or field in message else f"{field}: {message}"))
+
+
+def shortened(message: str) -> str:
+    """A message that quotes a long part of a request, cut: an answer is not for carrying it back."""
+    return message if len(message) <= _LONGEST else message[: _LONGEST - 1] + "…"
+
+
+def retry_after(status: int) -> int | None:
+    """Seconds after which a refusal of this status may have passed; None when trying again is no use."""
+    return 1 if any(rule.retryable for rule in RULES.values() if rule.status == status) else None

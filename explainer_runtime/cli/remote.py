@@ -1,0 +1,119 @@
+"""Asking a served explainer, and hearing how far it is: server-sent events of `/infer_stream`."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpcore
+import numpy as np
+import orjson
+
+from explainer_runtime.errors import ExplainerError, InvalidInput, PredictorError, PredictorUnavailable
+from explainer_runtime.explanation import Cost, Explanation
+
+_DTYPES = {"FP32": np.float32, "INT64": np.int64, "BOOL": np.bool_, "BYTES": np.str_}
+_SECONDS = 3600.0
+"""How long the next event may take; the server's own limits end an explanation long before."""
+
+
+def explain(
+    address: str, x: np.ndarray, options: Mapping[str, Any], progress: Callable[[float], None]
+) -> Explanation:
+    """The explanation of rows by the explainer at `address`, `http://host:port/name`.
+
+    A token in EXPLAINER_RUNTIME_TOKEN is sent along.
+
+    Args:
+        address: Where it is served.
+        x: Rows `(N, *S)`, float32.
+        options: Options of the method.
+        progress: Told the fraction that is done.
+
+    Raises:
+        InvalidInput: The address, or what the server refuses as the caller's mistake.
+        PredictorUnavailable: It cannot be reached, or has no room now.
+        PredictorError: It failed.
+    """
+    last: dict[str, Any] = {}
+    seconds = 0.0
+    for event in _events(_url(address), _request(x, options)):
+        if "error" in event:
+            raise PredictorError(f"{address}: {event['error']}")
+        last = {output["name"]: output for output in event["outputs"]}
+        seconds = event["parameters"].get("predictor_seconds", 0.0)
+        if "progress" in last:
+            progress(min(1.0, last["progress"]["data"][0]))
+    if "explanation" not in last:
+        raise PredictorError(f"{address}: the stream ended without an explanation")
+    return _explanation(last, seconds)
+
+
+def _url(address: str) -> str:
+    parts = urlsplit(address)
+    name = parts.path.strip("/").removeprefix("v2/models/")
+    if parts.scheme not in ("http", "https") or not parts.netloc or not name or "/" in name:
+        raise InvalidInput(f"expected http://host:port/name, got {address!r}", "server")
+    return f"{parts.scheme}://{parts.netloc}/v2/models/{quote(name, safe='%')}/infer_stream"
+
+
+def _request(x: np.ndarray, options: Mapping[str, Any]) -> bytes:
+    x = np.ascontiguousarray(x, np.float32)
+    rows = {"name": "input", "datatype": "FP32", "shape": x.shape, "data": x.ravel()}
+    body = {"inputs": [rows], "parameters": {"explain_parameters": dict(options)}}
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _events(url: str, body: bytes) -> Iterator[dict[str, Any]]:
+    headers = [("content-type", "application/json")]
+    token = os.environ.get("EXPLAINER_RUNTIME_TOKEN")
+    if token:
+        headers.append(("authorization", f"Bearer {token}"))
+    timeout = {"timeout": {"connect": 10.0, "read": _SECONDS, "write": 60.0, "pool": 10.0}}
+    try:
+        with (
+            httpcore.ConnectionPool(ssl_context=ssl.create_default_context()) as pool,
+            pool.stream("POST", url, headers=headers, content=body, extensions=timeout) as response,
+        ):
+            if response.status != 200:
+                raise _refusal(response.status, response.read(), url)
+            yield from _parsed(response.iter_stream())
+    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+        raise PredictorUnavailable(f"{url}: {error or type(error).__name__}") from None
+
+
+def _parsed(parts: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    buffer = b""
+    for part in parts:
+        *events, buffer = (buffer + part).split(b"\n\n")
+        for event in events:
+            data = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+            yield orjson.loads(b"\n".join(data))
+
+
+def _refusal(status: int, body: bytes, url: str) -> ExplainerError:
+    try:
+        message = orjson.loads(body)["error"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = f"{url} answered with status {status}"
+    if status in (429, 503):
+        return PredictorUnavailable(message)
+    return InvalidInput(message, message.partition(":")[0]) if status < 500 else PredictorError(message)
+
+
+def _explanation(outputs: Mapping[str, Any], seconds: float) -> Explanation:
+    document = orjson.loads(outputs["explanation"]["data"][0])
+    arrays = {
+        name: np.array(output["data"], _DTYPES[output["datatype"]]).reshape(output["shape"])
+        for name, output in outputs.items()
+        if name != "explanation"
+    }
+    meta, data = document["meta"], document["data"]
+    cost = meta.pop("cost")
+    kind = meta.pop("name")
+    return Explanation(
+        kind, arrays, tuple(data.get("raw", ())), meta, Cost(cost["calls"], cost["rows"], seconds)
+    )

@@ -1,0 +1,245 @@
+"""What is refused before anything is parsed, who is admitted, and in which order."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from staged import bomb
+
+from explainer_runtime.errors import InvalidSpec, Overloaded
+from explainer_runtime.hosts.admission import Admission
+from explainer_runtime.hosts.limits import TooLarge, check_depth, inflate
+from explainer_runtime.hosts.tokens import Tokens
+
+# --- bodies -------------------------------------------------------------------------------------------
+
+documents = st.recursive(
+    st.none() | st.integers() | st.text(alphabet='[]{}"\\a,:\n'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='[{"\\'), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+def depth(document):
+    if isinstance(document, dict):
+        document = list(document.values())
+    return 1 + max(map(depth, document), default=0) if isinstance(document, list) else 0
+
+
+@given(documents)
+def test_depth_is_what_parsing_finds(document):
+    body = json.dumps(document, ensure_ascii=False).encode()
+    check_depth(body, depth(document))
+    if depth(document):
+        with pytest.raises(ValueError, match="levels of nesting"):
+            check_depth(body, depth(document) - 1)
+
+
+@pytest.mark.parametrize("body", [b"", b"]]]", b'"[[[[', b'"\\"[[[["', b"\xff[", b"[]" * 200_000])
+def test_depth_of_what_is_no_json_is_left_to_the_parser(body):
+    check_depth(body, 4)
+
+
+def test_depth_is_counted_across_steps():
+    deep = b"[" * 5 + b"0," * 70_000 + b"[]" * 40_000 + b"["
+    check_depth(deep, 6)
+    with pytest.raises(ValueError, match="at most 5"):
+        check_depth(deep, 5)
+
+
+@given(st.binary(max_size=2000))
+def test_inflating_undoes_gzip_up_to_the_limit(body):
+    packed = gzip.compress(body)
+    assert inflate(packed, len(body)) == body
+    if body:
+        with pytest.raises(TooLarge):
+            inflate(packed, len(body) - 1)
+
+
+def test_inflating_a_bomb_costs_no_memory():
+    small = bomb(2**26)
+    tracemalloc.start()
+    with pytest.raises(TooLarge):
+        inflate(small, 2**24)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**20  # the bomb itself, 65 kB, is copied as it is eaten up
+
+
+@pytest.mark.parametrize("broken", [b"not gzip", gzip.compress(b"x" * 99)[:-9], gzip.compress(b"x") * 2])
+def test_what_is_not_one_whole_gzip_stream_is_refused(broken):
+    with pytest.raises(ValueError, match="gzip"):
+        inflate(broken, 1000)
+
+
+# --- tokens -------------------------------------------------------------------------------------------
+
+
+def test_tokens_admit_whoever_carries_one_and_follow_the_file(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text("first\n\nsecond\n")
+    tokens = Tokens(path)
+    assert tokens.admits("Bearer first")
+    assert tokens.admits(b"bearer second")
+    for stranger in (
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic first",
+        "first",
+        "Bearer firs",
+        "Bearer first second",
+    ):
+        assert not tokens.admits(stranger)
+    replacement = tmp_path / "new"  # as a cluster does it: another file takes the name
+    replacement.write_text("third!")
+    replacement.replace(path)
+    assert tokens.admits("Bearer third!")
+    assert not tokens.admits("Bearer first")
+    path.unlink()
+    assert not tokens.admits("Bearer third!")
+
+
+def test_a_token_file_that_admits_nobody_is_refused_at_start(tmp_path):
+    (tmp_path / "empty").write_text("\n")
+    for name in ("empty", "absent"):
+        with pytest.raises(InvalidSpec, match="token_file"):
+            Tokens(tmp_path / name)
+
+
+# --- admission ----------------------------------------------------------------------------------------
+
+
+class Stage:
+    """An admission of one thread that is busy until `open` is called, and the order of what came after."""
+
+    def __init__(self, places=100, weight=1e9, patience=1e9):
+        self.admission = Admission(1, places, weight, patience)
+        self.done, self.futures = [], []
+        self._free, started = threading.Event(), threading.Event()
+
+        def occupy(waited):
+            started.set()
+            self._free.wait(timeout=60)
+
+        self.futures.append(self.admission.submit(occupy, 1.0, "first"))
+        assert started.wait(timeout=60)
+
+    def ask(self, client, weight=1.0):
+        self.futures.append(self.admission.submit(lambda waited: self.done.append(client), weight, client))
+        return self.futures[-1]
+
+    def open(self):
+        self._free.set()
+        for future in self.futures:
+            if not future.cancelled():
+                future.result(timeout=60)
+        self.admission.close()
+        return self.done
+
+
+def test_clients_take_turns_however_much_they_ask():
+    stage = Stage()
+    for client in ["greedy"] * 6 + ["a", "b"]:
+        stage.ask(client)
+    assert stage.open()[:4].count("greedy") <= 2
+
+
+def test_turns_are_weighed_by_cost():
+    stage = Stage()
+    for _ in range(4):
+        stage.ask("dear", weight=10.0)
+    for _ in range(20):
+        stage.ask("cheap", weight=1.0)
+    done = stage.open()
+    assert abs(done[:11].count("cheap") - 10) <= 1
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.1, 10)), max_size=12))
+def test_each_client_is_served_in_its_own_order_and_nothing_is_lost(asked):
+    stage = Stage()
+    seen = []
+    for index, (client, weight) in enumerate(asked):
+        work = lambda waited, index=index: seen.append(index)  # noqa: E731
+        stage.futures.append(stage.admission.submit(work, weight, client))
+    stage.open()
+    assert sorted(seen) == list(range(len(asked)))
+    for client in "abc":
+        own = [index for index in seen if asked[index][0] == client]
+        assert own == sorted(own)
+
+
+def test_one_client_takes_half_of_the_places_and_leaves_the_others():
+    stage = Stage(places=6)
+    for _ in range(3):
+        stage.ask("greedy")
+    with pytest.raises(Overloaded):
+        stage.ask("greedy")
+    for _ in range(3):
+        stage.ask("modest")
+    with pytest.raises(Overloaded, match="too many"):
+        stage.ask("late")
+    assert sorted(stage.open()) == ["greedy"] * 3 + ["modest"] * 3
+
+
+def test_weight_bounds_what_is_pending_but_never_refuses_the_first():
+    stage = Stage(weight=10.0)
+    stage.ask("a", weight=9.0)
+    with pytest.raises(Overloaded, match="too much"):
+        stage.ask("b", weight=0.1)
+    stage.open()
+    alone = Admission(1, 1, 10.0, 1e9)
+    assert alone.submit(lambda waited: "done", 99.0).result(timeout=60) == "done"
+    alone.close()
+
+
+def test_what_would_wait_too_long_is_refused_with_a_time_to_come_back():
+    stage = Stage(patience=1.0)
+    stage.admission._learn(2.0)
+    with pytest.raises(Overloaded, match="wait 2") as refusal:
+        stage.ask("a")
+    assert refusal.value.retry_after == 1
+    stage.open()
+
+
+def test_whoever_has_waited_as_long_as_promised_is_next():
+    stage = Stage(patience=0.0)
+    for client in ["a", "a", "b"]:
+        stage.ask(client, weight=5.0)
+    assert stage.open() == ["a", "a", "b"]
+
+
+def test_whoever_leaves_the_queue_frees_its_place():
+    stage = Stage(places=2)
+    assert stage.ask("a").cancel()
+    stage.ask("a")
+    assert (stage.admission.running, stage.admission.waiting) == (1, 1)
+    assert stage.open() == ["a"]
+
+
+def test_failures_reach_whoever_asked():
+    admission = Admission(1, 1, 1.0, 1.0)
+
+    def fail(waited):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        admission.submit(fail).result(timeout=60)
+    assert admission.run(lambda: 1).result(timeout=60) == 1
+    admission.close()
+
+
+def test_names_do_not_pile_up():
+    admission = Admission(1, 10, 1e9, 1e9)
+    for name in range(200):
+        admission.submit(lambda waited: None, 1.0, str(name)).result(timeout=60)
+    admission.close()
+    admission._pool.shutdown()
+    assert not admission._taken

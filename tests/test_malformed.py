@@ -1,0 +1,80 @@
+"""Requests broken at random: each is answered, none by a 5xx, and the next goes over the same connection.
+
+`make test` sends 1,000 of them, `make fuzz` as many as EXPLAINER_RUNTIME_FUZZ says. Beside ours, Schemathesis
+makes up requests from the OpenAPI document of the server.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from malformed import requests
+from staged import Held, anchor, explainer, model, resident, serving
+
+COUNT = int(os.environ.get("EXPLAINER_RUNTIME_FUZZ", "1000"))
+SEED = int(os.environ.get("EXPLAINER_RUNTIME_SEED", "0"))
+HANG = 10
+"""Seconds without an answer that are a hang, on the slowest machine."""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("malformed")
+    with model(Held()) as predictor, serving([explainer(anchor(folder), "m", predictor)], folder) as served:
+        yield served
+
+
+def test_malformed_requests_get_an_answer_and_cost_nothing(served):
+    server, process = served
+    connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=HANG)
+    connection.connect()
+    connection.auto_open = 0  # it must not have been closed
+    memory = None
+    statuses: dict[int, int] = {}
+    for index, (path, headers, body) in enumerate(requests("m", SEED, COUNT)):
+        connection.request("POST", path, body, headers)
+        response = connection.getresponse()
+        text = response.read()
+        asked = f"request {index} of seed {SEED}: {path} {headers} {body[:500]!r}"
+        told = f"{asked} -> {response.status} {text[:500]!r}"
+        assert response.status in {200, 413, 415, 422}, told
+        if response.status != 200:
+            assert list(json.loads(text)) == ["error"], told
+            assert len(text) < 2000, told
+        assert b"Traceback" not in text, told
+        statuses[response.status] = statuses.get(response.status, 0) + 1
+        if index == COUNT // 10:  # what is made on first use has been made
+            memory = resident(process)
+    connection.close()
+    assert min(statuses[200], statuses[422]) > COUNT / 50
+    assert resident(process) - memory < 50 * 2**20
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_requests_made_up_from_the_openapi_document_are_no_server_errors(served, tmp_path):
+    server, _ = served
+    options = {
+        "--include-path-regex": "explain|infer$",
+        "--checks": "not_a_server_error",
+        "--phases": "coverage,fuzzing",
+        "--max-examples": str(max(5, COUNT // 200)),
+        "--seed": str(SEED),
+        "--request-timeout": str(HANG),
+    }
+    words = [word for pair in options.items() for word in pair]
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "run",
+        server.rest("/v2/docs/dataplane.json"),
+        *words,
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-1000:]
+    assert "7 passed" in run.stdout

@@ -1,17 +1,28 @@
 # Everything runs in .venv, which each target sets up by itself. Needs Python 3.11 or 3.12 and nothing else.
+# KServe and MLServer want different releases of the same packages, so the tests ask KServe in .venv-kserve.
+# .venv-triton holds Triton's server, as it comes in a wheel, to ask as well, and .venv-seldon Seldon's client
+# where there is a Python 3.12, without which it cannot be installed.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON312 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python3.12) $(shell command -v python3.12))
 BIN := .venv/bin
 READY := .venv/.ready
+KSERVE := .venv-kserve/.ready
+TRITON := .venv-triton/.ready
+SELDON := .venv-seldon/.ready
+TOOLS := .tools/.ready
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test fuzz lint bench clean
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 demo: $(READY)  ## train, fit, serve, explain and check; writes demo/report.html
 	$(BIN)/explainer-runtime demo
 
-test: lint  ## run every check and every test
+test: lint $(KSERVE) $(TRITON) $(SELDON) $(TOOLS)  ## run every check and every test
 	$(BIN)/pytest
+
+fuzz: $(READY)  ## send 100,000 malformed requests (EXPLAINER_RUNTIME_FUZZ, _SEED) to a server
+	EXPLAINER_RUNTIME_FUZZ=$${EXPLAINER_RUNTIME_FUZZ:-100000} $(BIN)/pytest tests/test_malformed.py
 
 lint: $(READY)  ## check style, types and the floors of the house
 	$(BIN)/ruff check .
@@ -23,11 +34,36 @@ bench: $(READY)  ## measure against the recorded reference; writes benchmarks/re
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove what the targets above have made
-	rm -rf .venv demo
+	rm -rf .venv .venv-kserve .venv-triton .venv-seldon .tools demo
 
 # uv resolves and installs several times faster than pip, and is itself one wheel.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[all]' --group dev
+	@touch $@
+
+$(KSERVE): pyproject.toml | $(READY)
+	rm -rf .venv-kserve
+	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-kserve
+	$(BIN)/uv pip install --quiet --python .venv-kserve/bin/python --editable '.[kserve]'
+	@touch $@
+
+# Of the wheel only the server is used: its Python side, and what that needs, stay away.
+$(TRITON): | $(READY)
+	rm -rf .venv-triton
+	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-triton
+	$(BIN)/uv pip install --quiet --python .venv-triton/bin/python --no-deps 'nvidia-pytriton==0.7.0' 'numpy<2'
+	@touch $@
+
+# Only a client, and only for tests: it is under the Business Source License, and nothing here depends on it.
+$(SELDON): | $(READY)
+	rm -rf .venv-seldon
+	if '$(PYTHON312)' -c '' 2>/dev/null; then $(BIN)/uv venv --quiet --python '$(PYTHON312)' .venv-seldon && \
+	  $(BIN)/uv pip install --quiet --python .venv-seldon/bin/python 'seldon-core==1.19.0'; fi
+	@mkdir -p $(@D) && touch $@
+
+# Helm 3 and 4 and kubectl, which the tests of the chart ask.
+$(TOOLS): scripts/fetch_tools.py | $(READY)
+	$(BIN)/python scripts/fetch_tools.py .tools
 	@touch $@

@@ -1,0 +1,254 @@
+"""An explainer on KServe's own server, for clusters that want all their servers to be alike.
+
+KServe's SDK and MLServer cannot be imported in one process (both register the protobuf package `inference`),
+so this file is used in an environment of its own: `pip install 'explainer-runtime[kserve]'`. It is a shell
+over the same `service.py` and `wire.py`: V1 `:explain` answers with the bare explanation, V2 `infer` (JSON,
+binary tensors, gRPC) with typed tensors.
+
+The server is KServe's, with its ways: no limits on bodies, 400 for a body that it cannot read by itself, one
+name a model. What our model refuses is 422 and names the field, as everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+import orjson
+from fastapi import HTTPException
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from grpc_interceptor.exceptions import GrpcException
+
+from explainer_runtime import wire
+from explainer_runtime.errors import ExplainerError, InvalidInput
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.hosts import logs
+from explainer_runtime.hosts.service import Service, Settings, parse_settings
+from explainer_runtime.hosts.status import GRPC, fault, retry_after
+from explainer_runtime.spec import OPTIONS
+from explainer_runtime.wire import Tensor
+
+_line, sys.argv = (
+    sys.argv,
+    sys.argv[:1],
+)  # KServe reads the command line on import, and ends on what it mistakes
+import kserve  # noqa: E402
+from kserve import InferOutput, InferRequest, InferResponse  # noqa: E402
+from kserve.logging import logger  # noqa: E402
+from kserve.model_server import app  # noqa: E402
+
+sys.argv = _line
+
+
+class ExplainerModel(kserve.Model):
+    """One explainer as a model of KServe's server. `load` it before the server starts.
+
+    Args:
+        name: Name under which it is served.
+        settings: The explainer's directory, where its model is, limits.
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        super().__init__(name, return_response_headers=True)
+        self._service = Service(settings, name)
+        app.add_exception_handler(_Refused, _answer_refusal)
+        app.add_exception_handler(RequestValidationError, _refuse_body)
+        # What is left of ours after `_refusal` is what KServe itself stumbles over in a body.
+        for kind in (ValueError, KeyError, TypeError):
+            app.add_exception_handler(kind, _refuse_unreadable)
+
+    def load(self) -> bool:
+        """Read the artifact and compile; the model being explained need not be up.
+
+        Raises:
+            InvalidArtifact, InvalidSpec, MissingExtra: What the operator must change.
+        """
+        self._service.load()
+        self.ready = True
+        return True
+
+    def stop(self) -> None:
+        """Take no more requests; running ones finish."""
+        super().stop()
+        self._service.close()
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The input, for metadata."""
+        return [_described(wire.describe_input(self._service.fitted.inputs))]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The outputs, for metadata."""
+        fitted = self._service.fitted
+        return [_described(tensor) for tensor in wire.describe_outputs(fitted.spec, fitted.inputs)]
+
+    async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """Answer V1 `:explain`: `{"instances": [...]}` in, `{"meta", "data"}` out.
+
+        Options stand in `parameters`, or in `explain_parameters`.
+        """
+        # KServe answers with this very mapping as its headers: nothing of the request may be left in it.
+        headers = {} if headers is None else headers
+        for name in [name for name in headers if not name.startswith("ce-")]:
+            del headers[name]
+        try:
+            if not isinstance(payload, Mapping):
+                raise InvalidInput('expected {"instances": [...]}', "body")
+            explanation = await self._run(*wire.decode_body(payload))
+        except Exception as error:
+            raise _refusal(error) from None
+        document: dict[str, Any] = orjson.loads(explanation.to_json())
+        return document
+
+    async def predict(
+        self,
+        payload: Any,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Answer V2 `infer`: the explanation of every row, as typed tensors; V1 `:predict` as `:explain`."""
+        if not isinstance(payload, InferRequest):
+            return await self.explain(payload, None)
+        try:
+            wanted = [output.name for output in payload.request_outputs or ()]
+            wire.check_outputs(wanted, [output["name"] for output in self.get_output_types()])
+            rows = wire.decode_rows([_tensor(one) for one in payload.inputs])
+            explanation = await self._run(rows, _parameters(payload.parameters))
+        except Exception as error:
+            raise _refusal(error, over_grpc=payload.from_grpc is True) from None
+        if response_headers is not None:
+            response_headers["x-seldon-alibi-type"] = "explanation"
+            response_headers["x-seldon-alibi-method"] = self._service.fitted.spec.kind
+        return InferResponse(
+            payload.id or str(uuid.uuid4()),
+            self.name,
+            [_output(tensor, payload) for tensor in wire.encode(explanation, wanted)],
+            parameters={
+                "predictor_calls": explanation.cost.calls,
+                "predictor_rows": explanation.cost.rows,
+            },
+            use_binary_outputs=payload.use_binary_outputs,
+            requested_outputs=payload.request_outputs,
+        )
+
+    async def _run(self, rows: np.ndarray, parameters: Mapping[str, Any]) -> Explanation:
+        """The explanation, computed off the event loop; when nobody waits any more, it stops."""
+        options = wire.decode_options(parameters, OPTIONS[self._service.fitted.spec.kind].model_fields)
+        gone = threading.Event()
+        try:
+            return await asyncio.wrap_future(self._service.submit(rows, options, gone.is_set))
+        finally:
+            gone.set()
+
+
+def serve(
+    models: Sequence[Mapping[str, Any]],
+    *,
+    http_port: int = 8080,
+    grpc_port: int = 8081,
+    host: str = "0.0.0.0",  # noqa: S104
+) -> int:
+    """Serve explainers on KServe's server until a signal says stop.
+
+    Args:
+        models: Mappings as in `model-settings.json`; see `deployment.explainer_settings`.
+        http_port: Port of REST.
+        grpc_port: Port of gRPC, on all addresses.
+        host: Address to listen on for REST.
+
+    Returns:
+        The exit status: 0 after a signal, 1 when a model could not be loaded.
+    """
+    loaded = []
+    for model in models:
+        parameters = model["parameters"]
+        try:
+            one = ExplainerModel(model["name"], parse_settings(parameters["uri"], parameters["extra"]))
+            one.load()
+        except ExplainerError as error:
+            print(f"cannot serve {model['name']}: {error}", file=sys.stderr)
+            return 1
+        loaded.append(one)
+    app.add_middleware(logs.Recorded)
+    _Server(host, http_port=http_port, grpc_port=grpc_port, workers=1, enable_latency_logging=False).start(
+        loaded
+    )
+    return 0
+
+
+class _Server(kserve.ModelServer):
+    def __init__(self, host: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._host = host
+
+    def setup_event_loop(self) -> None:
+        """Called when the servers are made and not yet started: KServe has no setting for the address."""
+        self._rest_server.config.host = self._host
+        super().setup_event_loop()
+
+
+class _Refused(HTTPException):
+    """An error that KServe's server answers with our status and one line."""
+
+
+async def _answer_refusal(request: Any, error: Any) -> JSONResponse:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _refuse_body(request: Any, error: Any) -> JSONResponse:
+    """A body that is no V2 request, naming the field and not repeating the body."""
+    first = error.errors()[0]
+    names = [part for part in first["loc"] if part not in ("body", "InferenceRequest", "bytes")]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names)
+    return JSONResponse({"error": f"{path.lstrip('.') or 'body'}: {first['msg']}"}, 422)
+
+
+async def _refuse_unreadable(request: Any, error: Any) -> JSONResponse:
+    logger.warning("a body cannot be read", exc_info=error)
+    return JSONResponse({"error": "body: expected a V2 request whose tensors fit their shapes"}, 422)
+
+
+def _refusal(error: Exception, over_grpc: bool = False) -> Exception:
+    told = fault(error)
+    if not isinstance(error, ExplainerError):
+        logger.exception("unexpected error")
+    if over_grpc:
+        return GrpcException(told.message, grpc.StatusCode[GRPC[told.status]])
+    after = retry_after(told.status)
+    return _Refused(told.status, told.message, {} if after is None else {"retry-after": str(after)})
+
+
+def _parameters(parameters: Any) -> dict[str, Any]:
+    """The parameters of a V2 request, from REST or from gRPC's messages."""
+    return {
+        name: getattr(value, value.WhichOneof("parameter_choice")) if hasattr(value, "WhichOneof") else value
+        for name, value in (parameters or {}).items()
+    }
+
+
+def _tensor(one: Any) -> Tensor:
+    """One input; bytes that came raw are read as they are."""
+    data = one.data
+    if one._raw_data is not None:
+        data = wire.unpack(one.datatype, one._raw_data)
+    return Tensor(one.name, one.datatype, tuple(one.shape), data)
+
+
+def _output(tensor: Tensor, payload: Any) -> Any:
+    data = tensor.data
+    if not isinstance(data, np.ndarray):
+        data = np.array(data, dtype=object).reshape(tensor.shape)
+    output = InferOutput(tensor.name, list(tensor.shape), tensor.datatype, data)
+    if payload.from_grpc is True:  # where KServe 0.21 fails on arrays
+        output.set_data_from_numpy(data, binary_data=payload.use_binary_outputs)
+    return output
+
+
+def _described(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}

@@ -1,0 +1,222 @@
+"""Explainers on KServe's own server, asked by KServe's own client.
+
+KServe and MLServer want different releases of the same packages, so server, model and client are processes in
+KServe's environment, which `make test` builds.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from grpc import StatusCode
+from servers import ask_grpc, ask_rest, free_ports, running, start, v2_input
+from toys import rowwise, weights
+
+from explainer_runtime import artifact
+from explainer_runtime.explainers import fit, prepare
+from explainer_runtime.predictors import CallablePredictor
+from explainer_runtime.spec import AnchorImage, Grid, Inputs
+
+HERE = Path(__file__).parent
+PYTHON = HERE.parent / ".venv-kserve" / "bin" / "python"
+CONTRACT = Inputs(shape=(4, 4, 1), low=0, high=1, classes=3)
+SEED = {"explain_parameters": json.dumps({"seed": 3})}
+pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-kserve; `make test` builds it")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("kserve")
+
+
+@pytest.fixture(scope="module")
+def linear_process(folder):
+    ports, log = free_ports(), folder / "linear.log"
+    command = [PYTHON, HERE / "kserve_model.py", ports.http, ports.grpc]
+    process = start([str(word) for word in command], log)
+    with running(process, ports, log) as server:
+        yield server, process
+
+
+@pytest.fixture(scope="module")
+def linear(linear_process):
+    return linear_process[0]
+
+
+@pytest.fixture(scope="module")
+def anchor(folder):
+    spec = AnchorImage(segmentation=Grid(rows=4, columns=2), fill="constant", threshold=0.9)
+    return artifact.save(fit(spec, inputs=CONTRACT), folder / "boots")
+
+
+@pytest.fixture(scope="module")
+def served(folder, linear, anchor):
+    """Two explainers: one asks the model over V2 REST, as KServe's line says, the other over V1."""
+    ports, log = free_ports(), folder / "explainer.log"
+    (anchor.parent / "shoes").mkdir()
+    for file in anchor.iterdir():
+        (anchor.parent / "shoes" / file.name).write_bytes(file.read_bytes())
+    words = ["-m", "explainer_runtime.cli", "serve", anchor, anchor.parent / "shoes", "--server", "kserve"]
+    flags = ["--model_name", "linear", "--predictor_host", f"127.0.0.1:{linear.ports.http}"]
+    flags += ["--http_port", ports.http, "--grpc_port", ports.grpc, "--workers", 1]
+    command = [str(word) for word in [PYTHON, *words, *flags]]
+    with running(start(command, log, EXPLAINER_RUNTIME_HOST="127.0.0.1"), ports, log) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(5).uniform(size=(2, 4, 4, 1)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected(anchor, images):
+    return prepare(artifact.load(anchor), CallablePredictor(rowwise(weights())))(images, {"seed": 3})
+
+
+def test_kserves_client_gets_the_explanation_by_every_road(served, images, expected):
+    command = [
+        PYTHON,
+        HERE / "kserve_client.py",
+        served.rest(""),
+        "linear",
+        json.dumps(images.tolist()),
+        "binary",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr + served.log.read_text()
+    told = json.loads(done.stdout)
+    assert told["binary"] == told["json"]
+    assert told["json"]["id"] == "42"
+    for name, array in expected.arrays.items():
+        if array.dtype.kind != "U":
+            assert told["binary"][name][1] == array.ravel().tolist(), name
+    assert told["explain"]["data"] == json.loads(expected.to_json())["data"]
+
+
+def test_every_road_gives_the_bytes_of_the_other_host(served, images, expected):
+    by_rest = ask_rest(served, "linear", images, parameters=SEED)
+    by_grpc = ask_grpc(served, "linear", images, **SEED)
+    assert by_rest.tensors == by_grpc.tensors
+    assert_explained(by_rest, expected)
+    assert by_rest.headers["x-seldon-alibi-type"] == "explanation"
+    assert by_rest.headers["x-seldon-alibi-method"] == "anchor_image"
+
+
+def test_two_explainers_are_served_by_name(served, images, expected):
+    for name in ("linear", "shoes"):
+        answer = ask_rest(served, name, images, parameters=SEED)
+        assert answer.body["model_name"] == name
+        assert_explained(answer, expected)
+
+
+def test_only_the_outputs_asked_for_are_answered(served, images):
+    answer = ask_rest(served, "linear", images, outputs=[{"name": "found"}, {"name": "anchor_mask"}])
+    assert list(answer.tensors) == ["found", "anchor_mask"]
+
+
+def test_metadata_says_what_is_taken_and_answered(served):
+    metadata = httpx.get(served.rest("/v2/models/linear")).json()
+    assert metadata["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 4, 4, 1]}]
+    assert metadata["outputs"][0] == {"name": "explanation", "datatype": "BYTES", "shape": [1, 1]}
+
+
+def test_explain_gives_nothing_of_the_request_back(served, images):
+    headers = {"authorization": "Bearer sesame", "x-secret": "sesame"}
+    answer = explain(served, {"instances": images.tolist()}, headers=headers)
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"meta", "data"}
+    assert "sesame" not in str(answer.headers) + answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "body"),
+        ({"instances": []}, "instances.shape"),
+        ({"instances": [[1, 2], [3]]}, "instances"),
+        ({"instances": [["a"]]}, "instances"),
+        ({"instances": [[0.5]]}, "inputs"),
+        ({"instances": np.zeros((1, 4, 4, 1)).tolist(), "parameters": {"threshold": 7}}, "threshold"),
+        ({"instances": np.zeros((1, 4, 4, 1)).tolist(), "explain_parameters": {"a": 7}}, "a"),
+    ],
+)
+def test_bad_v1_requests_are_422_and_name_the_field(served, body, field):
+    answer = explain(served, body)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"shape": [1, 2, 8, 1]}, "inputs"),
+        ({"shape": [-1, 4, 4, 1]}, "inputs[0].shape"),
+        ({"datatype": "BOOL"}, "inputs[0].datatype"),
+        ({"data": ["0.5"] * 16}, "inputs[0].data"),
+    ],
+)
+def test_bad_v2_requests_are_422_and_name_the_field(served, changes, field):
+    tensor = v2_input(np.zeros((1, 4, 4, 1), np.float32), **changes)
+    answer = ask_rest(served, "linear", tensor)
+    assert answer.status == 422
+    assert json.loads(answer.text)["error"].startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"id": "sesame"}, "inputs"),
+        ({"inputs": [{"name": "sesame", "shape": [1], "datatype": "FP32"}]}, "inputs[0].data"),
+        ({"inputs": [], "parameters": {"explain_parameters": {"seed": 3}}}, "parameters.explain_parameters"),
+        ([], "body"),
+    ],
+)
+def test_bodies_that_are_no_v2_request_are_422_and_not_repeated(served, body, field):
+    answer = httpx.post(served.rest("/v2/models/linear/infer"), json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(field)
+    assert "sesame" not in answer.text
+
+
+def test_binary_tensors_that_do_not_fit_their_shape_are_422(served):
+    head = {"inputs": [{"name": "image", "shape": [1, 4, 4, 1], "datatype": "FP32"}]}
+    head["inputs"][0]["parameters"] = {"binary_data_size": 8}
+    text = json.dumps(head).encode()
+    headers = {"inference-header-content-length": str(len(text)), "content-type": "application/octet-stream"}
+    answer = httpx.post(served.rest("/v2/models/linear/infer"), content=text + bytes(8), headers=headers)
+    assert answer.status_code == 422
+    assert "shapes" in answer.json()["error"]
+
+
+def test_bad_requests_over_grpc_are_refused_and_name_the_field(served):
+    answer = ask_grpc(served, "linear", np.zeros((1, 2, 2, 1), np.float32))
+    assert answer.status == StatusCode.FAILED_PRECONDITION
+    assert answer.text.startswith("inputs: expected rows of shape (N, 4, 4, 1)")
+
+
+def test_a_model_that_is_gone_is_503_and_says_when_to_ask_again(served, linear_process, images):
+    _, process = linear_process
+    process.kill()
+    process.wait()
+    answer = explain(served, {"instances": images.tolist()})
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert ask_grpc(served, "linear", images).status == StatusCode.UNAVAILABLE
+
+
+def assert_explained(answer, expected):
+    document, wanted = (
+        json.loads(text) for text in (answer.body["outputs"][0]["data"][0], expected.to_json())
+    )
+    assert document["data"] == wanted["data"]
+    assert document["meta"]["spec"] == wanted["meta"]["spec"]
+
+
+def explain(server, body, model="linear", headers=None):
+    return httpx.post(server.rest(f"/v1/models/{model}:explain"), json=body, headers=headers, timeout=60)

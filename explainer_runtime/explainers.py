@@ -71,7 +71,8 @@ def fit(
         class_names: A name for each class.
         background: Images for `fill='background'` `(B, H, W, C)`; at most 100 are kept, evenly spaced.
             None takes them from `x`.
-        autoencoder: Keras model that rebuilds rows; what `gamma` weighs.
+        autoencoder: Keras model that rebuilds rows; what `gamma` weighs, and what tells the plausibility of
+            an answer.
         encoder: Keras model that places rows; in whose space `theta` weighs the distance to a prototype.
         progress: Told the share of the training rows that is encoded.
 
@@ -84,7 +85,9 @@ def fit(
     _check_spec(spec, contract)
     match spec:
         case Counterfactual():
-            return Fitted(spec, contract, *_taught(spec, contract, x, predictor, progress))
+            arrays, models = _taught(spec, contract, x, predictor, progress)
+            judge = {} if autoencoder is None else {"autoencoder": autoencoder}
+            return Fitted(spec, contract, arrays, {**models, **judge})
         case CounterfactualProto() | CEM():
             models = {"autoencoder": autoencoder, "encoder": encoder}
             given = {name: model for name, model in models.items() if model is not None}
@@ -295,6 +298,7 @@ def _search(
                 classes=contract.classes,
                 exact=estimator is None,
                 tutor=tutor,
+                autoencoder=fitted.models.get("autoencoder"),
             )
         case CounterfactualProto() | CEM():
             import_tensorflow()

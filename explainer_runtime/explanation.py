@@ -21,11 +21,12 @@ BUDGET_EXHAUSTED = "budget_exhausted"
 
 @dataclass(frozen=True)
 class Cost:
-    """What an explanation took from the model: calls, rows, and seconds spent waiting for it."""
+    """What an explanation took: calls, rows and seconds of the model; gradient steps of all its lanes."""
 
     calls: int = 0
     rows: int = 0
     seconds: float = 0.0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Explanation:
         meta = {
             "name": self.kind,
             **self.meta,
-            "cost": {"calls": self.cost.calls, "rows": self.cost.rows},
+            "cost": {"calls": self.cost.calls, "rows": self.cost.rows, "steps": self.cost.steps},
         }
         return orjson.dumps({"meta": meta, "data": data}, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -95,7 +95,7 @@ def solve(
                 watch(ask, answer)
             ask = search.send(answer)
     except StopIteration as end:
-        return end.value, Cost(meter.calls, meter.rows, meter.waited)
+        return end.value, Cost(meter.calls, meter.rows, meter.waited, meter.steps)
     finally:
         search.close()
 
@@ -117,7 +117,9 @@ def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: 
         case Aside():
             # Time and cancellation are those of the whole explanation; rows of a model of ours are free.
             aside = Budget(_FREE, _FREE, max(0.0, meter.left()))
-            return solve(ask.search, ask.model, aside, cancel=meter.cancel)[0]
+            answer, cost = solve(ask.search, ask.model, aside, cancel=meter.cancel)
+            meter.steps += cost.steps
+            return answer
 
 
 class _Meter:
@@ -130,7 +132,7 @@ class _Meter:
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self.budget, self.cancel, self._progress = budget, cancel, progress
-        self.rows = self.calls = 0
+        self.rows = self.calls = self.steps = 0
         self.waited = 0.0
         self._best: float | None = None
         self._deadline = time.monotonic() + budget.seconds
@@ -220,6 +222,7 @@ def _descend_compiled(ask: Descend, predictor: GradientPredictor, meter: _Meter)
             after, rows, taken = run(part, np.int32(min(steps, affordable)))
             state = _merged(state, shard, after)
             meter.spend(int(rows), int(taken), time.monotonic() - start)
+            meter.steps += int(rows)
         left -= steps
         meter.report(ask.done[0] + (ask.done[1] - ask.done[0]) * (1 - left / ask.steps))
     return state
@@ -233,7 +236,9 @@ def _descend_alone(ask: Descend, penalty: Penalty, meter: _Meter) -> Any:
         steps = min(CHUNK, left)
         for shard in _shards(np.flatnonzero(state.active)):
             meter.look()
-            state = _merged(state, shard, run(_lanes(state, shard), np.int32(steps))[0])
+            after, taken, _ = run(_lanes(state, shard), np.int32(steps))
+            state = _merged(state, shard, after)
+            meter.steps += int(taken)
         left -= steps
     meter.report(ask.done[1])
     return state
@@ -335,6 +340,7 @@ def _descend_estimated(ask: Descend, predictor: Predictor, estimator: Estimator,
         if not len(lanes):
             break
         part = _lanes(state, lanes)
+        meter.steps += len(lanes)
         offsets = estimator.offsets(part.x.shape[1:], k)
         # The point itself goes first: its scores are what the step is told.
         probes = np.concatenate([np.zeros_like(offsets[:1]), offsets])

@@ -338,7 +338,8 @@ def describe_outputs(spec: Spec, inputs: Inputs) -> list[Tensor]:
     match spec:
         case Counterfactual():
             target: Fields = {"target_class": count, "target_proba": number}
-            fields = changed("counterfactual") | target | distances | {"lam": number} | road
+            measures: Fields = {**distances, "autoencoder_error": number, "lam": number}
+            fields = changed("counterfactual") | target | measures | road
         case CounterfactualProto():
             guide: Fields = {"prototype_distance": number, "c": number}
             fields = changed("counterfactual") | {"id_proto": count} | elastic | guide | road

@@ -10,6 +10,7 @@ from toys import CLASSES, SHAPE, Counting, graph, rowwise, weights
 
 pytest.importorskip("tensorflow")
 
+from explainer_runtime.artifact import load, save
 from explainer_runtime.errors import InvalidOption, InvalidSpec
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.predictors import CallablePredictor
@@ -95,6 +96,24 @@ def test_distances_are_those_of_the_answer(x):
     np.testing.assert_allclose(answer["distance_l1"], change.sum(axis=1), rtol=1e-5)
     np.testing.assert_allclose(answer["distance_l2"], np.sqrt((change**2).sum(axis=1)), rtol=1e-5)
     np.testing.assert_array_equal(answer["distance_l0"], (change > 1e-6).sum(axis=1))
+
+
+def test_sparsity_and_plausibility_are_those_of_the_answer(x, tmp_path):
+    keras = pytest.importorskip("keras")
+    row = keras.Input(SHAPE)
+    shrunk = keras.layers.Rescaling(0.5)(row)  # rebuilds every row at half its size
+    fitted = fit(Counterfactual(), inputs=CONTRACT, autoencoder=keras.Model(row, shrunk))
+    fitted = load(save(fitted, tmp_path / "cf"))
+    answer = prepare(fitted, graph(weights()), warm=False)(x)
+    lost = ((0.5 * answer["counterfactual"]) ** 2).reshape(len(x), -1).sum(axis=1)
+    np.testing.assert_allclose(answer["autoencoder_error"], lost, rtol=1e-5)
+    np.testing.assert_allclose(answer["sparsity"], 1 - answer["distance_l0"] / 16)
+
+
+def test_steps_are_counted_for_every_lane(x):
+    graphed = explainer()(x)
+    assert graphed.cost.rows > graphed.cost.steps > 0  # each costs a row, and not every row is a step
+    assert explainer("random", CallablePredictor(rowwise(weights())))(x[:1]).cost.steps > 0
 
 
 @pytest.mark.parametrize("wanted", range(CLASSES))

@@ -270,7 +270,8 @@ def test_answers_name_their_method_and_what_they_cost(cnn, explainers, images):
     assert answer.headers["x-seldon-alibi-method"] == "anchor_image"
     cost = json.loads(answer.body["outputs"][0]["data"][0])["meta"]["cost"]
     parameters = answer.body["parameters"]
-    assert cost == {"calls": parameters["predictor_calls"], "rows": parameters["predictor_rows"]}
+    said = {"calls": "predictor_calls", "rows": "predictor_rows", "steps": "search_steps"}
+    assert cost == {name: parameters[parameter] for name, parameter in said.items()}
     assert 0 < parameters["predictor_seconds"] < 60
     by_grpc = ask_grpc(explainers, "over-grpc", images)
     assert by_grpc.headers["x-seldon-alibi-method"] == "anchor_image"
@@ -287,7 +288,12 @@ def test_answers_hold_no_nulls_and_nothing_of_the_request_but_its_id(cnn, explai
     assert answer.body["id"] == "the-id"
     assert "sesame" not in answer.text + str(answer.headers)
     assert not list(nulls(answer.body))
-    assert set(answer.body["parameters"]) == {"predictor_calls", "predictor_rows", "predictor_seconds"}
+    assert set(answer.body["parameters"]) == {
+        "predictor_calls",
+        "predictor_rows",
+        "predictor_seconds",
+        "search_steps",
+    }
 
 
 def nulls(value):

@@ -65,7 +65,10 @@ def fit(
         ),
     ] = None,
     autoencoder: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A .keras file that rebuilds rows; what gamma weighs.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A .keras file that rebuilds rows; what gamma weighs, or plausibility."
+        ),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(metavar="FILE", help="A .keras file that places rows; what theta weighs.")

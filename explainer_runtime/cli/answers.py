@@ -65,7 +65,12 @@ def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
         "kind": explanation.kind,
         "found": int(explanation["found"].sum()),
         "rows": rows,
-        "cost": {"calls": cost.calls, "rows": cost.rows, "seconds": round(cost.seconds, 6)},
+        "cost": {
+            "calls": cost.calls,
+            "rows": cost.rows,
+            "seconds": round(cost.seconds, 6),
+            "steps": cost.steps,
+        },
     }
 
 

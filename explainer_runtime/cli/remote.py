@@ -115,5 +115,9 @@ def _explanation(outputs: Mapping[str, Any], seconds: float) -> Explanation:
     cost = meta.pop("cost")
     kind = meta.pop("name")
     return Explanation(
-        kind, arrays, tuple(data.get("raw", ())), meta, Cost(cost["calls"], cost["rows"], seconds)
+        kind,
+        arrays,
+        tuple(data.get("raw", ())),
+        meta,
+        Cost(cost["calls"], cost["rows"], seconds, cost["steps"]),
     )

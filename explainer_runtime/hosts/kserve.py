@@ -132,6 +132,7 @@ class ExplainerModel(kserve.Model):
             parameters={
                 "predictor_calls": explanation.cost.calls,
                 "predictor_rows": explanation.cost.rows,
+                "search_steps": explanation.cost.steps,
             },
             use_binary_outputs=payload.use_binary_outputs,
             requested_outputs=payload.request_outputs,

@@ -176,6 +176,7 @@ class ExplainerRuntime(MLModel):
             headers=self.marks(),
             predictor_calls=explanation.cost.calls,
             predictor_rows=explanation.cost.rows,
+            search_steps=explanation.cost.steps,
             predictor_seconds=round(explanation.cost.seconds, 6),
             **more,
         )

@@ -12,7 +12,7 @@ with smaller changes (`search/sparse.py`): side by side towards each of the like
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from explainer_runtime.search.asks import Rows, Search, Stop
 from explainer_runtime.search.bisection import UNBOUNDED, Bracket, raise_or_lower
 from explainer_runtime.search.incumbents import Incumbents
 from explainer_runtime.search.ladder import Tutor, climb
+from explainer_runtime.search.penalties import Networks, networks
 from explainer_runtime.search.sparse import sparse_descent
 from explainer_runtime.search.targets import Aim, one_hot
 from explainer_runtime.spec import Counterfactual
@@ -44,6 +45,7 @@ def search(
     classes: int,
     exact: bool,
     tutor: Tutor | None = None,
+    autoencoder: Any | None = None,
 ) -> Search[Explanation]:
     """The search for a counterfactual of each row.
 
@@ -55,6 +57,8 @@ def search(
         classes: How many classes the model scores.
         exact: Whether gradients are exact and cost a row, or are estimated from many.
         tutor: What was fitted to a model that is only asked for rows: the search is then on a student.
+        autoencoder: Keras model that rebuilds rows. It takes no part in the search: its error says how
+            plausible an answer is.
 
     Returns:
         An explanation with `counterfactual` `(N, *S)`, inside the bounds; `found` is true where the model,
@@ -67,7 +71,9 @@ def search(
         scores = yield Rows(np.concatenate([x, start]) if (start != x).any() else x)
     except Stop as stop:
         scores, status = np.zeros((len(x), classes), np.float32), stop.status
-    task = _Task(spec if exact else _frugal(spec), x, start, scores[: len(x)], low, high)
+    task = _Task(
+        spec if exact else _frugal(spec), x, start, scores[: len(x)], low, high, networks(autoencoder, None)
+    )
     everyone = np.arange(len(x))
     held = Incumbents(x, start, scores[-len(x) :])
     if status != OK:
@@ -92,6 +98,7 @@ class _Task(NamedTuple):
     scores: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    networks: Networks
 
     @property
     def original(self) -> np.ndarray:
@@ -259,6 +266,7 @@ def _answer(task: _Task, held: Incumbents, status: str) -> Explanation:
             "target_class": np.where(known, target, -1),
             "target_proba": np.take_along_axis(after, target[:, None], axis=1)[:, 0],
             **change(task.x, held.x),
+            "autoencoder_error": task.networks.errors(held.x),
             "lam": np.asarray(held.tag, np.float32),
         },
     )

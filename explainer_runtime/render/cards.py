@@ -147,8 +147,11 @@ def _changed(
     count, of = int((np.abs(difference) > 1e-6).any(axis=-1).sum()), difference[..., 0].size
     limit = max(float(np.abs(difference).max()), 1e-6)
     pixels, size = f"{count} of {of} pixels", f"L1 {number(explanation['distance_l1'][row])}"
-    kept = f"kept: {size}, {explanation['distance_l0'][row]} of {difference.size} values"
-    detail = {"kept": kept, "taken away": f"{kept} · taken away: {pixels}"}.get(shows, f"{size} · {pixels}")
+    detail = f"{size} · {pixels}"
+    if shows != "difference":
+        detail = f"kept: {size}, {explanation['distance_l0'][row]} of {difference.size} values"
+    if shows == "taken away":
+        detail += f" · taken away: {pixels}"
     return Card(
         True,
         f"{canvas.name(before)} → {other}" if before != after else f"{other}, now {chance(scores[after])}",

@@ -1,0 +1,302 @@
+"""The chart's values: one model, from which `write_chart.py` writes values.yaml, its schema and its table.
+
+A value is stated once, with its type, its default and a sentence. What the server itself is told - the limits
+of a request, the door of the server, the settings of a predictor - is not stated here at all: those are the
+package's own models, so the chart refuses what the server would refuse, before anything is installed. Their
+names stay as the server writes them, with underscores.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.spec import Endpoint, Limits, Value
+
+Name = Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]{0,48}[a-z0-9])?)?$")]
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Labels = dict[str, str]
+
+
+class Image(Value):
+    """The image of the server."""
+
+    repository: Annotated[str, Field(min_length=1, pattern=r"^[^@:]+(:[0-9]+/[^@:]+)?$")] = (
+        "explainer-runtime"
+    )
+    """Where the image is, without tag or digest."""
+    tag: Annotated[str, Field(pattern=r"^([\w][\w.-]{0,127})?$")] = ""
+    """Tag; empty takes the version of the chart's application. `latest` is refused."""
+    digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    """Digest, which goes before a tag: `sha256:` and 64 hexadecimal digits."""
+    pullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When nodes pull it."""
+    pullSecrets: list[str] = []
+    """Names of Secrets to pull it with."""
+
+
+class Artifact(Value):
+    """Where the fitted explainer is."""
+
+    uri: Annotated[str, Field(pattern=r"^$|^(oci|s3|gs|pvc|configmap)://[^/].*$|^/.+$")] = ""
+    """`oci://image`, `s3://bucket/path`, `gs://bucket/path`, `pvc://claim/path`, `configmap://name`, or a
+    path in the image, such as `/opt/explainers/fashion-cf`."""
+    secret: str = ""
+    """Name of a Secret whose entries are the downloader's variables, such as `AWS_ACCESS_KEY_ID`."""
+    downloader: Annotated[str, Field(pattern=r"^[^\s]+[:@][\w.:-]+$")] = "kserve/storage-initializer:v0.20.0"
+    """Image that downloads `s3://` and `gs://` before the server starts, where no platform does it."""
+
+
+class Predictor(Endpoint):
+    """The model being explained; every field is optional here, since a platform may say it."""
+
+    kind: Literal["v2", "v1"] = "v2"
+    """`v2`, the Open Inference Protocol, or `v1`, TensorFlow Serving's `:predict`."""
+
+    url: Annotated[str, Field(pattern=r"^(https?|grpcs?)://[^/]+")]
+    """`grpc://host:port` or `http://host:port`; `grpcs` and `https` use TLS. The controllers of KServe and
+    Seldon say it themselves."""
+
+
+class Resources(Value):
+    """Processor time and memory of one container."""
+
+    requests: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity | int] = {
+        "cpu": "1",
+        "memory": "1Gi",
+    }
+    """What a pod is promised."""
+    limits: dict[str, Quantity | int] = {"cpu": "2", "memory": "2Gi"}
+    """What it may use at most; memory has to be limited."""
+
+
+class Model(Value):
+    """The model itself, in the modes that declare it together with its explainer."""
+
+    name: Annotated[str, Field(min_length=1)] = "model"
+    """Name under which a Seldon graph or model is deployed; elsewhere the model is called as the release."""
+    uri: str = ""
+    """Storage address of the model (kserve-explainer, kserve-sidecar, seldon-v1)."""
+    format: str = "tensorflow"
+    """KServe's name of the model's format (kserve-explainer)."""
+    runtime: str = ""
+    """KServe's serving runtime; empty lets KServe choose (kserve-explainer)."""
+    implementation: str = "TRITON_SERVER"
+    """Seldon's server for the model, one that speaks V2 (seldon-v1)."""
+    image: str = ""
+    """Image of the model's server, with a tag or digest (kserve-sidecar)."""
+    args: list[str] = []
+    """Arguments of the model's server (kserve-sidecar)."""
+    port: Port = 8085
+    """Port of the model's server (kserve-sidecar)."""
+    grpcPort: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Its gRPC port; 0 relays no gRPC (kserve-sidecar)."""
+    resources: Resources = Resources()
+    """Processor time and memory of the model's server."""
+
+
+class KServe(Value):
+    """How KServe deploys."""
+
+    deploymentMode: Literal["Standard", "Knative"] = "Standard"
+    """`Standard` makes Deployments, `Knative` scales to zero; Knative knows no startup probe, no spread."""
+
+
+class Seldon(Value):
+    """What Seldon has to be told."""
+
+    explainerType: Literal["AnchorImages", "Counterfactuals", "Contrastive"] = "AnchorImages"
+    """Type of the artifact, in Seldon's words; one that differs from the artifact's is refused at start."""
+
+
+class ServiceAccount(Value):
+    """The identity of the pods."""
+
+    create: bool = False
+    """Whether to make it, without a mounted token."""
+    name: Name = ""
+    """Its name; empty takes the release's where it is made, else the namespace's default."""
+    annotations: Labels = {}
+    """Annotations, such as the role of a cloud that may read the artifact."""
+
+
+class Probes(Value):
+    """How the kubelet looks after the server."""
+
+    startupSeconds: Annotated[int, Field(ge=10, le=3600)] = 120
+    """Seconds that a start may take; TensorFlow alone takes ten on a busy node."""
+    periodSeconds: Annotated[int, Field(ge=1, le=300)] = 10
+    """Seconds between two looks."""
+
+
+class Switch(Value):
+    """Something optional."""
+
+    enabled: bool = False
+    """Whether to make it."""
+
+
+class Spread(Switch):
+    """Replicas on different nodes and zones."""
+
+    topologyKeys: list[str] = ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    """Labels of nodes over whose values replicas are spread."""
+
+
+class DisruptionBudget(Switch):
+    """A PodDisruptionBudget."""
+
+    maxUnavailable: Annotated[int, Field(ge=1)] = 1
+    """Pods that may be away at a time."""
+
+
+class Autoscaling(Value):
+    """Replicas that follow the explanations that run and wait."""
+
+    kind: Literal["none", "hpa", "keda"] = "none"
+    """`hpa` reads `explainer_running` through a metrics adapter, `keda` asks Prometheus."""
+    minReplicas: Annotated[int, Field(ge=1)] = 1
+    """Least replicas."""
+    maxReplicas: Annotated[int, Field(ge=1)] = 1
+    """Most replicas."""
+    running: Annotated[int, Field(ge=1)] = 2
+    """Explanations that run or wait, for each replica; more than `threads` lets requests wait."""
+    prometheus: Annotated[str, Field(pattern=r"^https?://.+")] = "http://prometheus-operated.monitoring:9090"
+    """Address of Prometheus (keda)."""
+
+
+class ServiceMonitor(Switch):
+    """A ServiceMonitor for the Prometheus operator."""
+
+    interval: Annotated[str, Field(pattern=r"^[0-9]+[sm]$")] = "30s"
+    """How often metrics are read."""
+    labels: Labels = {}
+    """Labels by which your Prometheus selects monitors."""
+
+
+class Rules(Switch):
+    """Alerts, as a PrometheusRule."""
+
+    labels: Labels = {}
+    """Labels by which your Prometheus selects rules."""
+
+
+class Dashboard(Switch):
+    """A Grafana dashboard in a ConfigMap."""
+
+    labels: Labels = {"grafana_dashboard": "1"}
+    """Labels by which Grafana's sidecar finds it."""
+
+
+class HttpRoute(Switch):
+    """An HTTPRoute of the Gateway API (mode deployment)."""
+
+    gateway: str = "gateway"
+    """Name of the Gateway."""
+    gatewayNamespace: str = ""
+    """Its namespace; empty is the release's."""
+    hostnames: list[str] = []
+    """Hosts to answer to."""
+
+
+class Peers(Value):
+    """Pods, by their labels."""
+
+    labels: Labels = {}
+    """Labels of the pods."""
+    namespace: str = ""
+    """Their namespace; empty is the release's."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port that is called; 0 leaves the rule out."""
+
+
+class NetworkPolicy(Switch):
+    """A NetworkPolicy: nothing is allowed but what is named here, and DNS."""
+
+    from_: Annotated[list[Peers], Field(alias="from")] = []
+    """Who may ask for explanations and read metrics; empty is everyone in the namespace."""
+    predictor: Peers = Peers()
+    """The model's pods; required, since explanations need it."""
+    otlp: Peers = Peers()
+    """The collector of traces."""
+    storage: list[Annotated[str, Field(pattern=r"^[0-9a-f.:]+/[0-9]+$")]] = []
+    """Address ranges that the downloader may reach at port 443."""
+
+
+class HelmTest(Value):
+    """What `helm test` does: it explains one row."""
+
+    shape: list[Annotated[int, Field(ge=1)]] = []
+    """Shape of that row; empty asks the server for it (Seldon Core 2 cannot say)."""
+    value: float = 0.5
+    """Value of each of its features."""
+
+
+class Values(Value):
+    """All values, in the order in which people need them."""
+
+    mode: Literal[
+        "deployment", "kserve-explainer", "kserve-sidecar", "kserve-runtime", "seldon-v1", "seldon-v2"
+    ] = "deployment"
+    """How the explainer meets the model; see the table above."""
+    name: Name = ""
+    """Name of what is made, and of the explainer; empty takes the release's."""
+    artifact: Artifact = Artifact()
+    """Where the fitted explainer is."""
+    predictor: Predictor | dict[Any, Any] = {}
+    """The model being explained, where it is already served (deployment, kserve-runtime)."""
+    model: Model = Model()
+    """The model itself, where it is declared together with its explainer."""
+    image: Image = Image()
+    """The image of the server."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Explanations that one pod computes at the same time; more wait."""
+    limits: Limits | dict[Any, Any] = {}
+    """What one request may use; what is left out keeps the server's default."""
+    guard: Guard | dict[Any, Any] = {"linger": 5}
+    """The door of the server; what is left out keeps the server's default."""
+    tokenSecret: str = ""
+    """Name of a Secret with an entry `token`: bearer tokens, one a line, of which a request needs one."""
+    timeout: Annotated[int, Field(ge=1, le=3600)] = 60
+    """Seconds that routes wait for an explanation; not less than what `limits.max_seconds` allows."""
+    resources: Resources = Resources()
+    """Processor time and memory of the server."""
+    replicas: Annotated[int, Field(ge=0)] = 1
+    """Pods, where nothing scales them."""
+    labels: Labels = {}
+    """More labels of the pods."""
+    annotations: Labels = {}
+    """Annotations of the pods."""
+    env: Labels = {}
+    """More variables of the server, such as `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+    nodeSelector: Labels = {}
+    """Labels of the nodes to run on."""
+    kserve: KServe = KServe()
+    """How KServe deploys."""
+    seldon: Seldon = Seldon()
+    """What Seldon has to be told."""
+    serviceAccount: ServiceAccount = ServiceAccount()
+    """The identity of the pods."""
+    probes: Probes = Probes()
+    """How the kubelet looks after the server."""
+    spread: Spread = Spread()
+    """Replicas on different nodes and zones."""
+    podDisruptionBudget: DisruptionBudget = DisruptionBudget()
+    """A PodDisruptionBudget."""
+    autoscaling: Autoscaling = Autoscaling()
+    """Replicas that follow the load; under KServe only the least and most replicas are used."""
+    serviceMonitor: ServiceMonitor = ServiceMonitor()
+    """A ServiceMonitor for the Prometheus operator."""
+    prometheusRule: Rules = Rules()
+    """Alerts, as a PrometheusRule."""
+    dashboard: Dashboard = Dashboard()
+    """A Grafana dashboard in a ConfigMap."""
+    httpRoute: HttpRoute = HttpRoute()
+    """An HTTPRoute of the Gateway API (deployment)."""
+    networkPolicy: NetworkPolicy = NetworkPolicy()
+    """A NetworkPolicy."""
+    test: HelmTest = HelmTest()
+    """What `helm test` does."""

@@ -1,0 +1,169 @@
+"""The chart as Helm sees it: linted, rendered, packaged, and refusing what is wrong in words."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import chart_values
+import pytest
+import write_chart
+import yaml
+from helm_chart import (
+    CASES,
+    CHART,
+    MODES,
+    ROOT,
+    SNAPSHOTS,
+    VERSION,
+    case,
+    helm,
+    needs_tools,
+    rendered,
+    snapshot,
+    text,
+)
+
+pytestmark = needs_tools
+
+WRONG = {
+    # by the schema
+    "mode=daemonset": "mode",
+    "colour=blue": "colour",
+    "image.tga=1": "tga",
+    "image.tag=latest": "tag",
+    "image.digest=sha256:12": "digest",
+    "image.repository=a/b:1": "repository",
+    "image.pullPolicy=Sometimes": "pullPolicy",
+    "threads=0": "threads",
+    "threads=many": "threads",
+    "replicas=-1": "replicas",
+    "limits.max_batch=0": "max_batch",
+    "limits.max_bach=4": "max_bach",
+    "limits.max_seconds=-1": "max_seconds",
+    "guard.max_depth=2": "max_depth",
+    "guard.token_file=/token": "token_file",
+    "guard.management=true": "management",
+    "predictor.url=fashion:8080": "url",
+    "predictor.timeout=0": "timeout",
+    "predictor.output=classes": "output",
+    "predictor.modle=a": "modle",
+    "artifact.uri=ftp://host/path": "uri",
+    "timeout=0": "timeout",
+    "autoscaling.kind=vpa": "kind",
+    "resources.limits.cpus=1": "cpus",
+    "serviceMonitor.interval=often": "interval",
+    "networkPolicy.enabled=yes please": "enabled",
+    "test.shape={0}": "shape",
+    "kserve.deploymentMode=Serverless": "deploymentMode",
+    # by what goes together
+    "artifact.uri=": "artifact.uri: missing; say where the fitted explainer is",
+    "predictor.model=": "predictor.model",
+    "predictor=null": "predictor.url, predictor.model: mode deployment needs both",
+    "mode=kserve-explainer": "predictor: mode kserve-explainer takes the model's address from the platform",
+    "httpRoute.enabled=true": "httpRoute.hostnames: expected at least one",
+    "networkPolicy.enabled=true": "networkPolicy.predictor.port: missing; without the model",
+    "autoscaling.minReplicas=9": "autoscaling.minReplicas: expected at most autoscaling.maxReplicas",
+    "timeout=10": "timeout: 10 is less than limits.max_seconds, 30",
+    "artifact.downloader=a/b:latest": "artifact.downloader: expected a tag other than latest",
+}
+WRONG_FOR = {
+    ("kserve-explainer", "model.uri="): "model.uri: mode kserve-explainer declares the model too",
+    ("kserve-explainer", "autoscaling.kind=hpa"): "in mode kserve-explainer the platform scales",
+    ("kserve-sidecar", "model.image="): "model.image, model.uri: mode kserve-sidecar runs the model's server",
+    ("kserve-sidecar", "model.image=server"): "model.image: expected a tag or a digest, got server",
+    ("kserve-sidecar", "httpRoute.enabled=true"): "in mode kserve-sidecar the platform makes the routes",
+    ("kserve-explainer-v1", "spread.enabled=true"): "Knative manages its pods",
+    ("artifact-s3", "networkPolicy.enabled=true,networkPolicy.predictor.port=80"): "networkPolicy.storage",
+    ("seldon-v1", "artifact.uri=oci://a/b:1"): "Seldon Core 1 downloads s3://, gs:// and pvc:// only",
+    ("seldon-v2", "artifact.uri=pvc://a/b"): "Seldon Core 2 downloads s3:// and gs:// only",
+    ("seldon-v2", "serviceMonitor.enabled=true"): "in mode seldon-v2 the pods are the operator's",
+    ("seldon-v1", "tokenSecret=tokens"): "the operator calls the server without a token",
+}
+
+
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_chart_is_lint_free_in_every_mode(mode, version):
+    done = helm("lint", "--strict", CHART, "-f", case(mode), version=version)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout
+
+
+@pytest.mark.parametrize("values", CASES, ids=lambda path: path.name.removesuffix("-values.yaml"))
+def test_helm_3_and_helm_4_make_the_same_of_every_feature(values):
+    assert text(values, 3) == text(values, 4)
+    assert rendered(values)
+
+
+def test_there_are_at_least_thirty_features():
+    assert len(CASES) >= 30
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_the_chart_can_be_packaged(version, tmp_path):
+    done = helm("package", CHART, "--destination", tmp_path, version=version)
+    assert done.returncode == 0, done.stderr
+    (package,) = tmp_path.glob("explainer-runtime-*.tgz")
+    assert package.stat().st_size < 100_000  # ten times that is what a cluster stores of a release
+
+
+def test_the_chart_installs_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_value_is_refused_by_name(wrong):
+    assert_refused("deployment", wrong, WRONG[wrong])
+
+
+@pytest.mark.parametrize(("mode", "wrong"), WRONG_FOR)
+def test_what_a_mode_cannot_do_is_refused_with_the_reason(mode, wrong):
+    assert_refused(mode, wrong, WRONG_FOR[mode, wrong])
+
+
+@pytest.mark.parametrize("wrong", ["limits.max_batch=0", "colour=blue", "artifact.uri="])
+def test_helm_4_refuses_it_likewise(wrong):
+    assert_refused("deployment", wrong, WRONG[wrong], version=4)
+
+
+def assert_refused(mode, wrong, message, version=3):
+    done = helm("template", "fashion", CHART, "-f", case(mode), "--set", wrong, version=version)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "nil pointer" not in done.stderr
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_makes_what_it_made(mode):
+    """After a change that is meant: `python tests/helm_chart.py`."""
+    assert snapshot(mode) == (SNAPSHOTS / f"{mode}.yaml").read_text()
+
+
+# --- values, schema and table are one thing -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["values.yaml", "values.schema.json", "README.md"])
+def test_what_is_written_from_the_models_is_in_step_with_them(name):
+    """Otherwise: `python charts/write_chart.py`."""
+    assert (CHART / name).read_text() == write_chart.written()[CHART / name]
+
+
+def test_every_value_has_a_sentence():
+    silent = [path for path, _, said in write_chart.rows() if not said.endswith(".")]
+    assert silent == []
+
+
+def test_the_schema_is_closed():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    for name, part in {"values": schema, **schema["$defs"]}.items():
+        if part.get("type") == "object" and "properties" in part:
+            assert part["additionalProperties"] is False, name
+
+
+def test_the_defaults_are_those_of_the_models():
+    made = yaml.safe_load((CHART / "values.yaml").read_text())
+    parsed = chart_values.Values.model_validate(made)
+    assert parsed.model_dump(by_alias=True, mode="json", exclude_unset=True) == made
+    assert parsed == chart_values.Values(predictor={}, limits={}, guard=chart_values.Guard(linger=5))

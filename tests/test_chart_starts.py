@@ -1,0 +1,268 @@
+"""What each mode renders really starts: its arguments and variables, with what the controllers add, explain.
+
+The model is a convolutional network, served by a process of its own. Paths, hosts and ports of a cluster are
+replaced by those of this machine; every other word reaches the server as the chart or a controller writes it,
+in an environment that has nothing else. The question is the one that `helm test` asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import httpx
+import pytest
+import yaml
+from helm_chart import CHART, MODES, ROOT, case, explainer_container, needs_tools, of_kind, rendered, text
+from servers import free_ports, running
+
+from explainer_runtime import artifact
+from explainer_runtime.explainers import fit
+from explainer_runtime.spec import AnchorImage, Grid, Inputs
+
+pytestmark = needs_tools
+SERVE = [sys.executable, "-m", "explainer_runtime.cli", "serve"]
+CONTRACT = Inputs(shape=(8, 8, 1), low=0, high=1, classes=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("chart")
+
+
+@pytest.fixture(scope="module")
+def anchor(folder):
+    spec = AnchorImage(segmentation=Grid(rows=2, columns=2), fill="constant", threshold=0.6)
+    return artifact.save(fit(spec, inputs=CONTRACT), folder / "artifact")
+
+
+@pytest.fixture(scope="module")
+def network(folder):
+    """A directory with the model, as an initialiser leaves it."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    (folder / "network").mkdir()
+    model.save(folder / "network" / "fashion.keras")
+    return folder / "network"
+
+
+@pytest.fixture(scope="module")
+def served(folder, network):
+    """The network behind V2, called `fashion`; the port of its REST."""
+    words = ["--model", str(network / "fashion.keras"), "--name", "fashion"]
+    with started(words, {}, folder / "network-server") as server:
+        yield server.ports.http
+
+
+def local(env, ports):
+    """Where to listen here; in a pod it is all addresses, at the ports of the chart."""
+    return {
+        **env,
+        "MLSERVER_HOST": "127.0.0.1",
+        "MLSERVER_HTTP_PORT": str(ports.http),
+        "MLSERVER_GRPC_PORT": str(ports.grpc),
+        "MLSERVER_METRICS_PORT": str(ports.metrics),
+    }
+
+
+@contextlib.contextmanager
+def started(words, env, folder, probe="/v2/health/ready"):
+    """The entry point of the image in an environment that has what a container has, and `env`."""
+    folder.mkdir()
+    ports, log = free_ports(), folder / "log"
+    words = [word.replace("HTTP_PORT", str(ports.http)) for word in words]
+    tensorflow = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    clean = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), **tensorflow}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*SERVE, *words], stdout=output, stderr=output, env={**clean, **local(env, ports)}, cwd=folder
+        )
+    with running(process, ports, log, probe=probe) as server:
+        yield server
+
+
+# --- what a controller makes of a container ---------------------------------------------------------------
+
+
+def as_declared(container, objects, model):
+    return container["args"], env_of(container)
+
+
+def as_kserve_explains(container, objects, model):
+    """Arguments are appended, and the storage address becomes the place where it has been downloaded to."""
+    env = {**env_of(container), "STORAGE_URI": "/mnt/models"}
+    injected = ["--model_name", "fashion", "--predictor_host", model, "--http_port", "HTTP_PORT"]
+    return [*container["args"], *injected], env
+
+
+def as_kserve_runs(container, objects, model):
+    """The runtime's container, with the variables of the service."""
+    service = of_kind(objects, "InferenceService")["spec"]["predictor"]["model"]
+    return [*container["args"], *service.get("args", [])], {**env_of(container), **env_of(service)}
+
+
+def as_seldon_1(container, objects, model):
+    """The variables are overwritten by a block of the operator's."""
+    explainer = of_kind(objects, "SeldonDeployment")["spec"]["predictors"][0]["explainer"]
+    tag = {"AnchorImages": "anchor_image"}[explainer["type"]]
+    extra = {
+        "explainer_type": tag,
+        "infer_uri": f"http://{model}/v2/models/fashion/infer",
+        "init_parameters": {},
+    }
+    return container["args"], {
+        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_alibi_explain.AlibiExplainRuntime",
+        "MLSERVER_MODEL_NAME": "fashion-default-explainer",
+        "MLSERVER_MODEL_URI": "/mnt/models",
+        "MLSERVER_MODEL_EXTRA": json.dumps(extra),
+        "PYTHONPATH": str(ROOT / "deploy" / "image"),  # the image's
+    }
+
+
+def as_seldon_2(container, objects, model):
+    """Merged into the container of the `mlserver` ServerConfig, whose variables stay."""
+    config = {
+        "MLSERVER_MODELS_DIR": "/mnt/agent/models",
+        "MLSERVER_MODEL_PARALLEL_WORKERS": "1",
+        "MLSERVER_LOAD_MODELS_AT_STARTUP": "false",
+    }
+    return container["args"], {**config, **env_of(container)}
+
+
+CONTROLLERS = {
+    "deployment": as_declared,
+    "kserve-explainer": as_kserve_explains,
+    "kserve-sidecar": as_declared,
+    "kserve-runtime": as_kserve_runs,
+    "seldon-v1": as_seldon_1,
+    "seldon-v2": as_seldon_2,
+}
+
+
+def env_of(container):
+    return {one["name"]: one["value"] for one in container.get("env", [])}
+
+
+def place(mode, anchor, network, repository, model):
+    """What of a cluster stands for what of this machine, the longest first."""
+    models = network if mode == "kserve-sidecar" else anchor
+    return {
+        "http://fashion-predictor": f"http://{model}",
+        "localhost:8085": model,
+        "/mnt/agent/models": str(repository),
+        "/mnt/explainer": str(anchor),
+        "/mnt/models": str(models),
+    }
+
+
+def replaced(word, places):
+    for theirs, ours in places.items():
+        word = word.replace(theirs, ours)
+    return word
+
+
+def load_as_the_agent_does(server, repository, anchor, model):
+    """Seldon Core 2's agent: a folder with settings that it has rewritten, then a call."""
+    home = repository / "fashion"
+    shutil.copytree(anchor, home)
+    extra = {
+        "infer_uri": f"http://{model}/v2/models/fashion/infer",
+        "explainer_type": "anchor_image",
+        "ssl_verify_path": "/mnt/certs/ca.crt",
+    }
+    settings = {
+        "name": "fashion",
+        "implementation": "explainer_runtime.ExplainerRuntime",
+        "parallel_workers": 0,
+        "parameters": {"uri": ".", "extra": extra},
+    }
+    (home / "model-settings.json").write_text(json.dumps(settings))
+    done = httpx.post(server.rest("/v2/repository/models/fashion/load"), timeout=60)
+    assert done.status_code == 200, done.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_mode_renders_starts_and_explains(mode, folder, anchor, network, served):
+    values = CHART / "ci" / "kserve-sidecar-download-values.yaml" if mode == "kserve-sidecar" else case(mode)
+    objects = rendered(values)
+    repository, model = folder / f"repository-{mode}", f"127.0.0.1:{served}"
+    repository.mkdir()
+    container = explainer_container(objects)
+    words, env = CONTROLLERS[mode](container, objects, model)
+    places = place(mode, anchor, network, repository, model)
+    words = [replaced(word, places) for word in words]
+    env = {name: replaced(value, places) for name, value in env.items()}
+    ready = container["readinessProbe"]["httpGet"]["path"]
+    with started(words, env, folder / mode, probe=ready) as server:
+        assert httpx.get(server.rest(container["livenessProbe"]["httpGet"]["path"])).status_code == 200
+        if mode == "seldon-v2":
+            load_as_the_agent_does(server, repository, anchor, model)
+        assert asked_by_helm(objects, server) == "explained one row: ok"
+        if mode == "deployment":
+            assert_names_are_exposed(server)
+
+
+def asked_by_helm(objects, server):
+    """What the pod of `helm test` says, run here with its own script and variables."""
+    (pod,) = (one for one in objects if one["kind"] == "Pod")
+    (container,) = pod["spec"]["containers"]
+    assert container["command"] == ["python", "-c"]
+    env = {**env_of(container), "ADDRESS": server.rest("")}
+    env["SHAPE"] = env["SHAPE"].replace("28,28", "8,8")
+    done = subprocess.run(
+        [sys.executable, "-c", *container["args"]], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr + server.log.read_text()
+    return done.stdout.strip()
+
+
+# --- metrics ----------------------------------------------------------------------------------------------
+
+
+def assert_names_are_exposed(server):
+    exposed = httpx.get(f"http://127.0.0.1:{server.ports.metrics}/metrics").text
+    names = set()
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", exposed, flags=re.MULTILINE):
+        names |= {name} if kind != "histogram" else {f"{name}_{end}" for end in ("bucket", "sum", "count")}
+    asked = metrics_asked_for()
+    assert len(asked) >= 10
+    assert asked <= names
+
+
+def metrics_asked_for():
+    """Every metric that a scaler, an alert or a panel names."""
+    made = "".join(text(CHART / "ci" / f"{name}-values.yaml") for name in ("hpa", "keda", "alerts"))
+    panels = json.loads((CHART / "files" / "dashboard.json").read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    return set(re.findall(r"explainer_[a-z_]+", "\n".join([made, *queries])))
+
+
+def test_labels_in_queries_are_those_of_the_metrics():
+    from explainer_runtime.hosts.metrics import _metrics
+
+    labels = {}
+    for metric in _metrics():
+        labels[metric._name] = {*metric._labelnames, "namespace", "le"}
+    rules = yaml.safe_dump_all(rendered(CHART / "ci" / "alerts-values.yaml"), width=10_000)
+    queries = (
+        rules + (CHART / "files" / "dashboard.json").read_text() + text(CHART / "ci" / "keda-values.yaml")
+    )
+    found = re.findall(r"(explainer_[a-z_]+?)(?:_total|_bucket)?\{([^}]*)\}", queries)
+    assert len(found) >= 15
+    for name, selector in found:
+        assert set(re.findall(r"(\w+)=", selector)) <= labels[name], (name, selector)

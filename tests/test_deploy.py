@@ -1,0 +1,81 @@
+"""The manifests of deploy/, built by the real kubectl: valid, and the same server as the chart's."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import yaml
+from helm_chart import (
+    ROOT,
+    case,
+    check,
+    containers,
+    explainer_container,
+    kubectl,
+    needs_tools,
+    of_kind,
+    pods,
+    rendered,
+)
+
+pytestmark = needs_tools
+OVERLAYS = sorted(path.parent for path in (ROOT / "deploy" / "overlays").glob("*/kustomization.yaml"))
+each_overlay = pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+MODE = {
+    "kserve-standard": "kserve-explainer",
+    "kserve-knative": "kserve-explainer",
+    "seldon-v1": "seldon-v1",
+    "seldon-v2": "seldon-v2",
+}
+
+
+@functools.cache
+def built(overlay):
+    done = kubectl("kustomize", overlay)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_there_is_an_overlay_for_every_platform():
+    assert {path.name for path in OVERLAYS} == set(MODE)
+
+
+@each_overlay
+def test_every_object_of_an_overlay_is_valid_and_in_a_namespace(overlay):
+    for made in built(overlay):
+        assert made["metadata"]["namespace"]
+        check(made)
+
+
+@each_overlay
+def test_an_overlay_runs_the_container_that_the_chart_runs(overlay):
+    values = case(MODE[overlay.name])
+    more = ("--set", "kserve.deploymentMode=Knative") if overlay.name == "kserve-knative" else ()
+    assert explainer_container(built(overlay)) == explainer_container(rendered(values, *more))
+
+
+@each_overlay
+def test_every_container_of_an_overlay_is_restricted_and_has_limits(overlay):
+    for made in built(overlay):
+        for one in containers(made):
+            assert one["securityContext"]["allowPrivilegeEscalation"] is False
+            assert one["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert one["resources"]["limits"]["memory"]
+            assert not one["image"].endswith(":latest")
+
+
+def test_knative_is_given_nothing_that_it_refuses():
+    (overlay,) = (path for path in OVERLAYS if path.name == "kserve-knative")
+    service = of_kind(built(overlay), "InferenceService")
+    assert service["metadata"]["annotations"] == {"serving.kserve.io/deploymentMode": "Knative"}
+    for pod in pods(service):
+        assert "terminationGracePeriodSeconds" not in pod
+        assert not any("startupProbe" in one for one in pod.get("containers", []))
+
+
+def test_the_readme_says_how_to_call_every_overlay():
+    readme = (ROOT / "deploy" / "README.md").read_text()
+    for overlay in OVERLAYS:
+        assert f"deploy/overlays/{overlay.name}" in readme
+    assert readme.count("curl ") >= len(OVERLAYS)

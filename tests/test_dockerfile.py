@@ -1,8 +1,7 @@
 """The Dockerfile, without Docker: linted, and its steps taken in a fresh environment.
 
 No daemon is asked to build an image. What is replayed are its own words: the files that it copies,
-the wheel that it builds, its variables, its user, its entry point and its health check. The fresh environment
-gets the wheel alone; what the wheel depends on is read from the environment that runs the tests.
+the wheel that it builds, what it installs, its variables, its user, its entry point and its health check.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import site
 import subprocess
 import sys
 import tempfile
@@ -115,13 +113,17 @@ def wheel(place):
 
 @pytest.fixture(scope="module")
 def environment(place, wheel):
-    """A fresh environment with the wheel in it; its dependencies are looked up in ours."""
+    """A fresh environment with what the target `mlserver` installs."""
     home = place / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True, timeout=120)
-    (packages,) = home.glob("lib/python3*/site-packages")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", home / "bin" / "python"]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", wheel], check=True, timeout=120)
-    (packages / "ours.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    (install,) = (line for line in said("RUN") if "[mlserver,superpixels]" in line)
+    (wanted,) = re.findall(r'pip install --no-cache-dir "(.*)"', install)
+    wanted = re.sub(r"file:///wheels/.*", wheel.as_uri(), wanted)
+    # uv does the same as pip in a tenth of the time; `make` has it beside the interpreter.
+    uv, python = Path(sys.executable).parent / "uv", home / "bin" / "python"
+    pip = [uv, "pip"] if uv.exists() else [sys.executable, "-m", "pip"]
+    where = ["install", "--python", python] if uv.exists() else ["--python", python, "install"]
+    subprocess.run([*pip, *where, "--quiet", wanted], check=True, timeout=600)
     return home
 
 

@@ -42,8 +42,10 @@ def row(
     """A row with its ratio worked out."""
     ratio = None
     if reference is not None and value and reference:
-        ratio = round(reference / value if better == "less" else value / reference, 3)
-    return Row(suite, case, metric, round(float(value), 5), unit, reference, ratio)
+        ratio = round(float(reference / value if better == "less" else value / reference), 3)
+    # Plain floats: NumPy's have no JSON form.
+    known = None if reference is None else float(reference)
+    return Row(suite, case, metric, round(float(value), 5), unit, known, ratio)
 
 
 class Clock:

@@ -26,7 +26,7 @@ from explainer_runtime.demo.report import ENOUGH, FROM_OUTSIDE, NEAREST, Outcome
 from explainer_runtime.demo.roads import failures, travel
 from explainer_runtime.demo.servers import Server, free_ports, serving, tail
 from explainer_runtime.errors import ExplainerError, InvalidSpec
-from explainer_runtime.predictors import Predictor, connect
+from explainer_runtime.predictors import CallablePredictor, Predictor, connect
 from explainer_runtime.predictors.keras import KerasPredictor
 from explainer_runtime.spec import AnchorImage, Counterfactual, Endpoint, Grid, Inputs, Spec
 
@@ -136,7 +136,9 @@ def _fit(path: Path, dataset: Dataset, model: Predictor) -> Fitted:
     inputs = Inputs(
         shape=dataset.x_train.shape[1:], low=-0.5, high=0.5, classes=classes, class_names=dataset.class_names
     )
-    artifact.save(explainers.fit(SPECS[path.name], dataset.x_train, inputs=inputs), path)
+    # As a plain function the network is a black box: a student is taught for the servers that are only asked.
+    asked = CallablePredictor(lambda rows: model(rows))
+    artifact.save(explainers.fit(SPECS[path.name], dataset.x_train, inputs=inputs, predictor=asked), path)
     return artifact.load(path)
 
 

@@ -78,3 +78,14 @@ def test_requests_made_up_from_the_openapi_document_are_no_server_errors(served,
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-1000:]
     assert "7 passed" in run.stdout
+
+
+@pytest.mark.parametrize("name", ["\u2603", "a\nb"])
+def test_an_id_that_no_header_can_hold_is_refused(name):
+    from mlserver.types import InferenceRequest
+
+    from explainer_runtime.errors import InvalidInput
+    from explainer_runtime.hosts.v2types import tensors
+
+    with pytest.raises(InvalidInput, match="id: expected printable ASCII"):
+        tensors(InferenceRequest(id=name, inputs=[]))

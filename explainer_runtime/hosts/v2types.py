@@ -11,6 +11,7 @@ from mlserver import MLModel, ModelSettings
 from mlserver.codecs.json import encode_to_json_bytes
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
 
+from explainer_runtime.errors import InvalidInput
 from explainer_runtime.wire import PICTURE, Tensor
 
 
@@ -20,7 +21,13 @@ def settings_of(settings: ModelSettings) -> Mapping[str, Any]:
 
 
 def tensors(payload: InferenceRequest) -> list[Tensor]:
-    """The inputs of a request, as they came."""
+    """The inputs of a request, as they came.
+
+    Raises:
+        InvalidInput: Its id cannot go into a header, which is where MLServer puts it.
+    """
+    if payload.id and not (payload.id.isascii() and payload.id.isprintable()):
+        raise InvalidInput("id: expected printable ASCII")
     return [
         Tensor(tensor.name, str(tensor.datatype), tuple(tensor.shape), tensor.data.root)
         for tensor in payload.inputs

@@ -367,7 +367,7 @@ class Inputs(Value):
     def _guess(cls, value: Any) -> Any:
         if not isinstance(value, Mapping) or "layout" in value:
             return value
-        shape = value.get("shape")
+        shape: Any = value.get("shape")
         whole = isinstance(shape, tuple | list) and all(type(size) is int for size in shape)
         return {**value, "layout": layout_of(shape) if whole else None}
 
@@ -414,14 +414,68 @@ class Limits(Value):
     """Seconds for one request, after which the best answer so far is returned."""
 
 
-class KerasModel(Value):
-    """A Keras model in this process: a `.keras` file or a SavedModel directory."""
+class ModelContract(Value):
+    """What a model takes and what its numbers mean; the same words wherever a model is named."""
+
+    output: Literal["probabilities", "logits", "labels", "scores"] = "probabilities"
+    """What the output holds. `probabilities`: a distribution, or one sigmoid, taken as [1 - p, p]; refused
+    where they are neither. `logits` are put through a softmax, one of them through a sigmoid. `labels` are
+    class numbers, good for anchors only. `scores` are independent and taken as they are (sigmoids, votes)."""
+    label: Class | None = None
+    """Explain this label of a multi-label model alone: its scores become [1 - p, p] of it. Of `logits` p is
+    the sigmoid."""
+    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    """How many classes there are; needed for `labels`."""
+    output_name: str | None = None
+    """Output with the class scores, where there are several; None takes the only one, or an endpoint's first
+    one."""
+    input_name: str | None = None
+    """Input that takes the rows; None takes the only one, or the first in an endpoint's metadata."""
+    hold: Mapping[str, Any] = Field(default_factory=dict)
+    """Value of each further input, the same for all rows: a number or nested lists, without the batch."""
+    signature: str | None = None
+    """Signature of a SavedModel, here or behind V1; None is `serving_default`."""
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """The model is given `row * scale + offset`: 255 for a model of bytes explained in [0, 1]. A model of
+    whole numbers is given the nearest ones that it can take."""
+    offset: float = 0.0
+    """See `scale`."""
+    canary: Annotated[float, Field(gt=0, le=1)] | None = 1e-3
+    """How far the scores of one row may move. A model in this process is asked it twice when it is loaded;
+    otherwise the first row of an explanation goes along with each later call, so that rows in another order,
+    exchanged models and answers that depend on chance are found. None asks nothing of the kind."""
+    strict: bool = False
+    """Whether a model other than the one that an explainer was fitted to is refused; else it is explained,
+    with a warning in the log and in the answer."""
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Self:
+        if self.output == "labels" and self.classes is None:
+            raise ValueError("output 'labels' needs `classes`, the number of classes")
+        if self.output == "labels" and self.label is not None:
+            raise ValueError("`label` chooses a score, and output 'labels' has none")
+        if self.label is not None and self.classes not in (None, 2):
+            raise ValueError(f"`label` leaves 2 classes, not {self.classes}")
+        return self
+
+
+class KerasModel(ModelContract):
+    """A model in this process: a `.keras` file, or the directory of a SavedModel."""
 
     kind: Literal["keras"] = "keras"
     path: str
     """Where the model's file or directory is."""
-    logits: bool = False
-    """Whether the model answers with logits, to be put through a softmax."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _logits(cls, value: Any) -> Any:
+        """`logits: true` is short for `output: logits`."""
+        if not isinstance(value, Mapping) or "logits" not in value:
+            return value
+        said, rest = str(value["logits"]).lower(), {k: v for k, v in value.items() if k != "logits"}
+        if said not in ("true", "false"):
+            raise ValueError("logits: expected true or false")
+        return {"output": "logits", **rest} if said == "true" else rest
 
 
 class Colocated(Value):
@@ -432,7 +486,7 @@ class Colocated(Value):
     """Name under which it is served."""
 
 
-class Endpoint(Value):
+class Endpoint(ModelContract):
     """A served model, behind the Open Inference Protocol (`v2`) or TensorFlow Serving's `:predict` (`v1`)."""
 
     kind: Literal["v2", "v1"] = "v2"
@@ -459,26 +513,8 @@ class Endpoint(Value):
     binary: bool | None = None
     """Whether V2 REST carries tensors as bytes; None asks the server whether it can."""
 
-    input_name: str | None = None
-    """Name of the input tensor; None takes it from the model's metadata."""
     datatype: Literal["FP16", "FP32", "FP64", "UINT8"] | None = None
     """Datatype that rows are sent as; None takes it from the model's metadata."""
-    scale: Annotated[float, Field(gt=0)] = 1.0
-    """The model is sent `row * scale + offset`: 255 for a model of bytes explained in [0, 1]. UINT8 is then
-    rounded, so the model answers for the nearest row of whole numbers."""
-    offset: float = 0.0
-    """See `scale`."""
-    output_name: str | None = None
-    """Output tensor with the class scores; None takes the first."""
-    output: Literal["probabilities", "logits", "labels", "scores"] = "probabilities"
-    """What that output holds. `probabilities` are refused where they are negative or do not sum to 1;
-    `logits` are put through a softmax; `labels` are class numbers, good for anchors only; `scores` are
-    taken as they are, whatever they mean (sigmoids, votes)."""
-    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
-    """How many classes there are; needed for `labels`."""
-    canary: Annotated[float, Field(gt=0, le=1)] | None = 1e-3
-    """The first row that an explanation asks about goes along with each later call, and its scores may move
-    by at most this much: so rows in another order and exchanged models are found. None leaves it out."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often one message is sent before its call fails; again only after a broken connection, a 429, a 503
@@ -495,8 +531,6 @@ class Endpoint(Value):
     def _consistent(self) -> Self:
         if self.kind == "v1" and not self.url.startswith("http"):
             raise ValueError("v1 is spoken over http or https only")
-        if self.output == "labels" and self.classes is None:
-            raise ValueError("output 'labels' needs `classes`, the number of classes")
         return self
 
 
@@ -538,8 +572,8 @@ def parse_options(spec: Spec, value: Mapping[str, Any] | None) -> Options:
         raise InvalidOption(_say(error) + hint, field) from None
 
 
-def parse_predictor(value: Any) -> PredictorSettings:
-    """Predictor settings from a mapping with a `kind`, or from one string.
+def parse_predictor(value: Any, **more: Any) -> PredictorSettings:
+    """Predictor settings from a mapping with a `kind`, or from one string; `more` is said besides.
 
     Strings: `grpc://host:port/model`, `http://host:port/model`,
     `http://host/v2/models/model[/versions/v]/infer` (or a pipeline's infer URL),
@@ -551,6 +585,8 @@ def parse_predictor(value: Any) -> PredictorSettings:
     """
     if isinstance(value, str):
         value = _address(value)
+    if isinstance(value, Mapping):
+        value = {**value, **more}
     try:
         return _PREDICTOR.validate_python(value)
     except ValidationError as error:

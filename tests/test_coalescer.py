@@ -16,7 +16,7 @@ from explainer_runtime.errors import InvalidPrediction, PredictorTimeout, Predic
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.predictors import connect
 from explainer_runtime.predictors.coalescer import Coalescer
-from explainer_runtime.spec import AnchorImage, Grid, Inputs
+from explainer_runtime.spec import AnchorImage, Grid, Inputs, ModelContract
 
 PREDICT = rowwise(weights())
 LONG = {"wait": 60_000_000, "longest": 60_000_000}  # whoever waits, waits for the others, not for the clock
@@ -103,7 +103,9 @@ def test_rows_of_other_shapes_are_not_mixed():
         return np.stack([x.reshape(len(x), -1).sum(axis=1), np.ones(len(x))], axis=1)
 
     one, other = np.ones((2, 3), "f"), np.ones((2, 5), "f")
-    coalescer = Coalescer(Counting(predict), **LONG)
+    counting = Counting(predict)
+    counting.contract = ModelContract(output="scores")
+    coalescer = Coalescer(counting, **LONG)
     a, b = together(coalescer, [one, other])
     np.testing.assert_array_equal(a[:, 0], 3)
     np.testing.assert_array_equal(b[:, 0], 5)

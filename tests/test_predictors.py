@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from explainer_runtime.errors import InvalidInput, InvalidPrediction, InvalidSpec, PredictorUnavailable
-from explainer_runtime.predictors import CallablePredictor, GradientPredictor, Predictor, connect
-from explainer_runtime.predictors.base import check_scores, softmax
+from explainer_runtime.predictors import CallablePredictor, GradientPredictor, Predictor, connect, meaning
 from explainer_runtime.predictors.colocated import announce, colocated, withdraw
-from explainer_runtime.spec import parse_predictor
+from explainer_runtime.predictors.meaning import softmax
+from explainer_runtime.spec import ModelContract, parse_predictor
 
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
@@ -76,7 +76,7 @@ def test_softmax_treats_rows_as_strangers(z):
 
 
 def test_scores_are_made_float32():
-    scores = check_scores([[0.25, 0.75]], 1, "it")
+    scores = meaning.scores([[0.25, 0.75]], 1, ModelContract(), "it")
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(scores, [[0.25, 0.75]])
 
@@ -86,8 +86,12 @@ def test_scores_are_made_float32():
     [
         [[0.1, 0.9]],
         [[0.1, 0.9]] * 3,
-        [0.1, 0.9],
-        [[0.1], [0.9]],
+        [1, 0],
+        [[1], [0]],
+        [1.5, 0.9],
+        [[0.1], [-0.9]],
+        [[1.5, -0.5], [0.1, 0.9]],
+        [[0.6, 0.6], [0.1, 0.9]],
         [[[0.1, 0.9]]] * 2,
         [[0.1, np.nan], [0.1, 0.9]],
         [[0.1, np.inf], [0.1, 0.9]],
@@ -100,7 +104,7 @@ def test_scores_are_made_float32():
 )
 def test_what_cannot_be_scores_of_two_rows_is_refused_in_the_name_of_its_source(scores):
     with pytest.raises(InvalidPrediction, match="the oracle"):
-        check_scores(scores, 2, "the oracle")
+        meaning.scores(scores, 2, ModelContract(), "the oracle")
 
 
 def test_a_function_is_a_predictor_whose_answers_are_checked(x):

@@ -22,7 +22,7 @@ from explainer_runtime.errors import (
     PredictorUnavailable,
 )
 from explainer_runtime.predictors import Predictor, connect, oip
-from explainer_runtime.predictors.base import softmax
+from explainer_runtime.predictors.meaning import softmax
 from explainer_runtime.predictors.remote import RemotePredictor
 from explainer_runtime.spec import Endpoint, parse_predictor
 
@@ -244,7 +244,7 @@ def test_rows_are_sent_in_the_type_the_model_declares(server, remote, datatype):
 
 
 @pytest.mark.parametrize(
-    ("datatype", "value"), [("UINT8", 0.5), ("UINT8", 256), ("UINT8", -1), ("FP16", 1e5), ("FP32", np.nan)]
+    ("datatype", "value"), [("UINT8", np.nan), ("UINT8", np.inf), ("FP16", 1e5), ("FP32", np.nan)]
 )
 def test_rows_that_the_declared_type_cannot_hold_are_refused(server, remote, rows, datatype, value):
     server.model.describe = lambda: [("image", datatype)]
@@ -253,6 +253,17 @@ def test_rows_that_the_declared_type_cannot_hold_are_refused(server, remote, row
     with pytest.raises(PredictorError, match=datatype):
         remote(server)(x)
     assert server.model.seen == []
+
+
+def test_a_model_of_bytes_is_sent_the_nearest_ones_and_says_which(server, remote):
+    server.model.describe = lambda: [("image", "UINT8")]
+    x = np.float32([[-1, 0.4, 0.6, 1.5, 2.5, 254.6, 256, 3, 4, 5]])  # halves go to the even number
+    predictor = remote(server)
+    assert not predictor.integers  # nobody has said so yet
+    answer = predictor(x)
+    np.testing.assert_array_equal(answer, [[0, 0, 1, 2, 2, 255, 255, 3, 4, 5]])
+    np.testing.assert_array_equal(predictor.snap(x), answer)
+    assert predictor.integers
 
 
 def test_a_declared_type_that_rows_never_have_falls_back_to_float32(server, remote, rows):

@@ -13,7 +13,7 @@ import numpy as np
 from explainer_runtime import artifact, explainers
 from explainer_runtime.alibi.explainer import NO_LIMITS, Explainer
 from explainer_runtime.alibi.explanation import Explanation
-from explainer_runtime.alibi.models import Labels, as_predictor, classes_of
+from explainer_runtime.alibi.models import Labels, as_predictor, classes_of, said_of_model
 from explainer_runtime.alibi.ranges import OPEN, contract, pixels
 from explainer_runtime.alibi.settings import plain
 from explainer_runtime.errors import InvalidInput, InvalidSpec
@@ -28,7 +28,7 @@ class AnchorImage(Explainer):
 
     Args:
         predictor: A Keras model, its `predict`, or a function of images `(N, H, W, C)` that answers with
-            class scores `(N, K)` or labels `(N,)`; see `models.as_predictor`.
+            class scores `(N, K)` or labels `(N,)`, whole numbers or words; see `models.as_predictor`.
         image_shape: `(H, W, C)`.
         dtype: Of the image that a function is tried with.
         segmentation_fn: `slic`, `felzenszwalb`, `quickshift`, `grid`, or a function of an image that answers
@@ -37,7 +37,8 @@ class AnchorImage(Explainer):
         images_background: Images `(B, H, W, C)`, of which masked superpixels show a random one.
         seed: None is 0: the same call gives the same answer.
         feature_range: Lowest and highest value of a pixel; None guesses from the images.
-        settings: Any other field of `spec.AnchorImage`: `fill`, and what `explain` takes, as its defaults.
+        settings: Any other field of `spec.AnchorImage`: `fill`, and what `explain` takes, as its defaults;
+            and what the model's numbers mean, as fields of `spec.ModelContract`: `output="logits"`.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("blackbox",)
@@ -64,7 +65,7 @@ class AnchorImage(Explainer):
         **settings: Any,
     ) -> None:
         shape = tuple(int(size) for size in image_shape)
-        model = as_predictor(predictor, shape)
+        model = as_predictor(predictor, shape, **said_of_model(settings))
         labels = Labels.of(model, np.zeros((1, *shape), dtype))
         self._predictor = labels or model
         details = dict(segmentation_kwargs or {})

@@ -11,7 +11,7 @@ from explainer_runtime import explainers
 from explainer_runtime.alibi.explainer import Explainer
 from explainer_runtime.alibi.explanation import Explanation
 from explainer_runtime.alibi.history import History, by_step, scalar
-from explainer_runtime.alibi.models import as_predictor, classes_of
+from explainer_runtime.alibi.models import as_predictor, classes_of, said_of_model
 from explainer_runtime.alibi.ranges import OPEN, bounds, contract, within
 from explainer_runtime.alibi.settings import no_effect, plain, row_shape
 from explainer_runtime.spec import parse_spec
@@ -28,7 +28,8 @@ class Counterfactual(Explainer):
         eps: Step of finite differences for a black box; of an array the smallest.
         schedule: `fast`, or `reference`: Adam, a sweep over lambda, a bisection. `max_iter`, `early_stop`,
             `lam_init`, `max_lam_steps`, `learning_rate_init` and `decay` are settings of the latter.
-        settings: Any other field of `spec.Counterfactual`: `gradient`, `seed`, `lanes`, ...
+        settings: Any other field of `spec.Counterfactual`: `gradient`, `seed`, `lanes`, ..., and what the
+            model's numbers mean, as fields of `spec.ModelContract`: `output="logits"`, `label=3`.
         write_dir, debug, sess: Have no effect.
 
     The other arguments are the fields of `spec.Counterfactual` by the same name.
@@ -71,7 +72,7 @@ class Counterfactual(Explainer):
     ) -> None:
         no_effect(write_dir=write_dir, debug=debug, sess=sess)
         row = row_shape(shape)
-        self._predictor = as_predictor(predict_fn, row)
+        self._predictor = as_predictor(predict_fn, row, **said_of_model(settings))
         limits = bounds(feature_range, row)
         spec = {
             **settings,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from explainer_runtime.alibi.explainer import Explainer
-from explainer_runtime.alibi.models import as_predictor, classes_of
+from explainer_runtime.alibi.models import as_predictor, classes_of, said_of_model
 from explainer_runtime.alibi.ranges import bounds, contract
 from explainer_runtime.alibi.settings import no_effect, plain, row_shape
 from explainer_runtime.artifact import Fitted
@@ -36,9 +36,10 @@ class ElasticNet(Explainer):
         """
         no_effect(write_dir=given["write_dir"], sess=given["sess"])
         row, eps = row_shape(given["shape"]), given["eps"]
-        self._predictor = as_predictor(given["predict"], row)
+        settings = dict(given["settings"])
+        self._predictor = as_predictor(given["predict"], row, **said_of_model(settings))
         limits = bounds(given["feature_range"], row)
-        spec = {**given["settings"], "kind": kind, **{name: given[name] for name in (*_LOSS, *own)}}
+        spec = {**settings, "kind": kind, **{name: given[name] for name in (*_LOSS, *own)}}
         if networks["autoencoder"] is None:
             spec["gamma"] = 0.0
         # Of the two steps that are known, one is for probabilities: their slopes are exact here.

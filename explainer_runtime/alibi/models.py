@@ -7,41 +7,35 @@ Anything else that can be called with rows is a black box.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidSpec
-from explainer_runtime.predictors import CallablePredictor, Predictor
-from explainer_runtime.predictors.keras import KerasPredictor, import_tensorflow
-
-_KERAS = ("keras", "tf_keras")
-_FORWARD = ("predict", "predict_on_batch", "__call__")
+from explainer_runtime.errors import InvalidPrediction, InvalidSpec
+from explainer_runtime.predictors import CallablePredictor, Predictor, connect
+from explainer_runtime.spec import ModelContract, Value
 
 
-def as_predictor(given: Any, shape: tuple[int, ...]) -> Predictor:
+def as_predictor(given: Any, shape: tuple[int, ...], **contract: Any) -> Predictor:
     """A predictor over `given`.
 
     Args:
         given: A Keras model; its bound `predict`; a `tf.function`, an eager TensorFlow function or a plain
-            one of rows `(N, *S)` -> class probabilities `(N, K)`; or a predictor of this package.
+            one of rows `(N, *S)` -> class probabilities `(N, K)`; or anything else that `connect` takes.
         shape: `S`, the shape of one row.
+        contract: What its numbers mean, where they are no probabilities; see `predictors.connect`.
 
     Raises:
         InvalidSpec: It is none of these.
     """
-    model = _model(given)
-    if model is not None:
-        return _white_box(model, shape)
-    if isinstance(given, Predictor):
-        return given
-    if not callable(given):
+    if not callable(given) and not isinstance(given, str | os.PathLike | Mapping | Value):
         raise InvalidSpec(
             f"predict: expected a Keras model or a function of rows, got {type(given).__name__}; "
             "sessions are gone, the model comes first"
         )
-    return CallablePredictor(_traced_once(given, shape))
+    return connect(given, shape=shape, **contract)
 
 
 def classes_of(predictor: Predictor, shape: tuple[int, ...]) -> int:
@@ -49,68 +43,41 @@ def classes_of(predictor: Predictor, shape: tuple[int, ...]) -> int:
     return int(predictor(np.zeros((1, *shape), np.float32)).shape[1])
 
 
+def said_of_model(settings: dict[str, Any]) -> dict[str, Any]:
+    """What `settings` say about the model, by fields of `spec.ModelContract`; taken out of them."""
+    return {name: settings.pop(name) for name in [*settings] if name in ModelContract.model_fields}
+
+
 class Labels:
-    """A function of rows `(N, *S)` that answers with labels `(N,)` instead of class scores."""
+    """A function of rows `(N, *S)` that answers with labels, whole numbers or words `(N,)` or `(N, 1)`,
+    instead of class scores. Fractions are never labels."""
 
     def __init__(self, function: Callable[[np.ndarray], Any]) -> None:
         self.function = function
 
     @classmethod
     def of(cls, predictor: Predictor, x: np.ndarray) -> Labels | None:
-        """`predictor` as one of these, if that is how it answers for rows `x`."""
-        if isinstance(predictor, CallablePredictor) and np.ndim(predictor.function(x)) == 1:
-            return cls(predictor.function)
-        return None
+        """`predictor` as one of these, if it answers so for one row `x`, and nothing else was said of it."""
+        if not isinstance(predictor, CallablePredictor) or predictor.contract != ModelContract():
+            return None
+        said = np.asarray(predictor.function(x))
+        return cls(predictor.function) if said.size == 1 and said.dtype.kind in "iubUSO" else None
 
-    def label(self, x: np.ndarray) -> int:
+    def label(self, x: np.ndarray) -> Any:
         """The label of one row `(1, *S)`."""
-        return int(np.asarray(self.function(x))[0])
+        return self._labels(x)[0]
 
-    def against(self, own: int) -> CallablePredictor:
+    def against(self, own: Any) -> CallablePredictor:
         """The same as scores of two classes: any other label, and `own`."""
 
         def scores(x: np.ndarray) -> np.ndarray:
-            same = np.asarray(self.function(x)) == own
+            same = self._labels(x) == own
             return np.stack([~same, same], axis=1)
 
         return CallablePredictor(scores)
 
-
-def _model(given: Any) -> Any | None:
-    if _is_keras(given):
-        return given
-    # A `predict` of the model's own class may do anything; only Keras' own is known to be the model.
-    function, owner = getattr(given, "__func__", None), getattr(given, "__self__", None)
-    if _is_keras(owner) and given.__name__ in _FORWARD and _module(function) in _KERAS:
-        return owner
-    return None
-
-
-def _is_keras(value: Any) -> bool:
-    # By name, so that neither Keras nor TensorFlow is imported for a function that needs neither.
-    return any(cls.__name__ == "Model" and _module(cls) in _KERAS for cls in type(value).__mro__)
-
-
-def _module(value: Any) -> str:
-    return str(value.__module__).partition(".")[0]
-
-
-def _white_box(model: Any, shape: tuple[int, ...]) -> KerasPredictor:
-    if getattr(model, "input_shape", None) is not None:
-        return KerasPredictor.of(model)
-    tf = import_tensorflow()  # a subclassed model does not know its shapes
-
-    def graph(x: Any) -> Any:
-        return tf.cast(model(x, training=False), tf.float32)
-
-    return KerasPredictor(graph, shape, name=model.name)
-
-
-def _traced_once(function: Any, shape: tuple[int, ...]) -> Callable[[Any], Any]:
-    """`function`, or where it is a `tf.function` one that is not traced again for each number of rows."""
-    if not hasattr(function, "get_concrete_function") or function.input_signature is not None:
-        return function
-    tf = import_tensorflow()
-    rows = tf.TensorSpec((None, *shape), tf.float32)
-    traced: Callable[[Any], Any] = tf.function(lambda x: function(x), autograph=False, input_signature=[rows])
-    return traced
+    def _labels(self, x: np.ndarray) -> np.ndarray:
+        said = np.asarray(self.function(x))
+        if said.shape not in ((len(x),), (len(x), 1)) or said.dtype.kind == "f":
+            raise InvalidPrediction(f"the predictor: expected {len(x)} labels, got {said.dtype} {said.shape}")
+        return said.reshape(len(x))

@@ -19,6 +19,7 @@ from explainer_runtime import wire
 from explainer_runtime.hosts import v2types
 from explainer_runtime.hosts.admission import be_nice
 from explainer_runtime.hosts.faults import faults
+from explainer_runtime.predictors import connect
 from explainer_runtime.predictors.colocated import announce, withdraw
 from explainer_runtime.spec import KerasModel, parse
 from explainer_runtime.wire import Tensor
@@ -98,9 +99,7 @@ async def _compute(function: Any, *args: Any) -> Any:
 
 
 def _load(settings: KerasModel) -> Any:
-    from explainer_runtime.predictors.keras import KerasPredictor
-
-    predictor = KerasPredictor.load(settings.path, logits=settings.logits)
+    predictor: Any = connect(settings)
     shape = [size for size in predictor.shape if size is not None]
     if len(shape) == len(predictor.shape):
         predictor(np.zeros((1, *shape), np.float32))

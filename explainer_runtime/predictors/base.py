@@ -11,13 +11,25 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidPrediction
-from explainer_runtime.spec import Endpoint
+from explainer_runtime.predictors import meaning
+from explainer_runtime.spec import Endpoint, ModelContract
 
 
 @runtime_checkable
 class Predictor(Protocol):
     """Rows in, class scores out. Safe to call from several threads at once."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the scores of a row are one distribution (a softmax, [1 - p, p], a label made one-hot);
+        false where each is independent (output `scores`)."""
+        ...
+
+    @property
+    def integers(self) -> bool:
+        """Whether the model takes whole numbers, in the units of the rows; others are rounded before it
+        sees them, and brought into the range of its datatype."""
+        ...
 
     def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """Class scores `(N, K)`, float32, of rows `(N, *S)`, float32 in input units.
@@ -29,9 +41,15 @@ class Predictor(Protocol):
         Raises:
             PredictorUnavailable: It cannot be reached now.
             PredictorTimeout: It did not answer in time.
-            InvalidPrediction: It answered with something that is not N rows of finite scores.
+            InvalidPrediction: It answered with something that is not N rows of finite scores, or that its
+                contract does not allow.
             PredictorError: It answered with an error.
         """
+        ...
+
+    def snap(self, x: np.ndarray) -> np.ndarray:
+        """Rows `(N, *S)` as the model sees them, float32 in input units: of a model of whole numbers, those
+        nearest to `x`; else `x` itself."""
         ...
 
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
@@ -40,6 +58,33 @@ class Predictor(Protocol):
 
     def close(self) -> None:
         """Let go of connections. Nothing is lost: a later call opens them again."""
+        ...
+
+
+@runtime_checkable
+class WhiteBox(Predictor, Protocol):
+    """A predictor that can be differentiated. NumPy in, NumPy out, whatever computes in between."""
+
+    def log_scores(self, x: np.ndarray) -> np.ndarray:
+        """Logarithms of the class scores `(N, K)`, float32, of rows `(N, *S)`, float32 in input units.
+
+        They do not vanish where scores do: a softmax or sigmoid at the end of the graph is cut off, and its
+        logarithm taken of what goes into it. Where the graph ends in something else they are the logarithms
+        of the scores, floored at the least normal float32 (about -87.3).
+        """
+        ...
+
+    def slope(self, x: np.ndarray, pull: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithms of the scores, and where they would be pulled: one pass forward and one back.
+
+        Args:
+            x: Rows `(N, *S)`, float32 in input units.
+            pull: Given the log-scores `(N, K)`, the weight `w` `(N, K)`, float32, of each; called once.
+
+        Returns:
+            Log-scores `(N, K)`, and the gradient `(N, *S)` with respect to `x` of
+            `sum_k w_k log_score_k`, row by row; both float32.
+        """
         ...
 
 
@@ -71,25 +116,6 @@ def served(predictor: Predictor) -> ServedPredictor | None:
     return cast(ServedPredictor, predictor) if hasattr(predictor, "changes") else None
 
 
-def check_scores(scores: Any, rows: int, source: str) -> np.ndarray:
-    """`scores` as `(rows, K)` float32, or a refusal.
-
-    Raises:
-        InvalidPrediction: Not numbers, another number of rows, not two axes, one class only, NaN, infinite.
-    """
-    try:
-        array = np.asarray(scores, dtype=np.float32)
-    except (TypeError, ValueError):
-        raise InvalidPrediction(f"{source} answered with something that is not numbers") from None
-    if array.ndim != 2 or len(array) != rows or array.shape[1] < 2:
-        raise InvalidPrediction(
-            f"{source}: expected class scores of shape ({rows}, classes), got {array.shape}"
-        )
-    if not np.isfinite(array).all():
-        raise InvalidPrediction(f"{source} answered with NaN or infinite scores")
-    return array
-
-
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits `(N, K)`, each row shifted by its maximum so that nothing overflows."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -100,15 +126,35 @@ class CallablePredictor:
     """A plain function as a predictor: for notebooks and tests.
 
     Args:
-        function: Rows `(N, *S)` -> class scores `(N, K)`; it must be safe to call from several threads.
+        function: Rows `(N, *S)` -> class scores `(N, K)`, or what `contract` says; it must be safe to call
+            from several threads.
+        contract: What its numbers mean. Its names of inputs and outputs have no use here.
+
+    Attributes:
+        name: What to call it in messages.
     """
 
-    def __init__(self, function: Callable[[np.ndarray], Any]) -> None:
-        self.function = function
+    integers = False
+
+    def __init__(self, function: Callable[[np.ndarray], Any], contract: ModelContract | None = None) -> None:
+        self.function, self.contract = function, contract or ModelContract()
+        self.name = getattr(function, "__name__", type(function).__name__)
+
+    @property
+    def exclusive(self) -> bool:
+        """See `Predictor`."""
+        return meaning.exclusive(self.contract)
 
     def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """See `Predictor`; the time-out cannot be enforced on a function and is ignored."""
-        return check_scores(self.function(x), len(x), getattr(self.function, "__name__", "the predictor"))
+        given = self.contract
+        if (given.scale, given.offset) != (1.0, 0.0):
+            x = np.asarray(x * given.scale + given.offset, np.float32)
+        return meaning.scores(self.function(x), len(x), given, self.name)
+
+    def snap(self, x: np.ndarray) -> np.ndarray:
+        """The rows themselves."""
+        return x
 
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """A few thousand small rows, so that cancellation and budgets are looked at now and then."""

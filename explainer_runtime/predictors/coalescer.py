@@ -111,6 +111,20 @@ class Coalescer:
         scores = None if alone else _outcome(ask)
         return self._send(x, ask.left()) if scores is None else scores
 
+    @property
+    def exclusive(self) -> bool:
+        """See `Predictor`."""
+        return self._predictor.exclusive
+
+    @property
+    def integers(self) -> bool:
+        """See `Predictor`."""
+        return self._predictor.integers
+
+    def snap(self, x: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
+        return self._predictor.snap(x)
+
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """As many as the predictor takes."""
         return self._predictor.rows_per_call(shape)

@@ -1,44 +1,103 @@
-"""What a model's numbers mean, as the operator says: probabilities, logits, labels, or just scores.
+"""What a model's numbers mean, on every road: probabilities, logits, labels, or just scores.
 
 A promise that is not kept is found here and nowhere else. A model that promises probabilities and answers
 with logits would still have an argmax, and every counterfactual found on it would be wrong by its own terms.
+So the promise is looked at in every answer; where nothing was said, it is that of probabilities.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from explainer_runtime.errors import InvalidPrediction
-from explainer_runtime.predictors.base import check_scores, softmax
-from explainer_runtime.spec import Endpoint
+from explainer_runtime.spec import ModelContract
 
-_NEGATIVE = -1e-6
+PAGE = "see docs/models.md"
+_SLACK = 1e-6
 _AWAY_FROM_ONE = 1e-2
 """A thousand FP16 probabilities sum to 1 within 5e-4; what is further off than this is no distribution."""
 
 
-def scores(numbers: np.ndarray, rows: int, settings: Endpoint, source: str) -> np.ndarray:
+def exclusive(contract: ModelContract) -> bool:
+    """Whether the scores of a row are one distribution; see `Predictor`."""
+    return contract.output != "scores" or contract.label is not None
+
+
+def scores(numbers: Any, rows: int, contract: ModelContract, source: str) -> np.ndarray:
     """Class scores `(rows, K)` float32 of what a model answered.
 
     Args:
-        numbers: Float32 or int64, in the shape the model gave them.
+        numbers: `(rows, K)`; one number a row `(rows,)` or `(rows, 1)` where it is one probability, one logit
+            or a label.
         rows: How many rows were asked about.
-        settings: `output` says what the numbers are, `classes` how many a row has.
+        contract: What the numbers are.
         source: Who answered, for messages.
 
     Raises:
-        InvalidPrediction: They cannot be that.
+        InvalidPrediction: They cannot be that; says what was expected, and the setting that may be meant.
     """
-    if settings.output == "labels":
-        return _one_hot(numbers, rows, settings.classes or 0, source)
-    if numbers.dtype.kind != "f":
+    try:
+        array = np.asarray(numbers)
+    except ValueError:
+        raise InvalidPrediction(f"{source} answered with a ragged list") from None
+    if array.dtype.kind not in "fiub":
+        raise InvalidPrediction(f"{source} answered with something that is not numbers; {PAGE}")
+    if not rows:
+        return np.empty((0, contract.classes or 2), np.float32)
+    if contract.output == "labels":
+        return _one_hot(array, rows, contract.classes or 0, source)
+    found = _scores(array, rows, contract, source)
+    if contract.classes is not None and found.shape[1] != contract.classes:
+        raise InvalidPrediction(f"{source}: expected {contract.classes} class scores, got {found.shape[1]}")
+    return found
+
+
+def _scores(array: np.ndarray, rows: int, contract: ModelContract, source: str) -> np.ndarray:
+    alone = array.ndim == 1 or array.shape[1:] == (1,)
+    if not array.ndim or len(array) != rows:
+        raise InvalidPrediction(f"{source}: expected scores of {rows} rows, got shape {array.shape}")
+    if array.dtype.kind != "f" and (alone or contract.output != "probabilities"):
         raise InvalidPrediction(
-            f"{source}: expected class scores in floats, got whole numbers; say output 'labels' if they are"
+            f"{source}: expected class scores in floats, got whole numbers; say output 'labels' and "
+            f"`classes` if they are class numbers; {PAGE}"
         )
-    found = check_scores(numbers, rows, source)
-    if settings.classes is not None and found.shape[1] != settings.classes:
-        raise InvalidPrediction(f"{source}: expected {settings.classes} class scores, got {found.shape[1]}")
-    match settings.output:
+    if array.ndim > 2 or 0 in array.shape[1:]:
+        raise InvalidPrediction(
+            f"{source}: expected class scores of shape ({rows}, classes), got {array.shape}"
+        )
+    with np.errstate(over="ignore"):  # infinite is refused here, with NaN
+        found = np.asarray(array, dtype=np.float32).reshape(rows, -1)
+    if not np.isfinite(found).all():
+        raise InvalidPrediction(f"{source} answered with NaN or infinite scores")
+    if contract.label is not None:
+        if contract.label >= found.shape[1]:
+            raise InvalidPrediction(
+                f"{source}: label {contract.label} is to be explained, and there are {found.shape[1]}, from 0"
+            )
+        found, alone = found[:, contract.label, None], True
+    if not alone:
+        return _several(found, contract, source)
+    match contract.output:
+        case "logits":
+            return np.concatenate([_sigmoid(-found), _sigmoid(found)], axis=1)
+        case "scores" if contract.label is None:
+            raise InvalidPrediction(
+                f"{source}: one score a row has no second class; say output 'probabilities' or 'logits'; "
+                f"{PAGE}"
+            )
+    if found.min(initial=0.0) < -_SLACK or found.max(initial=0.0) > 1 + _SLACK:
+        raise InvalidPrediction(
+            f"{source}: expected one probability a row, got {found.min():.4g} to {found.max():.4g}; say "
+            f"output 'logits' if that is what they are; {PAGE}"
+        )
+    found = found.clip(0, 1)
+    return np.concatenate([1 - found, found], axis=1)
+
+
+def _several(found: np.ndarray, contract: ModelContract, source: str) -> np.ndarray:
+    match contract.output:
         case "logits":
             return softmax(found)
         case "probabilities":
@@ -46,20 +105,41 @@ def scores(numbers: np.ndarray, rows: int, settings: Endpoint, source: str) -> n
     return found
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits `(N, K)`, each row shifted by its maximum so that nothing overflows."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def _sigmoid(logit: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # exp of what is far below is infinite, and its share 0
+        return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float32)
+
+
 def _one_hot(numbers: np.ndarray, rows: int, classes: int, source: str) -> np.ndarray:
-    if numbers.size != rows or len(numbers) != rows:
-        raise InvalidPrediction(f"{source}: expected {rows} class numbers, got shape {numbers.shape}")
+    if numbers.ndim == 0 or numbers.size != rows or len(numbers) != rows:
+        raise InvalidPrediction(f"{source}: expected {rows} class numbers, got shape {numbers.shape}; {PAGE}")
     labels = numbers.reshape(rows)
     if not ((labels >= 0) & (labels < classes) & (labels == np.floor(labels))).all():
-        raise InvalidPrediction(f"{source}: expected class numbers from 0 to {classes - 1}")
+        raise InvalidPrediction(
+            f"{source}: expected class numbers, whole ones from 0 to {classes - 1}; {PAGE}"
+        )
     return np.eye(classes, dtype=np.float32)[labels.astype(np.int64)]
 
 
 def _check_probabilities(found: np.ndarray, source: str) -> None:
     total = found.sum(axis=1, dtype=np.float64)
     worst = total[np.abs(total - 1).argmax()] if len(total) else 1.0
-    if found.min(initial=0.0) < _NEGATIVE or abs(worst - 1) > _AWAY_FROM_ONE:
-        raise InvalidPrediction(
-            f"{source}: expected probabilities, got a row that sums to {worst:.4g} and a least value of "
-            f"{found.min(initial=0.0):.4g}; say output 'logits', or 'scores' if that is what they are"
-        )
+    low, high = found.min(initial=0.0), found.max(initial=0.0)
+    if low >= -_SLACK and abs(worst - 1) <= _AWAY_FROM_ONE:
+        return
+    units = low >= -_SLACK and high <= 1 + _SLACK
+    hint = (
+        "say `label` to explain one label of a multi-label model, or output 'scores' to compare them"
+        if units
+        else "say output 'logits', or 'scores' if that is what they are"
+    )
+    raise InvalidPrediction(
+        f"{source}: expected probabilities, got a row that sums to {worst:.4g} and a least value of "
+        f"{low:.4g}; {hint}; {PAGE}"
+    )

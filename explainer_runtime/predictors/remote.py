@@ -37,7 +37,7 @@ from explainer_runtime.predictors import meaning
 from explainer_runtime.predictors.breaker import Breaker
 from explainer_runtime.predictors.pace import Pace
 from explainer_runtime.predictors.retry import persistently
-from explainer_runtime.predictors.tensors import DTYPES, Answer, Tensor, encode, seconds_left
+from explainer_runtime.predictors.tensors import DTYPES, FLOATS, Answer, Tensor, encode, seconds_left
 from explainer_runtime.spec import Endpoint
 
 _HEADROOM = 4096
@@ -117,14 +117,37 @@ class RemotePredictor:
                 self._settled = None
                 raise
 
+    @property
+    def exclusive(self) -> bool:
+        """See `Predictor`."""
+        return meaning.exclusive(self.settings)
+
+    @property
+    def integers(self) -> bool:
+        """See `Predictor`; false before the model has said so."""
+        given = self.settings
+        return self._datatype() not in FLOATS and given.scale == 1 and given.offset == round(given.offset)
+
+    def snap(self, x: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
+        datatype = self._datatype()
+        if datatype in FLOATS:
+            return x
+        given = self.settings
+        units = encode(x, datatype, given.scale, given.offset).astype(np.float64)
+        return np.asarray((units - given.offset) / given.scale, np.float32)
+
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """How many rows of this shape go into one message; see the class."""
-        settled = self._settled
-        return self._rows(shape, "FP32" if settled is None else settled[1])
+        return self._rows(shape, self._datatype())
 
     def close(self) -> None:
         """Close all connections; a call in flight may fail as unavailable, a later call connects again."""
         self._transport.close()
+
+    def _datatype(self) -> str:
+        settled = self._settled
+        return (self.settings.datatype or "FP32") if settled is None else settled[1]
 
     def _rows(self, shape: tuple[int, ...], datatype: str) -> int:
         room = self.settings.max_message - min(_HEADROOM, self.settings.max_message // 4)

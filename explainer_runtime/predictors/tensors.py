@@ -49,24 +49,19 @@ class Answer(NamedTuple):
 def encode(x: np.ndarray, datatype: str, scale: float = 1.0, offset: float = 0.0) -> np.ndarray:
     """Rows `x` as the numbers that the model takes: `x * scale + offset` in the datatype it declares.
 
-    Where there is something to scale, UINT8 is rounded to the nearest whole number.
+    Whole numbers are the nearest ones, and not outside the range of their datatype: what a search makes up
+    need not be whole.
 
     Raises:
-        PredictorError: Some value has no such form: it is infinite or NaN, too large for FP16, outside 0..255
-            for UINT8, or, without a scale, not a whole number.
+        PredictorError: Some value has no such form: it is infinite or NaN, or too large for FP16.
     """
-    scaled = (scale, offset) != (1.0, 0.0)
-    values = np.asarray(x * scale + offset, dtype=np.float64) if scaled else x
-    if scaled and datatype not in FLOATS:
-        values = np.rint(values)
+    values = x if (scale, offset) == (1.0, 0.0) else np.asarray(x * scale + offset, dtype=np.float64)
+    if datatype not in FLOATS and np.isfinite(values).all():
+        limits = np.iinfo(DTYPES[datatype])
+        values = np.rint(values).clip(limits.min, limits.max)
     with np.errstate(over="ignore", invalid="ignore"):
         data = np.ascontiguousarray(values, dtype=DTYPES[datatype])
-    if datatype not in FLOATS and not np.array_equal(data, values):
-        raise PredictorError(
-            f"the model takes {datatype}, but the rows are not whole numbers in 0..255"
-            + (f" times {scale:g} plus {offset:g}" if scaled else "; set `scale`, or another `datatype`")
-        )
-    if not np.isfinite(data).all():
+    if not (np.isfinite(values).all() and np.isfinite(data).all()):
         raise PredictorError(f"the rows hold values that are not finite as {datatype}")
     return data
 

@@ -63,6 +63,20 @@ class Watched:
         """Rows that go along with each call; whoever counts rows counts them too."""
         return 0 if self._tolerance is None else 1
 
+    @property
+    def exclusive(self) -> bool:
+        """See `Predictor`."""
+        return self._predictor.exclusive
+
+    @property
+    def integers(self) -> bool:
+        """See `Predictor`."""
+        return self._predictor.integers
+
+    def snap(self, x: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
+        return self._predictor.snap(x)
+
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """As many as the predictor takes beside the canary. A row that fills a message alone travels alone,
         and the canary in a second one."""

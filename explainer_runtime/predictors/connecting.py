@@ -1,0 +1,106 @@
+"""From what somebody calls a model to a predictor: an address, a path, a Keras model, a function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from explainer_runtime.errors import InvalidSpec
+from explainer_runtime.predictors.base import CallablePredictor, Predictor
+from explainer_runtime.predictors.colocated import colocated
+from explainer_runtime.predictors.meaning import PAGE
+from explainer_runtime.spec import Colocated, Endpoint, KerasModel, ModelContract, parse, parse_predictor
+
+_KERAS = ("keras", "tf_keras")
+_FORWARD = ("predict", "predict_on_batch", "__call__")
+
+
+def connect(model: Any, *, shape: Sequence[int] | None = None, **contract: Any) -> Predictor:
+    """The predictor over `model`. Opens no connection yet.
+
+    Args:
+        model: Predictor settings; a mapping or a string that `spec.parse_predictor` understands; a path; a
+            Keras model, or its bound `predict`; a function of rows `(N, *S)`; or a predictor, which is
+            returned.
+        shape: Of one row `(*S)`, for a subclassed Keras model or a `tf.function`, which do not say.
+        contract: What the model takes and what its numbers mean, as fields of `spec.ModelContract`, where
+            `model` does not say so itself: `output="logits"`.
+
+    Raises:
+        InvalidSpec: It is none of these; an address that is none, a path without a model, a contract that the
+            model does not fit.
+        MissingExtra: A Keras model without TensorFlow installed.
+        PredictorUnavailable: A colocated model that is not loaded (yet).
+    """
+    match model:
+        case str() | os.PathLike() | Mapping():
+            said = os.fspath(model) if isinstance(model, os.PathLike) else model
+            model = parse_predictor(said, **contract)
+        case KerasModel() | Endpoint() | Colocated() if contract:
+            model = parse_predictor(model.model_dump(exclude_unset=True) | {"kind": model.kind}, **contract)
+    match model:
+        case KerasModel():
+            from explainer_runtime.predictors import keras
+
+            return keras.load(model.path, model)
+        case Colocated():
+            return colocated(model.model)
+        case Endpoint():
+            from explainer_runtime.predictors.remote import RemotePredictor
+
+            return RemotePredictor(model)
+    if (network := keras_model(model)) is not None:
+        return _of_keras(network, shape, parse(ModelContract, contract, "model"))
+    if isinstance(model, Predictor):
+        if contract:
+            raise InvalidSpec(f"{', '.join(contract)}: cannot be said of a predictor, which has its contract")
+        return model
+    if callable(model) and not isinstance(model, type):
+        return CallablePredictor(_traced_once(model, shape), parse(ModelContract, contract, "model"))
+    raise InvalidSpec(
+        "model: expected a Keras model, a function of rows, an address, a path, or settings with a `kind`, "
+        f"got {type(model).__name__}; {PAGE}"
+    )
+
+
+def keras_model(given: Any) -> Any | None:
+    """The Keras model that `given` is, or whose own `predict` it is; else None."""
+    if _is_keras(given):
+        return given
+    # A `predict` of the model's own class may do anything; only Keras' own is known to be the model.
+    function, owner = getattr(given, "__func__", None), getattr(given, "__self__", None)
+    if _is_keras(owner) and given.__name__ in _FORWARD and _module(function) in _KERAS:
+        return owner
+    return None
+
+
+def _is_keras(value: Any) -> bool:
+    # By name, so that neither Keras nor TensorFlow is imported for a function that needs neither.
+    return any(cls.__name__ == "Model" and _module(cls) in _KERAS for cls in type(value).__mro__)
+
+
+def _module(value: Any) -> str:
+    return str(value.__module__).partition(".")[0]
+
+
+def _of_keras(model: Any, shape: Sequence[int] | None, contract: ModelContract) -> Predictor:
+    from explainer_runtime.predictors import forms, keras
+
+    return keras.local(forms.of_keras(keras.import_tensorflow(), model, contract, shape=shape), contract)
+
+
+def _traced_once(function: Any, shape: Sequence[int] | None) -> Callable[[Any], Any]:
+    """`function`, or where it is a `tf.function` one that is not traced again for each number of rows."""
+    if (
+        shape is None
+        or not hasattr(function, "get_concrete_function")
+        or function.input_signature is not None
+    ):
+        return function
+    from explainer_runtime.predictors.keras import import_tensorflow
+
+    tf = import_tensorflow()
+    rows = tf.TensorSpec((None, *shape), tf.float32)
+    traced: Callable[[Any], Any] = tf.function(lambda x: function(x), autograph=False, input_signature=[rows])
+    return traced

@@ -1,0 +1,401 @@
+"""How a TensorFlow model is called: which input takes the rows, what the others are held at, which output.
+
+Models come with one input or several, named or not, of floats or whole numbers, with a batch of their own,
+and with a softmax at their end or without. A `Form` is what is left of all that: one function of rows. What
+cannot be brought into this form is refused here, in a sentence that says what was found and what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from explainer_runtime.errors import InvalidSpec
+from explainer_runtime.predictors.meaning import PAGE
+from explainer_runtime.spec import ModelContract
+
+TINY = np.finfo(np.float32).tiny
+"""The least score that has a logarithm of its own."""
+_EXACT = 2**24
+"""Whole numbers up to here are float32."""
+
+
+class Form(NamedTuple):
+    """A model as one function of rows.
+
+    Attributes:
+        call: Rows `(B, *S)` in the model's own datatype -> its numbers.
+        shape: `S`; None where an axis may have any size.
+        name: What to call it in messages.
+        dtype: TensorFlow's name of that datatype.
+        batch: How many rows it takes at a time; None is any number.
+        smooth: The same function of float32 rows, differentiable; None where there is none.
+        weights: What it has learnt, for a fingerprint.
+        keep: Anything that has to live as long as the function.
+    """
+
+    call: Callable[[Any], Any]
+    shape: tuple[int | None, ...]
+    name: str = "the model"
+    dtype: str = "float32"
+    batch: int | None = None
+    smooth: Callable[[Any], Any] | None = None
+    weights: Callable[[], Iterable[np.ndarray]] = tuple
+    keep: Any = None
+
+    @property
+    def whole(self) -> tuple[float, float] | None:
+        """Lowest and highest whole number that it takes; None where it takes fractions."""
+        if "int" not in self.dtype:
+            return None
+        limits = np.iinfo(self.dtype)
+        return float(max(limits.min, -_EXACT)), float(min(limits.max, _EXACT))
+
+    def digest(self) -> str | None:
+        """SHA-256 of the weights, in hexadecimal; None where there are none to be seen."""
+        found, any_ = hashlib.sha256(), False
+        for array in self.weights():
+            any_ = True
+            found.update(f"{array.dtype.name}{array.shape}".encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest() if any_ else None
+
+
+def rows_for(
+    form: Form,
+    contract: ModelContract,
+    then: Callable[[Any], Any] | None = None,
+    *,
+    smooth: bool = False,
+) -> Callable[[Any], Any]:
+    """The model as a function of float32 rows in input units, any number of them.
+
+    Args:
+        form: How it is called.
+        contract: Its scale and offset.
+        then: What is made of its numbers, in the same graph; None leaves them as they are.
+        smooth: Whether it is to be differentiable, and takes fractions for that.
+    """
+    import tensorflow as tf
+
+    call = form.smooth if smooth and form.smooth is not None else form.call
+    exact = not (smooth and form.whole)
+
+    def rows(x: Any) -> Any:
+        if (contract.scale, contract.offset) != (1.0, 0.0):
+            x = x * contract.scale + contract.offset
+        if form.whole and exact:
+            x = tf.clip_by_value(tf.round(x), *form.whole)
+        raw = call(tf.cast(x, form.dtype) if exact else x)
+        return raw if then is None else then(raw)
+
+    return rows if form.batch is None else _in_batches(tf, rows, form.batch, form.shape)
+
+
+def _in_batches(
+    tf: Any, function: Callable[[Any], Any], batch: int, shape: Sequence[int | None]
+) -> Callable[[Any], Any]:
+    """`function` of exactly `batch` rows, as one of any number: the last batch is filled with its last."""
+    traced = tf.function(function, autograph=False)
+    made = traced.get_concrete_function(tf.TensorSpec((batch, *shape), tf.float32)).structured_outputs
+    spec = tf.TensorSpec(made.shape, made.dtype)
+
+    def rows(x: Any) -> Any:
+        count = tf.shape(x)[0]
+        full = tf.concat([x, tf.repeat(x[-1:], -count % batch, axis=0)], 0)
+        batches = tf.reshape(full, tf.concat([[-1, batch], tf.shape(x)[1:]], 0))
+        answers = tf.map_fn(function, batches, fn_output_signature=spec)
+        flat = tf.reshape(answers, tf.concat([[-1], tf.shape(answers)[2:]], 0))[:count]
+        flat.set_shape((None, *spec.shape[1:]))
+        return flat
+
+    return rows
+
+
+# --- Keras ----------------------------------------------------------------------------------------------
+
+
+def of_keras(
+    tf: Any,
+    model: Any,
+    contract: ModelContract,
+    *,
+    shape: Sequence[int] | None = None,
+    name: str | None = None,
+) -> Form:
+    """The form of a Keras model object.
+
+    Args:
+        tf: TensorFlow.
+        model: Functional, Sequential or subclassed.
+        contract: Which of its inputs and outputs are meant.
+        shape: Of one row, for a subclassed model, which does not say.
+        name: What to call it in messages; None takes the model's own.
+
+    Raises:
+        InvalidSpec: The contract leaves open which input or output is meant, or names one that is not there.
+    """
+    called = name or f"the Keras model {getattr(model, 'name', '')!r}"
+    inputs = {one.name: one for one in getattr(model, "inputs", None) or ()}
+    if not inputs:
+        if shape is None:
+            raise InvalidSpec(
+                f"{called}: does not say the shape of its rows, as subclassed models; give `shape`; {PAGE}"
+            )
+
+        def plain(x: Any) -> Any:
+            return _output(called, model(x, training=False), (), contract)
+
+        return Form(plain, tuple(shape), called, smooth=plain, weights=_weights(model), keep=model)
+    kinds = {one: (tuple(spec.shape[1:]), str(spec.dtype)) for one, spec in inputs.items()}
+    rows = _row_input(called, kinds, contract)
+    held = _held(tf, called, kinds, rows, contract)
+    names = getattr(model, "output_names", ())
+
+    def through(model: Any) -> Callable[[Any], Any]:
+        def call(x: Any) -> Any:
+            given = _structured(model, {rows: x, **_repeated(tf, held, x)})
+            return _output(called, model(given, training=False), names, contract)
+
+        return call
+
+    form = Form(
+        through(model),
+        kinds[rows][0],
+        called,
+        dtype=kinds[rows][1],
+        batch=inputs[rows].shape[0],
+        weights=_weights(model),
+        keep=model,
+    )
+    if form.whole is None:
+        return form._replace(smooth=form.call)
+    return form._replace(smooth=_of_floats(tf, model, rows, through, form))
+
+
+def _structured(model: Any, values: Mapping[str, Any]) -> Any:
+    """`values` by name of input, in the structure that the model is called with."""
+    import keras
+
+    return keras.tree.map_structure(lambda one: values[one.name], _structure(model))
+
+
+def _structure(model: Any) -> Any:
+    """The inputs of a model as it takes them: one, a list, a mapping."""
+    return model.inputs[0] if type(model).__name__ == "Sequential" else model.input
+
+
+def _weights(model: Any) -> Callable[[], Iterable[np.ndarray]]:
+    return lambda: (np.asarray(one) for one in model.weights)
+
+
+def _of_floats(
+    tf: Any,
+    model: Any,
+    rows: str,
+    through: Callable[[Any], Callable[[Any], Any]],
+    form: Form,
+) -> Callable[[Any], Any] | None:
+    """A model of whole numbers as a function of floats, by the same layers; None where it is none.
+
+    Where a model begins with a cast or a rescaling its layers take floats just as well. Whether this one does
+    is seen by trying: on whole numbers both must say the same, and the gradient must exist.
+    """
+    import keras
+
+    if form.batch is not None or None in form.shape or form.whole is None:
+        return None
+    low, high = (int(bound) for bound in form.whole)
+    shape = [size for size in form.shape if size is not None]
+    x = np.random.default_rng(0).integers(max(low, 0), min(high, 255) + 1, (4, *shape))
+    point = tf.constant(x, tf.float32)
+    try:
+        given = keras.tree.map_structure(
+            lambda one: keras.Input(form.shape, dtype="float32", name=one.name) if one.name == rows else one,
+            _structure(model),
+        )
+        smooth = through(
+            keras.models.clone_model(model, input_tensors=given, clone_function=lambda layer: layer)
+        )
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            own = smooth(point)
+        slope = tape.gradient(own, point)
+        same = np.allclose(own, form.call(tf.cast(point, form.dtype)), rtol=1e-3, atol=1e-5)
+    except Exception:  # whatever layers say that do not take floats
+        return None
+    return smooth if same and slope is not None else None
+
+
+# --- SavedModel -----------------------------------------------------------------------------------------
+
+
+def of_saved_model(tf: Any, path: Any, contract: ModelContract) -> Form:
+    """The form of one signature of the SavedModel in a directory.
+
+    Raises:
+        InvalidSpec: It cannot be loaded, has no such signature, or the contract leaves open which input or
+            output is meant.
+    """
+    try:
+        loaded = tf.saved_model.load(path)
+    except Exception as error:  # custom operations, other versions: TensorFlow raises many kinds
+        said = " ".join(str(error).split())[:200]
+        raise InvalidSpec(f"{path}: cannot be loaded as a SavedModel: {said}") from error
+    wanted, there = contract.signature or "serving_default", sorted(loaded.signatures)
+    if wanted not in there:
+        known = ", ".join(there) or "none: write it with `model.export`"
+        raise InvalidSpec(f"{path}: has no signature {wanted!r}; say `signature`, there are {known}; {PAGE}")
+    signature = loaded.signatures[wanted]
+    specs = signature.structured_input_signature[1]
+    kinds = {name: (tuple(spec.shape[1:]), spec.dtype.name) for name, spec in specs.items()}
+    rows = _row_input(str(path), kinds, contract)
+    if kinds[rows][1] == "string":
+        raise InvalidSpec(
+            f"{path}: input {rows!r} of signature {wanted!r} takes byte strings, such as encoded images, not "
+            f"numbers; say a `signature` that takes pixels, there are {', '.join(there)}; {PAGE}"
+        )
+    held = _held(tf, str(path), kinds, rows, contract)
+
+    def call(x: Any) -> Any:
+        answer = signature(**{rows: x, **_repeated(tf, held, x)})
+        return _output(str(path), answer, (), contract)
+
+    shape, dtype = kinds[rows]
+    smooth = call if "int" not in dtype else None
+    weights = getattr(loaded, "variables", None) or signature.variables
+    return Form(
+        call,
+        shape,
+        str(path),
+        dtype,
+        specs[rows].shape[0],
+        smooth,
+        lambda: (np.asarray(one) for one in weights),
+        keep=loaded,
+    )
+
+
+# --- names ----------------------------------------------------------------------------------------------
+
+_Kinds = Mapping[str, tuple[tuple[int | None, ...], str]]
+"""Name of each input -> shape of its row, datatype."""
+
+
+def _row_input(name: str, kinds: _Kinds, contract: ModelContract) -> str:
+    """The input that takes the rows."""
+    if unknown := sorted({*contract.hold} - {*kinds}):
+        raise InvalidSpec(
+            f"{name}: `hold` names {', '.join(unknown)}, its inputs are {_listed(kinds)}; {PAGE}"
+        )
+    if contract.input_name is not None:
+        if contract.input_name not in kinds:
+            raise InvalidSpec(
+                f"{name}: has no input {contract.input_name!r}, its inputs are {_listed(kinds)}; {PAGE}"
+            )
+        return contract.input_name
+    free = [one for one in kinds if one not in contract.hold]
+    if len(free) != 1:
+        raise InvalidSpec(
+            f"{name}: has {len(kinds)} inputs, {_listed(kinds)}; say `input_name`, the one that takes the "
+            f"rows, and `hold`, the values of the others; {PAGE}"
+        )
+    return free[0]
+
+
+def _held(tf: Any, name: str, kinds: _Kinds, rows: str, contract: ModelContract) -> dict[str, Any]:
+    """The values of the other inputs, without the batch."""
+    held = {}
+    for one, (shape, dtype) in kinds.items():
+        if one == rows:
+            continue
+        if one not in contract.hold:
+            raise InvalidSpec(f"{name}: say the value of input {one!r} {shape} in `hold`; {PAGE}")
+        try:
+            value = np.asarray(contract.hold[one])
+            full = value if None in shape else np.broadcast_to(value, tuple(map(int, shape)))  # type: ignore[arg-type]
+            held[one] = tf.constant(full.tolist(), dtype)
+        except (ValueError, TypeError):
+            raise InvalidSpec(f"{name}: `hold`: expected a value for {one!r} of shape {shape}") from None
+    return held
+
+
+def _repeated(tf: Any, held: Mapping[str, Any], x: Any) -> dict[str, Any]:
+    return {name: tf.repeat(value[None], tf.shape(x)[0], axis=0) for name, value in held.items()}
+
+
+def _output(name: str, answer: Any, names: Sequence[str], contract: ModelContract) -> Any:
+    """The output that the contract means, of what a model returned."""
+    if isinstance(answer, Mapping):
+        outputs = dict(answer)
+    elif isinstance(answer, list | tuple):
+        named = names if len(names) == len(answer) else range(len(answer))
+        outputs = {str(one): value for one, value in zip(named, answer, strict=True)}
+    else:
+        return answer
+    if contract.output_name is None and len(outputs) == 1:
+        return next(iter(outputs.values()))
+    if contract.output_name not in outputs:
+        listed = ", ".join(f"{one} {tuple(getattr(value, 'shape', ()))}" for one, value in outputs.items())
+        raise InvalidSpec(f"{name}: has {len(outputs)} outputs, {listed}; say `output_name`; {PAGE}")
+    return outputs[contract.output_name]
+
+
+def _listed(kinds: _Kinds) -> str:
+    return ", ".join(f"{name} {shape}" for name, (shape, _) in kinds.items())
+
+
+# --- logarithms -----------------------------------------------------------------------------------------
+
+
+def log_scores(tf: Any, raw: Any, contract: ModelContract) -> Any:
+    """Logarithms `(N, K)` of the scores that a model's numbers mean; see `WhiteBox.log_scores`.
+
+    Args:
+        tf: TensorFlow.
+        raw: What the model's graph ends in, `(N, L)` or `(N,)`, as it is traced.
+        contract: What the numbers are; not labels.
+    """
+    end, before = _before(raw)
+    numbers = tf.cast(raw, tf.float32)
+    if numbers.shape.rank == 1:
+        numbers = numbers[:, None]
+    if before is not None:
+        before = tf.cast(before, tf.float32)
+    alone, k = contract.label is not None or numbers.shape[-1] == 1, contract.label or 0
+    if contract.output == "logits":
+        return _switch(tf, numbers[:, k]) if alone else tf.nn.log_softmax(numbers)
+    if end == "Sigmoid":
+        logits = tf.reshape(before, tf.shape(numbers))
+        return _switch(tf, logits[:, k]) if alone else tf.math.log_sigmoid(logits)
+    if end == "Softmax" and numbers.shape[-1] != 1:
+        logs = tf.ensure_shape(tf.reshape(tf.nn.log_softmax(before), tf.shape(numbers)), numbers.shape)
+        if not alone:
+            return logs
+        others = tf.reduce_logsumexp(tf.concat([logs[:, :k], logs[:, k + 1 :]], axis=1), axis=1)
+        return tf.stack([others, logs[:, k]], axis=1)
+    if alone:
+        numbers = tf.stack([1 - numbers[:, k], numbers[:, k]], axis=1)
+    return tf.math.log(tf.maximum(numbers, TINY))
+
+
+def _switch(tf: Any, logit: Any) -> Any:
+    """Logarithms of [1 - p, p], where p is the sigmoid of `logit` `(N,)`."""
+    return tf.stack([tf.math.log_sigmoid(-logit), tf.math.log_sigmoid(logit)], axis=1)
+
+
+def _before(tensor: Any) -> tuple[str, Any]:
+    """The softmax or sigmoid that a traced tensor comes from, and what goes into that; else an empty word.
+
+    Nothing between may do more than hand on the elements in their order.
+    """
+    while (made := getattr(tensor, "op", None)) is not None:
+        if made.type in ("Softmax", "Sigmoid"):
+            return made.type, made.inputs[0]
+        if made.type not in ("Identity", "Cast", "Reshape"):
+            break
+        tensor = made.inputs[0]
+    return "", None

@@ -25,7 +25,7 @@ _WHERE = {
     "load": "artifact",
     "save": "artifact",
     "verify": "artifact",
-    "Budget": "solve",
+    "Budget": "driver",
     "fit": "explainers",
     "prepare": "explainers",
     "ExplainerRuntime": "hosts.mlserver",

@@ -14,20 +14,25 @@ from typing import TYPE_CHECKING, Any, assert_never
 import numpy as np
 
 from explainer_runtime.artifact import Fitted
+from explainer_runtime.driver import Budget, Progress, solve
+from explainer_runtime.driver.estimated import CentralDifferences, Estimator, RandomDirections
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.predictors import GradientPredictor, Predictor, served
+from explainer_runtime.methods import teaching
+from explainer_runtime.methods.common import Ground
+from explainer_runtime.predictors import Predictor, served
+from explainer_runtime.predictors.base import WhiteBox
 from explainer_runtime.predictors.coalescer import Coalescer
-from explainer_runtime.predictors.keras import import_tensorflow
+from explainer_runtime.predictors.keras import KerasNetwork
 from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
-from explainer_runtime.search.gradients import CentralDifferences, Estimator, RandomDirections
-from explainer_runtime.solve import Budget, Progress, solve
+from explainer_runtime.search.networks import Networks
 from explainer_runtime.spec import (
     CEM,
     AnchorImage,
     Counterfactual,
     CounterfactualProto,
+    ElasticNet,
     Inputs,
     Limits,
     Options,
@@ -39,7 +44,6 @@ from explainer_runtime.spec import (
 
 if TYPE_CHECKING:  # methods are imported when they are used
     from explainer_runtime.methods.anchor import Segmenter
-    from explainer_runtime.search.ladder import Tutor
 
 _BACKGROUNDS = 100
 """Background images kept in an artifact; they only have to be various."""
@@ -64,8 +68,8 @@ def fit(
         spec: What to fit.
         x: Training rows `(M, *S)`, from which the input contract is taken: shape, lowest, highest value.
         predictor: The model, asked about one row to learn how many classes it has, where `classes` is not
-            given. A counterfactual's student is taught by it, from at most 8,500 rows: with
-            `gradient='student'`, and with `'auto'` if it is not in this process and there are rows `x`.
+            given. A surrogate is taught by it, from at most 8,500 rows: with `gradient='surrogate'`, and with
+            `'auto'` if it is not in this process and there are rows `x`.
         inputs: The whole input contract, instead of one taken from `x`.
         classes: How many class scores the model answers with.
         class_names: A name for each class.
@@ -84,14 +88,14 @@ def fit(
     contract = inputs or _contract(x, predictor, classes, class_names)
     _check_spec(spec, contract)
     match spec:
-        case Counterfactual():
-            arrays, models = _taught(spec, contract, x, predictor, progress)
-            judge = {} if autoencoder is None else {"autoencoder": autoencoder}
-            return Fitted(spec, contract, arrays, {**models, **judge})
-        case CounterfactualProto() | CEM():
+        case Counterfactual() | CounterfactualProto() | CEM():
             models = {"autoencoder": autoencoder, "encoder": encoder}
             given = {name: model for name, model in models.items() if model is not None}
-            return Fitted(spec, contract, _learn(spec, contract, x, predictor, given, progress), given)
+            arrays = _taught(spec, contract, x, predictor, progress)
+            arrays |= _learn(spec, contract, x, predictor, given, progress)
+            fitted = Fitted(spec, contract, arrays, given)
+            check_fitted(fitted)
+            return fitted
         case AnchorImage():
             return Fitted(
                 spec, contract, _backgrounds(spec, contract, x if background is None else background)
@@ -117,7 +121,12 @@ class Prepared:
         model = served(predictor)
         self.coalescer = Coalescer(predictor, wait=model.settings.coalesce) if model else None
         self._road = _road(fitted.spec, fitted, predictor)
-        self._tutor = _tutor(fitted) if self._road == "student" else None
+        self._networks = {
+            name: KerasNetwork(model) for name, model in fitted.models.items() if name != "student"
+        }
+        self._guide = None
+        if self._road == "surrogate":
+            self._guide = teaching.guide(fitted)
 
     def __call__(
         self,
@@ -159,10 +168,10 @@ class Prepared:
             min(limits.max_calls, asked.max_calls or limits.max_calls),
             min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
         )
-        estimator = _estimator(spec, self._road)
+        estimator = _estimator(spec, self._road, self.fitted.inputs)
         with self._asking() as predictor:
             answer, cost = solve(
-                _search(spec, self.fitted, rows, estimator, self._segment, self._tutor),
+                self._search(rows, spec, predictor),
                 predictor,
                 budget,
                 estimator=estimator,
@@ -174,9 +183,21 @@ class Prepared:
         if self.fitted.inputs.class_names:
             meta["class_names"] = list(self.fitted.inputs.class_names)
         if self._road:
-            arrays = {**answer.arrays, "gradient": np.full(len(answer), self._road)}
+            arrays = {**answer.arrays, "gradient_source": np.full(len(answer), self._road)}
             answer = dataclasses.replace(answer, arrays=arrays)
         return dataclasses.replace(answer, meta=meta, cost=cost)
+
+    def _search(self, rows: np.ndarray, spec: Spec, predictor: Predictor) -> Search[Explanation]:
+        ground = Ground(
+            self.fitted.inputs,
+            self.fitted.arrays,
+            self._networks,
+            exclusive=predictor.exclusive,
+            snap=predictor.snap if predictor.integers else None,
+            road=self._road or "",
+            guide=self._guide,
+        )
+        return _search(spec, rows, ground, self._segment)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Predictor]:
@@ -195,15 +216,14 @@ class Prepared:
     def warm(self) -> None:
         """Explain one made-up row, so that what is compiled on first use is compiled now.
 
-        A remote model is not disturbed: its student, if there is one, answers in its place.
+        A remote model is not disturbed: its surrogate, if there is one, answers in its place.
         """
         inputs = self.fitted.inputs
         rng = np.random.default_rng(0)
         row = rng.uniform(inputs.low, inputs.high, (1, *inputs.shape)).astype(np.float32)
-        if self._tutor is not None:
-            search = _search(self.fitted.spec, self.fitted, row, None, self._segment, self._tutor)
-            solve(search, self._tutor.student)
-        elif _has_graph(self.predictor):
+        if self._guide is not None:
+            solve(self._search(row, self.fitted.spec, self._guide.surrogate), self._guide.surrogate)
+        elif isinstance(self.predictor, WhiteBox):
             self(row)
 
 
@@ -226,18 +246,15 @@ def prepare(
         PredictorError: The model failed on the made-up row.
     """
     spec = fitted.spec
-    if getattr(spec, "gradient", None) == "exact" and not _has_graph(predictor):
+    if getattr(spec, "gradient", None) == "exact" and not isinstance(predictor, WhiteBox):
         raise InvalidSpec("gradient='exact' needs the model in this process; 'auto' does with an endpoint")
-    if getattr(spec, "gradient", None) == "student" and "student" not in fitted.models:
-        raise InvalidSpec("gradient='student' needs a student: fit with training rows and a predictor")
+    check_fitted(fitted)
     model = served(predictor)
     if model is not None and model.settings.output == "labels" and not isinstance(spec, AnchorImage):
         raise InvalidSpec(
             f"{model.name} answers with labels only, which is enough for anchor_image; "
             f"{spec.kind} needs probabilities or logits"
         )
-    if not isinstance(spec, AnchorImage):
-        import_tensorflow()  # slow, or missing: better now than at the first request
     prepared = Prepared(fitted, predictor, segment)
     if warm:
         prepared.warm()
@@ -277,44 +294,21 @@ def check_rows(x: Any, contract: Inputs, most: int) -> np.ndarray:
 # --- helpers --------------------------------------------------------------------------------------------
 
 
-def _search(
-    spec: Spec,
-    fitted: Fitted,
-    x: np.ndarray,
-    estimator: Estimator | None,
-    segment: Segmenter | None,
-    tutor: Tutor | None,
-) -> Search[Explanation]:
-    contract = fitted.inputs
+def _search(spec: Spec, x: np.ndarray, ground: Ground, segment: Segmenter | None) -> Search[Explanation]:
+    contract = ground.inputs
     match spec:
         case Counterfactual():
-            import_tensorflow()
             from explainer_runtime.methods import counterfactual
 
-            return counterfactual.search(
-                x,
-                spec,
-                *_bounds(spec, contract),
-                classes=contract.classes,
-                exact=estimator is None,
-                tutor=tutor,
-                autoencoder=fitted.models.get("autoencoder"),
-            )
-        case CounterfactualProto() | CEM():
-            import_tensorflow()
-            from explainer_runtime.methods import cem, prototype
+            return counterfactual.search(x, spec, ground, *_bounds(spec, contract, x))
+        case CounterfactualProto():
+            from explainer_runtime.methods import prototype
 
-            searches: Mapping[str, Callable[..., Search[Explanation]]]
-            searches = {"cem": cem.search, "counterfactual_proto": prototype.search}
-            return searches[spec.kind](
-                x,
-                spec,
-                *_bounds(spec, contract),
-                classes=contract.classes,
-                exact=estimator is None,
-                arrays=fitted.arrays,
-                models=fitted.models,
-            )
+            return prototype.search(x, spec, ground, *_bounds(spec, contract, x))
+        case CEM():
+            from explainer_runtime.methods import cem
+
+            return cem.search(x, spec, ground, *_bounds(spec, contract, x))
         case AnchorImage():
             from explainer_runtime.methods import anchor
 
@@ -325,44 +319,52 @@ def _search(
                 high=contract.high,
                 classes=contract.classes,
                 segment=segment,
-                background=fitted.arrays.get("background"),
+                background=ground.arrays.get("background"),
             )
         case _:
             assert_never(spec)
 
 
 def _road(spec: Spec, fitted: Fitted, predictor: Predictor) -> str | None:
-    """Where gradients come from, once `auto` is settled; None for a method without any."""
+    """Where slopes come from, once `auto` is settled; None for a method without any."""
     if not isinstance(spec, Counterfactual | CounterfactualProto | CEM):
         return None
     if spec.gradient != "auto":
         return spec.gradient
-    if _has_graph(predictor):
+    if isinstance(predictor, WhiteBox):
         return "exact"
-    taught = isinstance(spec, Counterfactual) and spec.schedule == "fast" and "student" in fitted.models
-    return "student" if taught else "random"
+    taught = spec.schedule == "fast" and teaching.taught(fitted)
+    return "surrogate" if taught else "random"
 
 
-def _estimator(spec: Spec, road: str | None) -> Estimator | None:
-    """What infers gradients from answers; None where they are exact or none are needed."""
-    match spec, road:
-        case Counterfactual() | CounterfactualProto() | CEM(), "full":
-            return CentralDifferences(spec.eps)
-        case Counterfactual() | CounterfactualProto() | CEM(), "random":
-            return RandomDirections(spec.eps, seed=spec.seed)
-        case _:
-            return None
+def _estimator(spec: Spec, road: str | None, contract: Inputs) -> Estimator | None:
+    """What infers slopes from answers; None where they are exact or none are needed."""
+    if not isinstance(spec, Counterfactual | CounterfactualProto | CEM) or road not in ("full", "random"):
+        return None
+    eps = spec.eps if spec.schedule == "reference" else spec.eps * (contract.high - contract.low)
+    low, high = np.float32(contract.low), np.float32(contract.high)
+    if road == "full":
+        return CentralDifferences(eps, low, high)
+    first = contract.layout == "channels_first"
+    return RandomDirections(eps, low, high, seed=spec.seed, channels_first=first)
 
 
-def _tutor(fitted: Fitted) -> Tutor:
-    import_tensorflow()
-    from explainer_runtime.methods import tutoring
+def check_fitted(fitted: Fitted) -> None:
+    """Refuse an explainer that lacks what its spec needs.
 
-    return tutoring.tutor(fitted.arrays, fitted.models)
-
-
-def _has_graph(predictor: Predictor) -> bool:
-    return isinstance(predictor, GradientPredictor)
+    Raises:
+        InvalidSpec: What is missing, and how to have it.
+    """
+    spec, inputs = fitted.spec, fitted.inputs
+    _check_spec(spec, inputs)
+    if isinstance(spec, ElasticNet) and spec.gamma and "autoencoder" not in fitted.models:
+        raise InvalidSpec("gamma: the autoencoder's loss needs an `autoencoder` at fit")
+    if getattr(spec, "gradient", None) == "surrogate" and not teaching.taught(fitted):
+        raise InvalidSpec("gradient='surrogate' needs a surrogate: fit with training rows and a predictor")
+    if isinstance(spec, CEM) and fitted.arrays.get("no_info", np.empty(0)).shape != inputs.shape:
+        raise InvalidSpec(f"no_info: expected an array of shape {inputs.shape} from fit; fit it again")
+    if isinstance(spec, AnchorImage) and spec.fill == "background" and "background" not in fitted.arrays:
+        raise InvalidSpec("fill='background' needs `background` images, or `x`, at fit")
 
 
 def _contract(
@@ -402,9 +404,11 @@ def _check_spec(spec: Spec, contract: Inputs) -> None:
         raise InvalidSpec(str(error)) from None
     match spec:
         case Counterfactual() | CounterfactualProto() | CEM():
-            low, high = _bounds(spec, contract)
-            if not (low < high).all():
-                raise InvalidSpec("feature_range: expected every lower bound below its upper bound")
+            low, high = _bounds(spec, contract, np.zeros((1, *contract.shape), np.float32))
+            if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+                raise InvalidSpec(
+                    "feature_range: expected finite bounds, every lower one at or below its upper one"
+                )
         case AnchorImage():
             if len(contract.shape) != 3:
                 raise InvalidSpec(
@@ -444,28 +448,28 @@ def _check_prototypes(asked: Options, fitted: Fitted) -> None:
 
 
 def _bounds(
-    spec: Counterfactual | CounterfactualProto | CEM, contract: Inputs
+    spec: Counterfactual | CounterfactualProto | CEM, contract: Inputs, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bounds, `(1, ...)` where one number holds for all features, else `(*S)`."""
-    given = spec.feature_range or (contract.low, contract.high)
-    bounds = []
-    for bound in given:
-        try:
-            array = np.asarray(bound, np.float32)
-            bounds.append(
-                array.reshape((1,) * len(contract.shape))
-                if array.ndim == 0
-                else np.ascontiguousarray(np.broadcast_to(array, contract.shape))
-            )
-        except ValueError:
-            raise InvalidSpec(
-                f"feature_range: expected numbers or lists that broadcast to {contract.shape}"
-            ) from None
-    return bounds[0], bounds[1]
+    """Lower and upper bounds of rows `(N, *S)`; both the row itself where it may not change."""
+    low, high = (
+        np.broadcast_to(_broadcast(bound, contract, "feature_range"), x.shape)
+        for bound in spec.feature_range or (contract.low, contract.high)
+    )
+    if spec.region is None:
+        return low, high
+    free = _broadcast(spec.region, contract, "region").astype(bool)
+    return np.where(free, low, x), np.where(free, high, x)
+
+
+def _broadcast(value: Any, contract: Inputs, name: str) -> np.ndarray:
+    try:
+        return np.broadcast_to(np.asarray(value, np.float32), contract.shape)
+    except ValueError:
+        raise InvalidSpec(f"{name}: expected numbers or lists that broadcast to {contract.shape}") from None
 
 
 def _learn(
-    spec: CounterfactualProto | CEM,
+    spec: Counterfactual | CounterfactualProto | CEM,
     contract: Inputs,
     x: np.ndarray | None,
     predictor: Predictor | None,
@@ -473,17 +477,18 @@ def _learn(
     progress: Callable[[float], None] | None,
 ) -> dict[str, np.ndarray]:
     """The arrays of an elastic-net explainer, from its training rows and networks."""
-    import_tensorflow()
     from explainer_runtime.methods import cem, prototype
 
-    if spec.gamma and "autoencoder" not in models:
-        raise InvalidSpec("gamma: the autoencoder's loss needs an `autoencoder` at fit")
+    if isinstance(spec, Counterfactual):
+        return {}
     rows = None if x is None else check_rows(x, contract, len(x))
+    named = {name: KerasNetwork(model) for name, model in models.items()}
+    networks = Networks(named.get("autoencoder"), named.get("encoder"), contract.high - contract.low)
     if isinstance(spec, CEM):
         if rows is None and spec.no_info_val is None:
             raise InvalidSpec("no_info_val: give it, or training rows `x` at fit to take it from")
         try:
-            return cem.fit(rows, spec, models, contract.shape)
+            return cem.fit(rows, spec, networks, contract.shape)
         except ValueError:
             raise InvalidSpec(
                 f"no_info_val: expected numbers or lists that broadcast to {contract.shape}"
@@ -493,31 +498,28 @@ def _learn(
         raise InvalidSpec("theta, threshold: prototypes need training rows `x` and a `predictor` at fit")
     if rows is None:
         return {}
-    return prototype.fit(rows, predictor if guided else None, models, contract.classes, progress)
+    return prototype.fit(rows, predictor if guided else None, networks, contract.classes, progress)
 
 
 def _taught(
-    spec: Counterfactual,
+    spec: Counterfactual | CounterfactualProto | CEM,
     contract: Inputs,
     x: np.ndarray | None,
     predictor: Predictor | None,
     progress: Callable[[float], None] | None,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """A student and its reference rows, where they are of use."""
-    asked_for = spec.gradient == "student"
-    useful = (spec.gradient, spec.schedule) == ("auto", "fast") and predictor and not _has_graph(predictor)
-    if not (asked_for or useful):
-        return {}, {}
-    import_tensorflow()
-    from explainer_runtime.methods import tutoring
-
-    if predictor is None or x is None or len(x) < tutoring.LEAST:
+) -> dict[str, np.ndarray]:
+    """A surrogate and its reference rows, where they are of use."""
+    asked_for = spec.gradient == "surrogate"
+    black = predictor is not None and not isinstance(predictor, WhiteBox)
+    if not (asked_for or ((spec.gradient, spec.schedule) == ("auto", "fast") and black)):
+        return {}
+    if predictor is None or x is None or len(x) < teaching.LEAST:
         if asked_for:
             raise InvalidSpec(
-                f"gradient='student' needs a `predictor` and {tutoring.LEAST} or more rows `x` at fit"
+                f"gradient='surrogate' needs a `predictor` and {teaching.LEAST} or more rows `x` at fit"
             )
-        return {}, {}
-    return tutoring.fit(check_rows(x, contract, len(x)), predictor, spec.seed, progress)
+        return {}
+    return teaching.fit(check_rows(x, contract, len(x)), predictor, contract, spec.seed, progress)
 
 
 def _backgrounds(spec: AnchorImage, contract: Inputs, images: np.ndarray | None) -> dict[str, np.ndarray]:

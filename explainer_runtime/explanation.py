@@ -18,6 +18,11 @@ OK = "ok"
 NOT_FOUND = "not_found"
 BUDGET_EXHAUSTED = "budget_exhausted"
 
+Fields = dict[str, tuple[str, tuple[int, ...]]]
+"""Datatype (as V2 names it) and shape of one row of each field of an answer, by its name."""
+COMMON: Fields = {"found": ("BOOL", ()), "status": ("BYTES", ())}
+"""What every answer has."""
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -8,11 +8,13 @@ never part of a request or an artifact.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -35,6 +37,28 @@ Bound = float | tuple[Any, ...]
 """One number for all features, or nested lists that broadcast to the shape of one row."""
 
 
+Gradient = Annotated[
+    Literal["auto", "exact", "surrogate", "random", "full"],
+    BeforeValidator(lambda name: "surrogate" if name == "student" else name),  # what 0.1.0 called it
+]
+Effort = Literal["quick", "standard", "thorough"]
+Region = bool | tuple[Any, ...] | None
+
+
+def retire(value: Any, settings: Mapping[str, Any]) -> Any:
+    """`value` without settings that are no more, by name and default: a spec that 0.1.0 has saved holds all
+    of them.
+
+    One that was set to something else is warned of, for it does nothing now.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    for name, default in settings.items():
+        if value.get(name, default) != default:
+            warnings.warn(f"{name} has no effect any more; see `effort`", DeprecationWarning, stacklevel=2)
+    return {name: one for name, one in value.items() if name not in settings}
+
+
 class Value(BaseModel):
     """A frozen value without unknown fields, infinities or NaN."""
 
@@ -49,14 +73,19 @@ class Counterfactual(Value):
 
     kind: Literal["counterfactual"] = "counterfactual"
     schedule: Literal["fast", "reference"] = "fast"
-    """`reference`: Adam on the paper's loss with a bisection on lambda. `fast`: sparse steepest descent
-    (grow, prune, refine), which reaches smaller changes in far fewer steps. Without a gradient of the
-    model itself the reference schedule's loss is minimised with estimated gradients."""
-    gradient: Literal["auto", "exact", "student", "random", "full"] = "auto"
-    """Where gradients come from: the model's own graph (`exact`), a small network taught from the model's
-    answers at fit (`student`), random directions in a low-resolution basis (`random`), central differences
-    over every feature (`full`: two rows a feature and step). `auto` is `exact` where the model is in
-    process, else `student` where one was fitted, else `random`."""
+    """`reference`: Adam on the paper's loss with a bisection on lambda. `fast`: the least change by
+    sequential linear programmes, which reaches smaller changes in far fewer steps."""
+    gradient: Gradient = "auto"
+    """Where slopes come from: the model itself in this process (`exact`), a small network taught from the
+    model's answers at fit (`surrogate`), random directions in a low-resolution basis (`random`), central
+    differences over every feature (`full`: two rows a feature and step). `auto` is `exact` where the model is
+    in process, else `surrogate` where one was fitted, else `random`."""
+    effort: Effort = "standard"
+    """How much is done: about 25, 80 or 300 slopes an explanation, and as many more rows for ever smaller
+    changes."""
+    objective: Literal["balanced", "smallest"] = "balanced"
+    """`smallest` is the least L1 distance. `balanced` gives up a little of it for changes that neighbours
+    share: the answer looks less like dust, and other models agree with it more often."""
     target_class: TargetClass = "other"
     """The class to reach: any `other`, a number, or `same`, which changes the probability of the class
     the input already has."""
@@ -83,37 +112,46 @@ class Counterfactual(Value):
     early_stop: PositiveInt = 50
     """Consecutive valid, or invalid, steps after which one value of lambda is settled (reference)."""
     learning_rate_init: PositiveFloat = 0.1
-    """Adam's step size, in input units (reference schedule, and estimated gradients)."""
+    """Adam's step size, in input units (reference schedule)."""
     decay: bool = True
     """Whether the step size decays linearly to zero over `max_iter`."""
     eps: PositiveFloat = 0.01
-    """Step of finite differences, in input units (`gradient='full'` and `'random'`)."""
+    """Step of finite differences (`gradient='full'` and `'random'`): a share of the range of a feature, or
+    with the reference schedule in input units."""
 
     lanes: Annotated[int, Field(ge=1, le=32)] = 3
     """How many of the likeliest other classes to try side by side when `target_class='other'` (fast)."""
-    grow_features: PositiveInt = 4
-    """Features moved at each growing step (fast schedule)."""
-    grow_steps: Annotated[int, Field(ge=1, le=10_000)] = 30
-    """Growing steps at that width before it doubles (fast schedule)."""
-    refine_steps: Annotated[int, Field(ge=0, le=10_000)] = 50
-    """Proximal steps that refine the best lanes; 0 leaves refinement out (fast schedule)."""
+    region: Region = None
+    """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
+    keep_path: bool = False
+    """Whether the answer shows the valid points on the way, under the lambda of each, in `raw`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _retired(cls, value: Any) -> Any:
+        return retire(value, {"grow_features": 4, "grow_steps": 30, "refine_steps": 50})
 
     @model_validator(mode="after")
     def _schedules(self) -> Self:
-        if self.gradient == "student" and self.schedule == "reference":
-            raise ValueError("gradient 'student' goes with schedule 'fast'")
+        if self.gradient == "surrogate" and self.schedule == "reference":
+            raise ValueError("gradient 'surrogate' goes with schedule 'fast'")
         return self
 
 
 class ElasticNet(Value):
-    """What `CounterfactualProto` and `CEM` share: an elastic net, a prediction loss, FISTA steps."""
+    """What `CounterfactualProto` and `CEM` share: an elastic net, penalties, a class that has to lead."""
 
     schedule: Literal["fast", "reference"] = "fast"
-    """`reference`: the settings people know, with an unscaled threshold and a bisection on c. `fast`: steps
-    as long as the fitted networks' curvature allows, a log-probability hinge, early stopping, pruning."""
-    gradient: Literal["auto", "exact", "random", "full"] = "auto"
-    """Where gradients of the prediction come from; see `Counterfactual.gradient`. Those of the fitted
+    """`reference`: the settings people know, with an unscaled threshold and a bisection on c. `fast`: the
+    least change by sequential convex programmes; c comes with it."""
+    gradient: Gradient = "auto"
+    """Where slopes of the prediction come from; see `Counterfactual.gradient`. Those of the fitted
     networks are always exact."""
+    effort: Effort = "standard"
+    """How much is done: about 20, 35 or 100 slopes an explanation."""
+    rho: Annotated[float, Field(ge=0, le=10)] | None = None
+    """How much `gamma` and `theta` count (fast schedule): 1 is the loss as the papers write it, at which
+    answers lie far beyond the border; None is what serves best, a few hundredths."""
     kappa: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Least lead, as a probability, of the class sought over the others."""
     beta: Annotated[float, Field(ge=0)] = 0.1
@@ -136,16 +174,24 @@ class ElasticNet(Value):
     feature_range: tuple[Bound, Bound] | None = None
     """Lowest and highest allowed values, each one number or nested lists that broadcast to a row;
     None takes the range of the input contract."""
-    lead: Annotated[float, Field(ge=1, le=1e6)] = 6.0
+    lead: Annotated[float, Field(ge=1, le=1e6)] = 12.0
     """How many times as likely as any other class the new one should be (fast schedule). 1 stops at the
     border, where a second model often disagrees; where it cannot be reached the border will do. A pertinent
     positive is asked for its probability instead."""
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 120
-    """Most gradient steps for one value of c (fast schedule)."""
+    region: Region = None
+    """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
+    keep_path: bool = False
+    """Whether the answer shows the valid points on the way, under the c of each, in `raw`."""
     eps: PositiveFloat = 0.01
-    """Step of finite differences, in input units (`gradient='full'` and `'random'`)."""
+    """Step of finite differences (`gradient='full'` and `'random'`): a share of the range of a feature, or
+    with the reference schedule in input units."""
     seed: Seed = 0
     """Seed of everything random in the answer; the same seed gives the same bytes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _retired(cls, value: Any) -> Any:
+        return retire(value, {"steps": 120})
 
     @model_validator(mode="after")
     def _clips(self) -> Self:
@@ -297,6 +343,10 @@ class CounterfactualOptions(BudgetOptions):
     target_class: TargetClass | None = None
     target_proba: Probability | None = None
     tol: Annotated[float, Field(gt=0, le=1)] | None = None
+    effort: Effort | None = None
+    objective: Literal["balanced", "smallest"] | None = None
+    region: Region = None
+    keep_path: bool | None = None
     seed: Seed | None = None
 
 
@@ -322,6 +372,9 @@ class CounterfactualProtoOptions(BudgetOptions):
     k_type: Literal["mean", "point"] | None = None
     threshold: Annotated[float, Field(ge=0)] | None = None
     kappa: Annotated[float, Field(ge=0, lt=1)] | None = None
+    effort: Effort | None = None
+    region: Region = None
+    keep_path: bool | None = None
     seed: Seed | None = None
 
 
@@ -330,6 +383,9 @@ class CEMOptions(BudgetOptions):
 
     mode: Literal["PN", "PP"] | None = None
     kappa: Annotated[float, Field(ge=0, lt=1)] | None = None
+    effort: Effort | None = None
+    region: Region = None
+    keep_path: bool | None = None
     seed: Seed | None = None
 
 

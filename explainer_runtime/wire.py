@@ -13,14 +13,16 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NoReturn, assert_never
+from typing import Any, NoReturn
 
 import numpy as np
 import orjson
 
+from explainer_runtime import methods
+from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidOption
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.spec import CEM, AnchorImage, Counterfactual, CounterfactualProto, Inputs, Spec
+from explainer_runtime.spec import Inputs
 
 EXPLANATION = "explanation"
 """Name of the output that holds the whole answer as one JSON document."""
@@ -42,10 +44,6 @@ _DEEPEST = 8
 """Axes that rows may have where a body does not say their shape."""
 _NUMBERS = {**_FLOATS, **_INTEGERS}
 _DATATYPES = {np.dtype(dtype): name for name, dtype in _NUMBERS.items()}
-
-
-Fields = dict[str, tuple[str, tuple[int, ...]]]
-"""Datatype and shape of one row of each field, by its name."""
 
 
 @dataclass(frozen=True)
@@ -313,55 +311,12 @@ def describe_input(inputs: Inputs) -> Tensor:
     return Tensor("input", "FP32", (-1, *inputs.shape))
 
 
-def describe_outputs(spec: Spec, inputs: Inputs) -> list[Tensor]:
+def describe_outputs(fitted: Fitted) -> list[Tensor]:
     """Every output of an explainer, for its metadata, in the order of `encode`."""
-    row, classes, image = inputs.shape, (inputs.classes,), inputs.shape[:-1]
-    number, count = ("FP32", ()), ("INT64", ())
-    distances: Fields = {
-        "distance_l1": number,
-        "distance_l2": number,
-        "distance_l0": count,
-        "sparsity": number,
-    }
-    elastic: Fields = {**distances, "elastic_net": number, "autoencoder_error": number}
-    road: Fields = {"gradient": ("BYTES", ())}
-
-    def changed(name: str) -> Fields:
-        return {
-            name: ("FP32", row),
-            "original_class": count,
-            "original_proba": ("FP32", classes),
-            f"{name}_class": count,
-            f"{name}_proba": ("FP32", classes),
-        }
-
-    match spec:
-        case Counterfactual():
-            target: Fields = {"target_class": count, "target_proba": number}
-            measures: Fields = {**distances, "autoencoder_error": number, "lam": number}
-            fields = changed("counterfactual") | target | measures | road
-        case CounterfactualProto():
-            guide: Fields = {"prototype_distance": number, "c": number}
-            fields = changed("counterfactual") | {"id_proto": count} | elastic | guide | road
-        case CEM():
-            fields = changed("pertinent") | elastic | {"c": number} | road
-        case AnchorImage():
-            fields = {
-                "anchor": ("FP32", row),
-                "anchor_mask": ("BOOL", image),
-                "segments": ("INT64", image),
-                "precision": number,
-                "coverage": number,
-                "size": count,
-                "prediction": count,
-                "original_proba": ("FP32", classes),
-            }
-        case _:
-            assert_never(spec)
-    common: Fields = {"found": ("BOOL", ()), "status": ("BYTES", ())}
+    fields = methods.of(fitted.spec.kind).fields(fitted)
     return [
         Tensor(EXPLANATION, "BYTES", (1, 1)),
-        *(Tensor(name, datatype, (-1, *shape)) for name, (datatype, shape) in (common | fields).items()),
+        *(Tensor(name, datatype, (-1, *shape)) for name, (datatype, shape) in fields.items()),
     ]
 
 

@@ -25,9 +25,9 @@ TRAIN = np.random.default_rng(4).uniform(0, 1, (60, *SHAPE)).astype("f")
 CASES = {
     "counterfactual black box": (Counterfactual(), BLACK),
     "counterfactual differences": (Counterfactual(gradient="full"), BLACK),
-    "counterfactual student": (Counterfactual(gradient="student", refine_steps=20), OTHER),
+    "counterfactual surrogate": (Counterfactual(gradient="surrogate", effort="quick"), OTHER),
     "counterfactual white box": (Counterfactual(), WHITE),
-    "counterfactual reference": (Counterfactual(schedule="reference", max_iter=100), WHITE),
+    "counterfactual reference": (Counterfactual(schedule="reference", max_iter=40, max_lam_steps=3), WHITE),
     "prototype white box": (CounterfactualProto(theta=1.0), WHITE),
     "prototype black box": (CounterfactualProto(theta=1.0), OTHER),
     "prototype without a gradient": (CounterfactualProto(theta=1.0, c_init=0, c_steps=1), OTHER),
@@ -56,7 +56,7 @@ def explain(request):
 @cache
 def explainer(case):
     spec, predictor = CASES[case]
-    needs_rows = isinstance(spec, CounterfactualProto) or getattr(spec, "gradient", None) == "student"
+    needs_rows = isinstance(spec, CounterfactualProto) or getattr(spec, "gradient", None) == "surrogate"
     rows = TRAIN if needs_rows else None
     return prepare(fit(spec, rows, predictor=predictor, inputs=CONTRACT), predictor)
 

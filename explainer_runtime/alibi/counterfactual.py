@@ -10,10 +10,11 @@ import numpy as np
 from explainer_runtime import explainers
 from explainer_runtime.alibi.explainer import Explainer
 from explainer_runtime.alibi.explanation import Explanation
-from explainer_runtime.alibi.history import History, by_step, scalar
+from explainer_runtime.alibi.history import by_step, scalar
 from explainer_runtime.alibi.models import as_predictor, classes_of, said_of_model
 from explainer_runtime.alibi.ranges import OPEN, bounds, contract, within
 from explainer_runtime.alibi.settings import no_effect, plain, row_shape
+from explainer_runtime.explanation import Explanation as Answer
 from explainer_runtime.spec import parse_spec
 
 
@@ -105,44 +106,43 @@ class Counterfactual(Explainer):
         """The counterfactual of one instance `(1, *S)`.
 
         Returns:
-            `cf`: None where there is none, else `X` `(1, *S)`, `distance` (L1), `lambda` (0 where the
-            schedule has none), `index` (`max_iter` times the number of its lambda), `class`, `proba` `(1, K)`
-            and `loss`. `all`: for each step of the bisection a list with the best point of its lambda;
-            the answer is in the first list where no step came up with it. `orig_class`, `orig_proba` (of
-            that class), `success`.
+            `cf`: None where there is none, else `X` `(1, *S)`, `distance` (L1), `lambda` (0 where nothing had
+            to change), `index` (`max_iter` times the number of its list), `class`, `proba` `(1, K)` and
+            `loss`. `all`: in `max_lam_steps` lists the valid points on the way, ever nearer ones, each with
+            its own lambda. `orig_class`, `orig_proba` (of that class), `success`.
 
         Raises:
             InvalidInput: It is not one instance of the right shape, or not finite.
         """
-        history = History()
-        answer = self._ask(self._row(X), watch=history)
+        answer = self._ask(self._row(X), {"keep_path": True})
         cf = self._point(
             0,
             answer["counterfactual"],
             answer["counterfactual_proba"],
             scalar(answer["distance_l1"]),
-            scalar(answer["lam"]),
+            max(0.0, scalar(answer["lam"])),
         )
         found = bool(answer["found"][0])
         data = {
             "cf": cf if found else None,
-            "all": self._all(history, cf if found else None),
+            "all": self._all(answer, cf if found else None),
             "orig_class": int(answer["original_class"][0]),
             "orig_proba": float(answer["original_proba"][0].max()),
             "success": found,
         }
         return self._explanation(answer, data)
 
-    def _all(self, history: History, answer: dict[str, Any] | None) -> dict[int, list[dict[str, Any]]]:
-        from explainer_runtime.search.adam import Walk  # brings TensorFlow
+    def _all(self, answer: Answer, final: dict[str, Any] | None) -> dict[int, list[dict[str, Any]]]:
+        row = answer.raw[0]["row"] if answer.raw else None
 
-        steps = self.max_lam_steps
-        points = {  # the sweep goes before the bisection
-            step: self._point(step, end.best, end.best_scores, scalar(end.best_distance), scalar(end.weight))
-            for step, end in enumerate(history.ends(Walk)[-steps:])
-            if np.isfinite(end.best_distance[0])
-        }
-        return by_step(steps, points, answer, lambda one, other: np.array_equal(one["X"], other["X"]))
+        def point(step: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+            x, proba = entry["x"][None], entry["proba"][None]
+            return self._point(step, x, proba, float(np.abs(entry["x"] - row).sum()), entry["weight"])
+
+        def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+            return np.array_equal(one["X"], other["X"])
+
+        return by_step(answer, self.max_lam_steps, point, final, same)
 
     def _point(
         self, step: int, x: np.ndarray, proba: np.ndarray, distance: float, lam: float

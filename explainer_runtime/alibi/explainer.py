@@ -6,7 +6,7 @@ as attributes by the names they were given by, and do not change: another settin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,7 +19,6 @@ from explainer_runtime.alibi.ranges import within
 from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explanation import Explanation as Answer
-from explainer_runtime.search.asks import Ask
 from explainer_runtime.spec import Limits, Spec, parse_spec
 
 NO_LIMITS = Limits(max_batch=1, max_rows=2**53, max_calls=2**53, max_seconds=7 * 86_400.0)
@@ -111,11 +110,10 @@ class Explainer:
         self,
         x: np.ndarray,
         options: Mapping[str, Any] | None = None,
-        watch: Callable[[Ask, Any], None] | None = None,
     ) -> Answer:
         self._check_fitted()
         prepared = explainers.prepare(within(self._fitted, x), self._predictor, warm=False)
-        return prepared(x, options, limits=NO_LIMITS, watch=watch)
+        return prepared(x, options, limits=NO_LIMITS)
 
     def _explanation(self, answer: Answer, data: Mapping[str, Any]) -> Explanation:
         meta = self._meta(parse_spec(answer.meta["spec"]))

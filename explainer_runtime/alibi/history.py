@@ -1,56 +1,57 @@
-"""What `all` holds: the best valid point that each descent of a search has passed.
-
-A search asks for its descents through the driver, where they can be watched. The schedules that people know
-make one descent for each weight they try and keep its best point. Those of the `fast` schedules grow and
-prune instead, and have nothing to show but their answer.
-"""
+"""What `all` holds: the valid points that a search has passed on its way, ever cheaper ones, under their
+weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, groupby, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 
-from explainer_runtime.search.asks import Ask, Descend
+from explainer_runtime.explanation import Explanation
 
-S = TypeVar("S")
-
-
-class History:
-    """Watches one search for one instance; see `explainers.Prepared`."""
-
-    def __init__(self) -> None:
-        self._ends: list[Any] = []
-
-    def __call__(self, ask: Ask, told: Any) -> None:
-        """Keep the end of each descent that the model has judged."""
-        if isinstance(ask, Descend) and ask.objective is not None:
-            self._ends.append(told)
-
-    def ends(self, kind: type[S]) -> list[S]:
-        """The ends of all descents whose state is of this kind, in order."""
-        return [end for end in self._ends if isinstance(end, kind)]
+P = TypeVar("P")
 
 
-def by_step(steps: int, found: dict[int, Any], answer: Any | None, same: Any) -> dict[int, list[Any]]:
-    """One list for each of `steps` weights, in order, with what was found for it.
+def by_step(
+    answer: Explanation,
+    steps: int,
+    point: Callable[[int, Mapping[str, Any]], P],
+    final: P | None,
+    same: Callable[[P, P], bool],
+) -> dict[int, list[P]]:
+    """One list for each of `steps` weights, with what was found on the way; the last one found is the answer.
 
-    The answer is in one of them: in the first, where none has come up with it on its way.
+    The schedules that people know try one weight a step. With the others every point has a weight of its own:
+    the way is spread over the steps, first ones far and clumsy, later ones nearer.
 
     Args:
-        steps: How many weights.
-        found: What to keep, by the number of its weight.
-        answer: What the search returned, or None.
+        answer: Of one row, with its path kept.
+        steps: How many lists.
+        point: `(step, entry of the path) -> what to keep`.
+        final: What the search returned, or None.
         same: Whether two of them are the same point.
     """
-    lists: dict[int, list[Any]] = {step: [] for step in range(steps)}
-    for step, one in found.items():
-        lists[step].append(one)
-    if answer is not None and not any(same(one, answer) for one in found.values()):
-        lists[0].append(answer)
+    path = answer.raw[0]["path"] if answer.raw else []
+    groups = [list(group) for _, group in groupby(path, lambda entry: entry["weight"])]
+    if len(groups) > steps:
+        groups = [list(chain.from_iterable(part)) for part in _parts(groups, steps)]
+    places = np.linspace(0, max(0, min(len(groups), steps) - 1), len(groups)).round().astype(int)
+    lists: dict[int, list[P]] = {step: [] for step in range(steps)}
+    for place, group in zip(places, groups, strict=True):
+        lists[int(place)] += [point(int(place), entry) for entry in group]
+    found = [one for some in lists.values() for one in some]
+    if final is not None and not any(same(one, final) for one in found):
+        lists[max((step for step, some in lists.items() if some), default=0)].append(final)
     return lists
 
 
 def scalar(values: np.ndarray) -> float:
     """The number of the only lane."""
     return float(np.asarray(values)[0])
+
+
+def _parts(groups: Sequence[P], count: int) -> list[list[P]]:
+    edges = np.linspace(0, len(groups), count + 1).round().astype(int)
+    return [list(groups[start:end]) for start, end in pairwise(edges)]

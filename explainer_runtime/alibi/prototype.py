@@ -11,7 +11,7 @@ import numpy as np
 from explainer_runtime import explainers
 from explainer_runtime.alibi.elastic import SHARED, ElasticNet
 from explainer_runtime.alibi.explanation import Explanation
-from explainer_runtime.alibi.history import History, by_step
+from explainer_runtime.alibi.history import by_step
 from explainer_runtime.alibi.ranges import OPEN, within
 from explainer_runtime.alibi.settings import no_effect, plain
 from explainer_runtime.errors import InvalidSpec
@@ -133,10 +133,9 @@ class CounterfactualProto(ElasticNet):
             verbose, print_every, log_every: Have no effect.
 
         Returns:
-            `cf`: None where there is none, else `X` `(1, *S)`, `class` and `proba` `(1, K)`. `all`: for each
-            value of c a list with its best point `(1, *S)` where that was better than those before; the
-            answer is in the first list where none is it. `orig_class`, `orig_proba` `(1, K)`, `id_proto`
-            (None without prototypes).
+            `cf`: None where there is none, else `X` `(1, *S)`, `class` and `proba` `(1, K)`. `all`: in
+            `c_steps` lists the valid points `(1, *S)` on the way, ever cheaper ones. `orig_class`,
+            `orig_proba` `(1, K)`, `id_proto` (None without prototypes).
 
         Raises:
             InvalidInput: It is not one instance of the right shape, or not finite.
@@ -148,10 +147,10 @@ class CounterfactualProto(ElasticNet):
             self._check_prototypes()
         wanted = None if target_class is None else np.atleast_1d(target_class)
         options = plain({"target_class": wanted, "k": k, "k_type": k_type, "threshold": threshold})
-        history = History()
         given = {name: value for name, value in options.items() if value is not None}
-        answer = self._ask(self._row(X), given, watch=history)
-        found, proto = bool(answer["found"][0]), int(answer["id_proto"][0])
+        answer = self._ask(self._row(X), {**given, "keep_path": True})
+        found = bool(answer["found"][0])
+        proto = int(answer["id_proto"][0]) if "id_proto" in answer.arrays else -1
         x = answer["counterfactual"]
         cf = {
             "X": x,
@@ -160,7 +159,7 @@ class CounterfactualProto(ElasticNet):
         }
         data = {
             "cf": cf if found else None,
-            "all": self._all(history, x if found else None),
+            "all": by_step(answer, self.c_steps, _shown, x if found else None, np.array_equal),
             "orig_class": int(answer["original_class"][0]),
             "orig_proba": answer["original_proba"],
             "id_proto": proto if proto >= 0 else None,
@@ -175,11 +174,6 @@ class CounterfactualProto(ElasticNet):
         if "codes" not in self._fitted.arrays:
             raise InvalidSpec("theta, threshold: need an enc_model or use_kdtree, and fit(train_data) first")
 
-    def _all(self, history: History, answer: np.ndarray | None) -> dict[int, list[np.ndarray]]:
-        from explainer_runtime.search.elastic import Net  # brings TensorFlow
 
-        steps, least, better = self.c_steps, np.inf, {}
-        for step, end in enumerate(history.ends(Net)[:steps]):
-            if end.best_cost[0] < least:
-                better[step], least = np.array(end.best), end.best_cost[0]
-        return by_step(steps, better, answer, np.array_equal)
+def _shown(_: int, entry: Mapping[str, Any]) -> np.ndarray:
+    return np.asarray(entry["x"])[None]

@@ -33,8 +33,7 @@ from explainer_runtime.spec import AnchorImage, Counterfactual, Endpoint, Grid, 
 IMAGES = 8
 MODEL, CF, ANCHOR = "fashion-cnn", "fashion-cf", "fashion-anchor"
 SPECS: dict[str, Spec] = {
-    # A gradient that is only estimated goes astray more often: more steps until the stride doubles.
-    CF: Counterfactual(grow_steps=80),
+    CF: Counterfactual(),
     # Masked tiles show the mean grey of the image. Each with its own mean, most images would be recognised
     # with everything masked, and an empty anchor would be the answer.
     ANCHOR: AnchorImage(segmentation=Grid(rows=4, columns=7), fill="image_mean", p_sample=0.8),
@@ -136,7 +135,7 @@ def _fit(path: Path, dataset: Dataset, model: Predictor) -> Fitted:
     inputs = Inputs(
         shape=dataset.x_train.shape[1:], low=-0.5, high=0.5, classes=classes, class_names=dataset.class_names
     )
-    # As a plain function the network is a black box: a student is taught for the servers that are only asked.
+    # As a plain function the network is a black box: a surrogate is taught, for servers that only ask it.
     asked = CallablePredictor(lambda rows: model(rows))
     artifact.save(explainers.fit(SPECS[path.name], dataset.x_train, inputs=inputs, predictor=asked), path)
     return artifact.load(path)

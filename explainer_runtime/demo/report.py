@@ -36,7 +36,7 @@ _QUESTIONS = {
     FROM_OUTSIDE: (
         "The same question, asked from outside",
         "The same explainer, served by another process. It sees nothing of the network but its answers over "
-        "gRPC: it searches a small student of it, and asks the network itself about all that it finds.",
+        "gRPC: it searches a small surrogate of it, and asks the network itself about all that it finds.",
     ),
     ENOUGH: (
         "What is enough?",

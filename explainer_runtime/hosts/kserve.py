@@ -86,7 +86,7 @@ class ExplainerModel(kserve.Model):
     def get_output_types(self) -> list[dict[str, Any]]:
         """The outputs, for metadata."""
         fitted = self._service.fitted
-        return [_described(tensor) for tensor in wire.describe_outputs(fitted.spec, fitted.inputs)]
+        return [_described(tensor) for tensor in wire.describe_outputs(fitted)]
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Answer V1 `:explain`: `{"instances": [...]}` in, `{"meta", "data"}` out.

@@ -28,6 +28,7 @@ from mlserver.types import (
 from mlserver.utils import get_model_uri
 
 from explainer_runtime import render, wire
+from explainer_runtime.driver import Progress
 from explainer_runtime.errors import ExplainerError, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts import routes, v2types
@@ -35,7 +36,6 @@ from explainer_runtime.hosts.caller import caller
 from explainer_runtime.hosts.faults import faults
 from explainer_runtime.hosts.keras import KerasRuntime, loaded
 from explainer_runtime.hosts.service import Service, parse_settings
-from explainer_runtime.solve import Progress
 from explainer_runtime.spec import OPTIONS, Colocated
 from explainer_runtime.wire import PICTURE, Tensor
 
@@ -67,8 +67,8 @@ class ExplainerRuntime(MLModel):
                 await loaded(settings.predictor.model)
             service = Service(settings, self.name)
             await asyncio.to_thread(service.load)
-        spec, inputs = service.fitted.spec, service.fitted.inputs
-        outputs = [*wire.describe_outputs(spec, inputs), Tensor(PICTURE, "BYTES", (1, 1))]
+        inputs = service.fitted.inputs
+        outputs = [*wire.describe_outputs(service.fitted), Tensor(PICTURE, "BYTES", (1, 1))]
         self.inputs = [v2types.described(wire.describe_input(inputs))]
         self.outputs = [v2types.described(tensor) for tensor in outputs]
         self._service = service

@@ -23,6 +23,7 @@ import orjson
 from pydantic import Field, PositiveInt
 
 from explainer_runtime import artifact
+from explainer_runtime.driver import Progress
 from explainer_runtime.errors import Cancelled, ExplainerError, InvalidSpec, PredictorUnavailable
 from explainer_runtime.explainers import Prepared, prepare
 from explainer_runtime.explanation import Explanation
@@ -30,7 +31,6 @@ from explainer_runtime.hosts.admission import Admission
 from explainer_runtime.hosts.metrics import Meter
 from explainer_runtime.hosts.tracing import Traced, span
 from explainer_runtime.predictors import Predictor, connect
-from explainer_runtime.solve import Progress
 from explainer_runtime.spec import (
     Colocated,
     Endpoint,
@@ -199,8 +199,9 @@ class Service:
         self.fitted = artifact.load(self.settings.artifact)
         with suppress(PredictorUnavailable):
             self._prepared = prepare(self.fitted, self._connect())
-        if "student_agreement" in self.fitted.arrays:
-            self._meter.agreed(float(self.fitted.arrays["student_agreement"][0]))
+        for name in ("surrogate_agreement", "student_agreement"):  # the second is what 0.1.0 called it
+            if name in self.fitted.arrays:
+                self._meter.agreed(float(self.fitted.arrays[name][0]))
 
     def _answer(
         self,

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 
+from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidSpec
-from explainer_runtime.explanation import NOT_FOUND, OK, Explanation
+from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
 from explainer_runtime.search import masking, superpixels
 from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.masking import Canvas
@@ -75,6 +76,23 @@ def search(
         {name: np.stack([getattr(answer, name) for answer in answers]) for name in _Answer._fields[:-1]},
         raw=tuple(answer.raw for answer in answers),
     )
+
+
+def fields(fitted: Fitted) -> Fields:
+    """What an answer holds."""
+    inputs, number = fitted.inputs, ("FP32", ())
+    image = inputs.shape[1:] if inputs.layout == "channels_first" else inputs.shape[:-1]
+    return {
+        **COMMON,
+        "anchor": ("FP32", inputs.shape),
+        "anchor_mask": ("BOOL", image),
+        "segments": ("INT64", image),
+        "precision": number,
+        "coverage": number,
+        "size": ("INT64", ()),
+        "prediction": ("INT64", ()),
+        "original_proba": ("FP32", (inputs.classes,)),
+    }
 
 
 # --- what is shown --------------------------------------------------------------------------------------

@@ -13,37 +13,40 @@ asks that the class is more likely than not; `"difference"` is the classical one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from explainer_runtime.explanation import OK, Explanation
-from explainer_runtime.methods.elastic_net import answered, opened, settled
-from explainer_runtime.methods.elastic_task import Pace, Task, lead
+from explainer_runtime.artifact import Fitted
+from explainer_runtime.explanation import Explanation, Fields
+from explainer_runtime.methods.common import Ground, Plan, changed, changed_fields, explanation, run
+from explainer_runtime.methods.elastic import NET_FIELDS, effort, net_fields, problem, schedule
 from explainer_runtime.search.asks import Search
-from explainer_runtime.search.incumbents import Incumbents
-from explainer_runtime.search.penalties import networks
-from explainer_runtime.search.targets import one_hot
+from explainer_runtime.search.criterion import criterion, one_hot
+from explainer_runtime.search.networks import Networks, curvature
 from explainer_runtime.spec import CEM
 
-_PACE = {
-    ("PN", "absolute"): Pace(push=0.5, sharp=25.0, patience=20),
-    ("PN", "difference"): Pace(push=0.5, sharp=25.0, patience=20),
-    ("PP", "absolute"): Pace(push=0.5, sharp=25.0, patience=20),
-    ("PP", "difference"): Pace(push=10.0, sharp=300.0, patience=20),
+_RHO = {
+    ("PN", "absolute"): (0.04, 1.0),
+    ("PN", "difference"): (0.04, 1.0),
+    ("PP", "absolute"): (0.02, 3.0),
+    ("PP", "difference"): (0.01, 2.0),
 }
+"""How much the autoencoder's error counts where the spec says nothing, and how many times more the L1
+distance."""
 _PROBES = 32
 """Training rows at which the curvature of the autoencoder is measured."""
 _SURE = 0.5
-"""Least probability of the class for a pertinent positive shown as an image of its own."""
+"""Least probability of the class for a pertinent positive shown as an image of its own, where the row has as
+much."""
 
 
-def fit(x: np.ndarray | None, spec: CEM, models: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+def fit(x: np.ndarray | None, spec: CEM, networks: Networks, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """What an explainer keeps of its training rows `(M, *S)`.
 
     Returns:
-        `no_info` `(*S)`, float32: `no_info_val`, or the median or mean of each feature; `curvature` `(2,)`.
+        `no_info` `(*S)`, float32: `no_info_val`, or the median or mean of each feature; `bend` `(2,)`.
     """
     if spec.no_info_val is not None:
         no_info = np.broadcast_to(np.asarray(spec.no_info_val, np.float32), shape)
@@ -52,94 +55,86 @@ def fit(x: np.ndarray | None, spec: CEM, models: Mapping[str, Any], shape: tuple
         middle = np.median if spec.no_info_type == "median" else np.mean
         no_info = middle(x, axis=0)
     fitted = {"no_info": np.ascontiguousarray(no_info, np.float32)}
-    if models.get("autoencoder") is not None:
-        probes = (
-            no_info[None] if x is None else x[np.linspace(0, len(x) - 1, min(len(x), _PROBES)).astype(int)]
-        )
-        fitted["curvature"] = networks(models["autoencoder"], None).curvature(probes)
+    if networks.autoencoder is not None:
+        some = slice(None) if x is None else np.linspace(0, len(x) - 1, min(len(x), _PROBES)).astype(int)
+        fitted["bend"] = curvature(networks, fitted["no_info"][None] if x is None else x[some])
     return fitted
 
 
 def search(
-    x: np.ndarray,
-    spec: CEM,
-    low: np.ndarray,
-    high: np.ndarray,
-    *,
-    classes: int,
-    exact: bool,
-    arrays: Mapping[str, np.ndarray],
-    models: Mapping[str, Any],
+    x: np.ndarray, spec: CEM, ground: Ground, low: np.ndarray, high: np.ndarray
 ) -> Search[Explanation]:
     """The search for a pertinent negative or positive of each row.
 
     Args:
         x: Rows `(N, *S)`, float32.
         spec: Settings, with the options of the request in force.
-        low, high: Bounds, float32, `(1, ...)` or `(*S)`.
-        classes: How many classes the model scores.
-        exact: Whether gradients of the model are exact.
-        arrays, models: What was fitted.
+        ground: What the search stands on.
+        low, high: Bounds of a row, float32, broadcasting to `(N, *S)`.
 
     Returns:
         An explanation with `pertinent` `(N, *S)`: the row with the addition (PN), or what was kept (PP), as
-        the model was shown it. `found` is true where the model, asked last, gave it another class (PN) or
-        the same (PP). Rows without one hold the row itself, or zeros where differences are shown.
+        the model was shown it. `found` is true where the model, asked last, gave it another class (PN) or the
+        same (PP). Elsewhere it is the row itself. What is measured is the addition, or the part that was
+        kept.
     """
-    scores, status = yield from opened(x, classes)
-    space = _space(x, spec, np.broadcast_to(arrays["no_info"], x.shape), low, high)
-    task = _task(spec, arrays, models, space, one_hot(scores.argmax(axis=1), classes))
-    held, everyone = Incumbents(space.origin, space.whole, scores), np.arange(len(x))
-    if status == OK and spec.mode == "PP" and spec.pp_space == "absolute":
-        seen = scores
-        if (space.whole != x).any():
-            seen, status = yield from opened(space.whole, classes)
-        task.offer(held, everyone, space.whole, seen, 0.0)  # all of it keeps the class, of course
-    if status == OK:
-        status = yield from settled(task, held, everyone, exact)
-    return Explanation("cem", answered("pertinent", task, held, scores, status))
+    low, high = (np.broadcast_to(bound, x.shape) for bound in (low, high))
+    place = _place(x, spec, np.broadcast_to(ground.arrays["no_info"], x.shape), low, high)
+    outcome = yield from run(x, ground, partial(_plan, spec, ground, place), keep=spec.keep_path)
+    change = np.where(_per(outcome.found, x), outcome.x - place.origin, 0)
+    fields = changed(outcome, outcome.x - change, ground, "pertinent")
+    return explanation("cem", fields | net_fields(spec, outcome, change, ground), x, outcome, lambda mu: mu)
 
 
-class _Space(NamedTuple):
-    """Where to search: from an origin, in a box; `whole` is what to hold where nothing is found."""
+def fields(fitted: Fitted) -> Fields:
+    """What an answer holds."""
+    return changed_fields(fitted, "pertinent") | NET_FIELDS
+
+
+class _Place(NamedTuple):
+    """Where to search: from an origin, in a box, beginning at `start`."""
 
     origin: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    whole: np.ndarray
+    start: np.ndarray
 
 
-def _space(x: np.ndarray, spec: CEM, no_info: np.ndarray, low: np.ndarray, high: np.ndarray) -> _Space:
+def _place(x: np.ndarray, spec: CEM, no_info: np.ndarray, low: np.ndarray, high: np.ndarray) -> _Place:
     inside = np.clip(x, low, high)
     if spec.mode == "PN":
         # Away from no_info: |v - no_info| >= |x - no_info|, on the side of x.
-        least = np.where(x > no_info, inside, np.broadcast_to(low, x.shape))
-        most = np.where(x < no_info, inside, np.broadcast_to(high, x.shape))
-        return _Space(x, least, most, inside)
+        least, most = np.where(x > no_info, inside, low), np.where(x < no_info, inside, high)
+        return _Place(x, least, most, inside)
     if spec.pp_space == "absolute":
         # Between no_info and x. What lies outside the bounds cannot be shown: its nearest bound can.
         empty = np.clip(no_info, low, high)
-        return _Space(empty, np.minimum(empty, inside), np.maximum(empty, inside), inside)
+        return _Place(empty, np.minimum(empty, inside), np.maximum(empty, inside), inside)
     # x - v is shown, for v no farther from no_info than x is, and inside the bounds.
-    far = np.clip(2 * no_info - x, low, high)
-    nothing = np.zeros_like(x)
-    return _Space(nothing, np.minimum(x - far, 0), np.maximum(x - far, 0), nothing)
+    far = x - np.clip(2 * no_info - x, low, high)
+    return _Place(np.zeros_like(x), np.minimum(far, 0), np.maximum(far, 0), far)
 
 
-def _task(
-    spec: CEM, arrays: Mapping[str, np.ndarray], models: Mapping[str, Any], space: _Space, own: np.ndarray
-) -> Task:
-    keep = spec.mode == "PP"
-    return Task(
-        spec,
-        _PACE[spec.mode, spec.pp_space],
-        origin=space.origin,
-        low=space.low,
-        high=space.high,
-        wanted=own if keep else 1 - own,
-        lead=1.0 if keep else lead(spec),
-        level=_SURE if keep and spec.pp_space == "absolute" else 0.0,
-        networks=networks(models.get("autoencoder"), None),
-        curvature=arrays.get("curvature", np.zeros(2, np.float32)),
-        theta=np.zeros(len(own), np.float32),
-    )
+def _plan(spec: CEM, ground: Ground, place: _Place, scores: np.ndarray) -> Plan:
+    own = one_hot(scores.argmax(axis=1), scores.shape[1])
+    rho, sharp = _RHO[spec.mode, spec.pp_space]
+    reference = spec.schedule == "reference"
+    if spec.mode == "PN":
+        asked = criterion(
+            ~own, lead=1.0 if reference else spec.lead, kappa=spec.kappa, exclusive=ground.exclusive
+        )
+    else:
+        sure = np.zeros(len(own))
+        if spec.pp_space == "absolute":  # no more than the whole row has
+            sure = np.minimum(_SURE, np.exp(scores.max(axis=1)) * (1 - 1e-3))
+        asked = criterion(own, level=sure, least=sure, kappa=spec.kappa, exclusive=ground.exclusive)
+    space = ground.space(place.origin, place.low, place.high, 1.0 if reference else ground.unit)
+    least, most = space.bounds()
+    everyone = np.arange(len(own))
+    start = np.clip(space.toward(place.start, everyone), least, most)
+    sought = problem(spec, ground, space, least, most, start, asked, sharp=sharp)
+    return Plan(sought, everyone, effort(spec, rho), schedule(spec, sought))
+
+
+def _per(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, *[1] * (like.ndim - 1))

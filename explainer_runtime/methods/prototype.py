@@ -1,33 +1,32 @@
 """Counterfactuals guided by prototypes: the least change, to something that looks like its new class.
 
 Van Looveren, Klaise (arXiv:1907.02584) pull the counterfactual towards a prototype of the class that is
-nearest in the space of an encoder, and keep it where an autoencoder can rebuild it. That shows the search
-where to go, so it needs few steps, and can do without the gradient of the model altogether (`c_init=0`).
-
-Fitting encodes training rows and keeps their codes by the class that the model gives them. Without an
-encoder the codes are the rows themselves.
+nearest in the space of an encoder, and keep it where an autoencoder can rebuild it. The class sought is that
+prototype's: a point that is pulled to one class and pushed to any would end between them. Fitting encodes
+training rows and keeps their codes by the class that the model gives them. Without an encoder the codes are
+the rows themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from explainer_runtime.explanation import OK, Explanation
-from explainer_runtime.methods.elastic_net import answered, opened, settled
-from explainer_runtime.methods.elastic_task import Pace, Task, lead
+from explainer_runtime.artifact import Fitted
+from explainer_runtime.explanation import Explanation, Fields
+from explainer_runtime.methods.common import Ground, Plan, changed, changed_fields, explanation, run
+from explainer_runtime.methods.elastic import NET_FIELDS, effort, net_fields, problem, schedule
 from explainer_runtime.predictors import Predictor
-from explainer_runtime.search import elastic
 from explainer_runtime.search.asks import Search
-from explainer_runtime.search.incumbents import Incumbents
-from explainer_runtime.search.penalties import Networks, networks
+from explainer_runtime.search.criterion import criterion, one_hot
+from explainer_runtime.search.networks import Networks, curvature
 from explainer_runtime.search.prototypes import Codes, Prototypes, choose, collect, prototypes
-from explainer_runtime.search.targets import one_hot
+from explainer_runtime.search.prototypes import trust as trust_score
 from explainer_runtime.spec import CounterfactualProto
 
-_PACE = Pace(push=0.0467, sharp=25.0, patience=8, room=1.1)
+_RHO = 0.06
 _FIT_BATCH = 500
 _PROBES = 32
 """Training rows at which the curvature of the networks is measured."""
@@ -36,7 +35,7 @@ _PROBES = 32
 def fit(
     x: np.ndarray,
     predictor: Predictor | None,
-    models: Mapping[str, Any],
+    networks: Networks,
     classes: int,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -45,120 +44,153 @@ def fit(
     Args:
         x: Training rows, float32.
         predictor: The model, which says what class each row has; None keeps no prototypes.
-        models: `autoencoder` and `encoder`, where there are any.
+        networks: Autoencoder and encoder, where there are any.
         classes: How many classes the model scores.
         progress: Told the share that is done.
 
     Returns:
-        `curvature` `(2,)`; with a predictor `codes` `(M, E)`, `classes` `(M,)` int64, ascending, `means`
+        `bend` `(2,)`; with a predictor `codes` `(M, E)`, `classes` `(M,)` int64, ascending, `means`
         `(K, E)` and `norms` `(M,)`.
     """
-    nets = networks(models.get("autoencoder"), models.get("encoder"))
     probes = x[np.linspace(0, len(x) - 1, min(len(x), _PROBES)).round().astype(int)]
-    fitted = {"curvature": nets.curvature(probes)}
+    fitted = {"bend": curvature(networks, probes)}
     if predictor is None:
         return fitted
     codes, given = [], []
     for start in range(0, len(x), _FIT_BATCH):
         part = x[start : start + _FIT_BATCH]
         given.append(predictor(part).argmax(axis=1))
-        codes.append(nets.encode(part))
+        codes.append(networks.codes(part))
         if progress is not None:
             progress(min(1.0, (start + len(part)) / len(x)))
     return fitted | collect(np.concatenate(codes), np.concatenate(given), classes)._asdict()
 
 
 def search(
-    x: np.ndarray,
-    spec: CounterfactualProto,
-    low: np.ndarray,
-    high: np.ndarray,
-    *,
-    classes: int,
-    exact: bool,
-    arrays: Mapping[str, np.ndarray],
-    models: Mapping[str, Any],
+    x: np.ndarray, spec: CounterfactualProto, ground: Ground, low: np.ndarray, high: np.ndarray
 ) -> Search[Explanation]:
     """The search for a counterfactual of each row.
 
     Args:
         x: Rows `(N, *S)`, float32.
         spec: Settings, with the options of the request in force.
-        low, high: Bounds, float32, `(1, ...)` or `(*S)`.
-        classes: How many classes the model scores.
-        exact: Whether gradients of the model are exact.
-        arrays, models: What was fitted. Nothing of it is changed.
+        ground: What the search stands on.
+        low, high: Bounds of a row, float32, broadcasting to `(N, *S)`.
 
     Returns:
         An explanation with `counterfactual` `(N, *S)`, inside the bounds; `found` is true where the model,
-        asked last, gave it a class that is allowed, with the lead that `kappa` asks for. Rows without one
-        hold the input, moved inside the bounds.
+        asked last, gave it a class that is allowed, with the lead that `kappa` asks for. Elsewhere it is the
+        row itself. `id_proto` is the class whose prototype guided the search, -1 where there was none, and
+        `prototype_distance` the squared distance of the answer's code to it, -1 where there was none.
     """
-    nets = networks(models.get("autoencoder"), models.get("encoder"))
-    scores, status = yield from opened(x, classes)
-    held = Incumbents(x, np.clip(x, low, high), scores)
-    original = scores.argmax(axis=1)
-    allowed = _allowed(spec, original, classes)
-    near = _near(spec, nets, arrays, x)
-    chosen = np.full(len(x), -1) if near is None else choose(near.distances, allowed)
-    task = _task(spec, nets, arrays, x, low, high, allowed, original, near, chosen)
-    if status == OK:
-        status = yield from settled(task, held, np.flatnonzero(allowed.any(axis=1)), exact)
-    guide = {
-        "id_proto": np.where(scores.any(axis=1), chosen, -1),
-        "prototype_distance": task.attraction(held.x, np.arange(len(x))).astype(np.float32),
-    }
-    answer = answered("counterfactual", task, held, scores, status)
-    return Explanation("counterfactual_proto", answer | guide)
-
-
-def _allowed(spec: CounterfactualProto, original: np.ndarray, classes: int) -> np.ndarray:
-    """The classes that the counterfactual of each row may have `(N, K)`, bool."""
-    wanted = np.ones(classes, bool)
-    if spec.target_class is not None:
-        wanted = np.isin(np.arange(classes), spec.target_class)
-    return np.asarray(wanted & (np.arange(classes) != original[:, None]))
-
-
-def _near(
-    spec: CounterfactualProto, nets: Networks, arrays: Mapping[str, np.ndarray], x: np.ndarray
-) -> Prototypes | None:
-    if "codes" not in arrays or not (spec.theta or spec.threshold):
-        return None
-    k = 1 if spec.k is None and nets.encoder is None else spec.k
-    held = Codes(*(arrays[name] for name in Codes._fields))
-    return prototypes(held, nets.encode(x), k, spec.k_type == "point")
-
-
-def _task(
-    spec: CounterfactualProto,
-    nets: Networks,
-    arrays: Mapping[str, np.ndarray],
-    x: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    allowed: np.ndarray,
-    original: np.ndarray,
-    near: Prototypes | None,
-    chosen: np.ndarray,
-) -> Task:
-    rows = np.arange(len(x))
-    trust = None
-    if near is not None and spec.threshold:
-        least = np.full(len(x), spec.threshold, np.float32)
-        trust = elastic.Trust(near.codes, one_hot(original, allowed.shape[1]), least)
-    return Task(
-        spec,
-        _PACE,
-        origin=x,
-        low=np.broadcast_to(low, x.shape),
-        high=np.broadcast_to(high, x.shape),
-        wanted=allowed.astype(np.float32),
-        lead=lead(spec),
-        level=0.0,
-        networks=nets,
-        curvature=arrays.get("curvature", np.ones(2, np.float32)),
-        theta=np.where(chosen < 0, 0, spec.theta).astype(np.float32),
-        target=None if near is None else near.codes[rows, chosen],
-        trust=trust,
+    guide = _Guide(x, spec, ground)
+    outcome = yield from run(
+        x, ground, partial(_plan, x, spec, ground, low, high, guide), keep=spec.keep_path
     )
+    fields = changed(outcome, x, ground, "counterfactual") | net_fields(spec, outcome, outcome.x - x, ground)
+    if guide.near is not None:
+        fields |= guide.fields(outcome.x)
+    return explanation("counterfactual_proto", fields, x, outcome, lambda mu: mu)
+
+
+def fields(fitted: Fitted) -> Fields:
+    """What an answer holds; what speaks of prototypes only where there are some."""
+    spec = fitted.spec
+    assert isinstance(spec, CounterfactualProto)
+    guided = "codes" in fitted.arrays and (spec.theta or spec.threshold)
+    guide: Fields = {"id_proto": ("INT64", ()), "prototype_distance": ("FP32", ())} if guided else {}
+    return changed_fields(fitted, "counterfactual") | NET_FIELDS | guide
+
+
+class _Guide:
+    """The prototypes that guide one search: near each row, of the class that was chosen for it."""
+
+    def __init__(self, x: np.ndarray, spec: CounterfactualProto, ground: Ground) -> None:
+        self.networks, self.near = ground.plausible(), self._near(x, spec, ground)
+        self.chosen = np.full(len(x), -1)
+
+    @staticmethod
+    def _near(x: np.ndarray, spec: CounterfactualProto, ground: Ground) -> Prototypes | None:
+        if "codes" not in ground.arrays or not (spec.theta or spec.threshold):
+            return None
+        networks = ground.plausible()
+        k = 1 if spec.k is None and networks.encoder is None else spec.k
+        held = Codes(*(ground.arrays[name] for name in Codes._fields))
+        return prototypes(held, networks.codes(x), k, spec.k_type == "point")
+
+    def choose(self, allowed: np.ndarray) -> None:
+        """Take the nearest class that is allowed `(N, K)`, for each row."""
+        if self.near is not None:
+            self.chosen = choose(self.near.distances, allowed)
+
+    def target(self) -> np.ndarray | None:
+        """The codes to go to `(N, E)`."""
+        return None if self.near is None else self.near.codes[np.arange(len(self.chosen)), self.chosen]
+
+    def trusted(
+        self, least: float, own: np.ndarray, x: np.ndarray, log_scores: np.ndarray, lanes: np.ndarray
+    ) -> np.ndarray:
+        """Whether points are nearer to their new class's prototype than to the old one's by what is asked.
+
+        A class without training rows has no prototype: nothing says that such a point is one of it, so it is
+            not trusted.
+        """
+        assert self.near is not None
+        new = log_scores.argmax(axis=1)
+        known = np.isfinite(self.near.distances[lanes, new]) & np.isfinite(
+            self.near.distances[lanes, own[lanes]]
+        )
+        score = trust_score(
+            self.networks.codes(x), self.near.codes[lanes, own[lanes]], self.near.codes[lanes, new]
+        )
+        return np.asarray(known & (score > least))
+
+    def fields(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        target = self.target()
+        assert target is not None
+        away = ((self.networks.codes(x) - target) ** 2).sum(axis=1)
+        return {
+            "id_proto": self.chosen,
+            "prototype_distance": np.where(self.chosen < 0, -1, away).astype(np.float32),
+        }
+
+
+def _plan(
+    x: np.ndarray, spec: CounterfactualProto, ground: Ground, low: np.ndarray, high: np.ndarray,
+    guide: _Guide, scores: np.ndarray,
+) -> Plan:  # fmt: skip
+    own = scores.argmax(axis=1)
+    allowed = ~one_hot(own, scores.shape[1])
+    if spec.target_class is not None:
+        allowed &= np.isin(np.arange(scores.shape[1]), spec.target_class)
+    guide.choose(allowed)
+    reference = spec.schedule == "reference"
+    wanted = allowed
+    if not reference and spec.theta and guide.near is not None:
+        wanted = np.where(guide.chosen[:, None] < 0, allowed, one_hot(guide.chosen, scores.shape[1]))
+    owner = np.flatnonzero(allowed.any(axis=1))
+    asked = criterion(
+        wanted[owner], lead=1.0 if reference else spec.lead, kappa=spec.kappa, exclusive=ground.exclusive
+    )
+    theta = np.where(guide.chosen[owner] < 0, 0, spec.theta).astype(np.float32)
+    target = guide.target()
+    space = ground.space(x[owner], low[owner], high[owner], 1.0 if reference else ground.unit)
+    least, most = space.bounds()
+    sought = problem(
+        spec, ground, space, least, most, np.clip(np.zeros_like(least), least, most), asked,
+        theta=theta, target=None if target is None else target[owner],
+    )  # fmt: skip
+    if spec.threshold and guide.near is not None:
+        trusted = partial(guide.trusted, spec.threshold, own[owner])
+        sought = sought._replace(trusted=lambda x, said, lanes: trusted(x, said, lanes))
+    return Plan(sought, owner, effort(spec, _RHO), schedule(spec, sought), _known(guide, ground))
+
+
+def _known(guide: _Guide, ground: Ground) -> tuple[np.ndarray, np.ndarray] | None:
+    """Training rows of every class, where the codes are the rows; what the model said of each is its
+    class."""
+    arrays = ground.arrays
+    if guide.near is None or guide.networks.encoder is not None:
+        return None
+    rows = arrays["codes"].reshape(-1, *ground.inputs.shape) * np.float32(ground.unit)
+    return rows, np.where(one_hot(arrays["classes"], ground.inputs.classes), 0.0, -87.0).astype(np.float32)

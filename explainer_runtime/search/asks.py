@@ -4,12 +4,12 @@ A method never calls the model. It is a generator that *asks* and is *told*: it 
 below and receives the answer as the value of that `yield`.
 
     def search(x):
-        scores = yield Rows(x)                       # told: class scores (N, K), float32
-        state = yield Descend(state, objective, step, steps=100)     # told: the state afterwards
+        log_scores = yield Rows(x)                # told: log-scores (N, K), float32
+        log_scores, slope = yield Slopes(x, pull)    # told: the same, and a slope (N, *S) at each row
         return ...
 
 Whoever drives the generator (`solve.py`; in a test, three lines and a plain function) is the only one that
-knows about time, budgets, cancellation, compiled loops and networks. When the budget is spent it throws
+knows about time, budgets, cancellation, estimates and networks. When the budget is spent it throws
 `Stop` into the generator at its `yield`; a method that has a best answer so far catches it and returns
 that answer.
 """
@@ -17,7 +17,7 @@ that answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rows:
-    """Ask for the class scores of these rows.
+    """Ask for the log-scores of these rows.
 
     Attributes:
         x: Rows `(M, *S)`, float32, in input units.
@@ -42,48 +42,26 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Penalty:
-    """A smooth loss of the point alone, from networks in this process: always exactly differentiable.
-
-    Make one for each set of networks and keep it: what is compiled around it is kept here, and by
-    predictors under its identity.
+class Slopes:
+    """Ask what the model says of these rows, and how that would change.
 
     Attributes:
-        value: `(state) -> (L,)`, pure TensorFlow, row by row.
-        loops: What has been compiled around it alone.
+        x: Rows `(M, *S)`, float32, in input units.
+        pull: `log-scores (M, K) -> weights (M, K)`: the slope that is wanted is that of the sum of the log-
+            scores so weighted. Row by row: it may be called on parts of the rows, which it is told by `which`
+            `(M',)`.
+        done: How much of the search lies behind, between 0 and 1; for progress only.
+        best: Costs of the best answers so far, infinite where there is none; for progress only.
+        alone: Whether each row is to be answered as it would be alone, to the last bit: what a model says of
+            a row depends on the rows beside it in the last bit or two, and hundreds of steps by sign and
+            momentum make much of them.
     """
 
-    value: Callable[[Any], Any]
-    loops: dict[Any, Callable[..., Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Descend:
-    """Ask to run a step, again and again, on a state of many lanes.
-
-    A lane is one search: a row being explained, times one target or one weight. Lanes are strangers: no
-    lane may read another's values.
-
-    Attributes:
-        state: A NamedTuple of arrays, lanes first. Fields `x` (the points, `(L, *S)`), `active` (bool
-            `(L,)`) and `aim` (a NamedTuple of small per-lane arrays) are required.
-        objective: `(aim, scores (L, K)) -> values (L,)`, the scalar whose gradient is wanted. Pure
-            TensorFlow, row by row. None leaves the model out: `penalty` alone is descended, the step is
-            told None for the scores, and no row is spent.
-        step: `(state, scores (L, K), gradient (L, *S)) -> state`. Pure TensorFlow, row by row. Scores and
-            gradient are those at `state.x`, before the step. Lanes that are not active are left as they
-            were, by whoever drives.
-        penalty: A loss whose gradient is added to that of the objective, exact on every road.
-        steps: Most steps; fewer when no lane is active any more, or when the budget allows fewer.
-        done: Fractions of the whole search before and after this ask; for progress only.
-    """
-
-    state: Any
-    objective: Callable[[Any, Any], Any] | None
-    step: Callable[[Any, Any, Any], Any]
-    steps: int
-    done: tuple[float, float] = (0.0, 1.0)
-    penalty: Penalty | None = None
+    x: np.ndarray
+    pull: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    done: float = 0.0
+    best: np.ndarray | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +77,7 @@ class Aside:
     model: Any
 
 
-Ask = Rows | Descend | Aside
+Ask = Rows | Slopes | Aside
 Search = Generator[Ask, Any, T]
 
 

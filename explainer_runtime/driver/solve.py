@@ -1,0 +1,148 @@
+"""Drive a search to its end: answer what it asks, as far as the budget reaches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from explainer_runtime.driver.estimated import Estimator, estimate
+from explainer_runtime.driver.meter import Budget, Meter, Progress
+from explainer_runtime.errors import InvalidOption, PredictorTimeout
+from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
+from explainer_runtime.predictors.base import Predictor, WhiteBox
+from explainer_runtime.search.asks import Aside, Ask, Rows, Search, Slopes, Stop
+
+T = TypeVar("T")
+
+SHARD = 32
+"""Rows whose slopes are asked for together: convolutions of small images are cheapest at 8 to 32."""
+TINY = float(np.finfo(np.float32).tiny)
+"""Where probabilities end: what an endpoint answers with less counts as this much."""
+_FREE = 2**62
+"""Rows and calls that a search on a model of our own may take: its time is limited, its questions are not."""
+
+
+def solve(
+    search: Search[T],
+    predictor: Predictor,
+    budget: Budget | None = None,
+    *,
+    estimator: Estimator | None = None,
+    cancel: Callable[[], bool] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    watch: Callable[[Ask, Any], None] | None = None,
+) -> tuple[T, Cost]:
+    """Drive `search` to its end.
+
+    Args:
+        search: What to run; see `search/asks.py`.
+        predictor: The model that answers.
+        budget: Most rows, calls and seconds. When one is spent the search is told to stop and returns the
+            best it has.
+        estimator: Where slopes come from; None is the model itself.
+        cancel: Asked several times a second; true stops at once.
+        progress: Told after each answer.
+        watch: Shown every ask with its answer, neither of which it may change.
+
+    Returns:
+        What the search returned, and what it cost.
+
+    Raises:
+        Cancelled: `cancel` said so.
+        PredictorError: The predictor failed; what had been found is lost with it.
+    """
+    meter = Meter(budget or Budget(), cancel, progress)
+    try:
+        ask = next(search)
+        while True:
+            try:
+                answer = _answer(ask, predictor, estimator, meter)
+            except Stop as stop:
+                search.throw(stop)
+                raise RuntimeError("a search that was told to stop has asked again") from None
+            if watch is not None:
+                watch(ask, answer)
+            ask = search.send(answer)
+    except StopIteration as end:
+        return end.value, meter.cost()
+    finally:
+        search.close()
+
+
+def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: Meter) -> Any:
+    match ask:
+        case Rows():
+            log_scores = _log_scores(ask.x, predictor, meter)
+            meter.report(ask.done, ask.best)
+            return log_scores
+        case Slopes():
+            meter.steps += len(ask.x)
+            if estimator is not None:
+                told = estimate(ask, estimator, partial(_log_scores, predictor=predictor, meter=meter), meter)
+            elif isinstance(predictor, WhiteBox):
+                told = _slopes(ask, predictor, meter)
+            else:
+                raise InvalidOption("gradient='exact' needs the model in this process", "gradient")
+            found = () if ask.best is None else ask.best[np.isfinite(ask.best)]
+            meter.report(ask.done, float(np.median(found)) if len(found) else None)
+            return told
+        case Aside():
+            # Time and cancellation are those of the whole explanation; rows of a model of ours are free.
+            aside = Budget(_FREE, _FREE, max(0.0, meter.left()))
+            answer, cost = solve(ask.search, ask.model, aside, cancel=meter.cancel)
+            meter.steps += cost.steps
+            return answer
+
+
+def _log_scores(x: np.ndarray, predictor: Predictor, meter: Meter) -> np.ndarray:
+    """Log-scores of all rows, in as few calls as their messages, and looks at the clock, allow."""
+    size = predictor.rows_per_call(x.shape[1:])
+    extra = getattr(predictor, "extra_rows", 0)  # a canary goes along with each call; see predictors/watched
+    # All or nothing: half an answer is of no use to a search.
+    meter.allow(len(x) + extra * -(-len(x) // size), -(-len(x) // size))
+    white = predictor if isinstance(predictor, WhiteBox) else None
+    answers, start = [], 0
+    while start < len(x):
+        meter.look()
+        end = size * (start // size + 1)  # of this call; one to a model in this process is cut as time allows
+        part = x[start : min(end, start + meter.at_once("rows", x.shape[1:], size)) if white else end]
+        begun, left = time.monotonic(), meter.left()
+        meter.spend(len(part) + extra, int(start % size == 0))
+        start += len(part)
+        try:
+            answers.append(white.log_scores(part) if white else _logs(predictor, part, left))
+        except PredictorTimeout:
+            if meter.left() <= 0:  # our own deadline, not a slow model: the best so far is an answer
+                raise Stop(BUDGET_EXHAUSTED) from None
+            raise
+        meter.took("rows", len(part), time.monotonic() - begun)
+    return np.concatenate(answers)
+
+
+def _logs(predictor: Predictor, x: np.ndarray, left: float) -> np.ndarray:
+    return np.log(np.maximum(predictor(x, timeout=max(left, 1e-3)), TINY))
+
+
+def _slopes(ask: Slopes, model: WhiteBox, meter: Meter) -> tuple[np.ndarray, np.ndarray]:
+    """Log-scores and slopes from the model itself, shard by shard."""
+    meter.allow(len(ask.x), 1)
+    said, slopes, start = [], [], 0
+    while start < len(ask.x):
+        meter.look()
+        size = 1 if ask.alone else meter.at_once("slopes", ask.x.shape[1:], SHARD)
+        which = np.arange(start, min(len(ask.x), start + size))
+        start, begun = start + len(which), time.monotonic()
+        meter.spend(len(which), int(which[0] == 0))  # one call, however it is cut: the clock decides that
+        log_scores, slope = model.slope(ask.x[which], partial(_pulled, ask, which))
+        said.append(log_scores)
+        slopes.append(slope)
+        meter.took("slopes", len(which), time.monotonic() - begun)
+    return np.concatenate(said), np.concatenate(slopes)
+
+
+def _pulled(ask: Slopes, which: np.ndarray, log_scores: np.ndarray) -> np.ndarray:
+    return ask.pull(log_scores, which)

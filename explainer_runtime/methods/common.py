@@ -1,0 +1,298 @@
+"""What the methods that change a row have in common: open, seek, confirm, answer.
+
+Each of them says what a change is, in which box, what is asked of the model and what else is minimised: a
+`Plan`. The rest is here. Whatever is answered as found, the model itself has said so when it was asked last,
+about the very row that is answered; where it takes its word back, the runner-up is put to it, and at last the
+row is given back as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from explainer_runtime.artifact import Fitted
+from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
+from explainer_runtime.search import neighbours
+from explainer_runtime.search.asks import Rows, Search, Stop
+from explainer_runtime.search.best import Best
+from explainer_runtime.search.feedback import Guide, climb
+from explainer_runtime.search.lanes import Effort, seek, winners
+from explainer_runtime.search.least_change import Pace, Problem
+from explainer_runtime.search.networks import Network, Networks
+from explainer_runtime.search.spaces import Pixels
+from explainer_runtime.search.sparsify import shown
+from explainer_runtime.spec import Inputs
+
+EFFORTS = {
+    "quick": Effort(Pace(reach=5, refine=8), race=((5, 1),), thin=0.04, rungs=(8, 6)),
+    "standard": Effort(Pace(reach=8, refine=16)),
+    "thorough": Effort(Pace(reach=8, refine=80), race=(), rungs=(24, 16)),
+}
+"""About 25, 50 and 300 slopes an explanation, where several classes are tried side by side."""
+_CHANGED = 1e-6
+"""Least difference, in ranges of a feature, that counts as a change."""
+
+
+class Ground(NamedTuple):
+    """What a search stands on, besides its rows and settings.
+
+    Attributes:
+        inputs: The input contract.
+        arrays: What was fitted.
+        networks: Fitted networks by name: `autoencoder`, `encoder`, `decoder`.
+        exclusive: Whether the model's scores of a row are one distribution.
+        snap: Rows as the model sees them, where it takes whole numbers only.
+        road: Where slopes come from: `exact`, `surrogate`, `random` or `full`.
+        guide: The surrogate and what was kept of the rows it was taught, for that road.
+    """
+
+    inputs: Inputs
+    arrays: Mapping[str, np.ndarray]
+    networks: Mapping[str, Network]
+    exclusive: bool = True
+    snap: Callable[[np.ndarray], np.ndarray] | None = None
+    road: str = "exact"
+    guide: Guide | None = None
+
+    @property
+    def unit(self) -> float:
+        """Range of a feature, in input units."""
+        return self.inputs.high - self.inputs.low
+
+    def space(
+        self, origin: np.ndarray, low: np.ndarray, high: np.ndarray, unit: float | None = None
+    ) -> Pixels:
+        """Changes of rows `(L, *S)`, counted from `origin`, inside bounds in input units."""
+        plane = {"channels_last": (0, 1), "channels_first": (1, 2)}.get(self.inputs.layout or "", ())
+        return Pixels(origin, self.unit if unit is None else unit, low, high, snap=self.snap, plane=plane)
+
+    def plausible(self) -> Networks:
+        """The autoencoder and the encoder."""
+        return Networks(self.networks.get("autoencoder"), self.networks.get("encoder"), self.unit)
+
+
+class Plan(NamedTuple):
+    """What a method wants searched.
+
+    Attributes:
+        problem: What is sought, lane by lane.
+        owner: Which row each lane belongs to `(L,)`, ascending; a row without a lane is given back.
+        effort: How much is done.
+        schedule: `(lanes, best)` -> another search of these lanes than the engine's, or None.
+        known: Rows `(M, *S)` known from the fit, and what the model says of them `(M, K)`: a way out where
+            there is no slope.
+    """
+
+    problem: Problem
+    owner: np.ndarray
+    effort: Effort
+    schedule: Callable[[np.ndarray, Best], Search[None]] | None = None
+    known: tuple[np.ndarray, np.ndarray] | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of the rows `(N, ...)`.
+
+    Attributes:
+        x: The answers; the row itself where nothing was found.
+        log_scores: What the model says of exactly that.
+        original: What it says of the rows as they came.
+        asked: Whether it could be asked at all; where not, both are zero.
+        found: Whether the model, asked last, said so.
+        status: One word a row.
+        mu: The multiplier that led there, -1 where nothing was found or nothing had to change.
+        ways: The valid points on the way: multiplier, row and log-scores; empty lists where they were not
+            kept.
+    """
+
+    x: np.ndarray
+    log_scores: np.ndarray
+    original: np.ndarray
+    asked: bool
+    found: np.ndarray
+    status: np.ndarray
+    mu: np.ndarray
+    ways: list[list[tuple[float, np.ndarray, np.ndarray]]]
+
+
+def run(
+    x: np.ndarray, ground: Ground, plan: Callable[[np.ndarray], Plan], *, keep: bool = False
+) -> Search[Outcome]:
+    """Search for an answer to each row.
+
+    Args:
+        x: Rows `(N, *S)`, float32.
+        ground: What the search stands on.
+        plan: What to search, given what the model says of the rows `(N, K)`.
+        keep: Whether to keep the valid points on the way.
+    """
+    none = np.zeros(len(x), bool)
+    try:
+        original = yield Rows(x)
+    except Stop as stop:
+        scores = np.zeros((len(x), ground.inputs.classes), np.float32)
+        words, mu = np.full(len(x), stop.status), np.full(len(x), -1, np.float32)
+        return Outcome(x, scores, scores, False, none, words, mu, [[] for _ in x])
+    made = plan(original)
+    problem, owner, best = made.problem, made.owner, Best(made.problem.start, original[made.owner], keep)
+    answer = Outcome(
+        x.copy(), original.copy(), original, True, none, none, np.full(len(x), -1, np.float32), []
+    )
+    status = OK
+
+    def settle(lanes: np.ndarray, rows: np.ndarray, log_scores: np.ndarray) -> None:
+        which = owner[lanes]
+        answer.found[which], answer.x[which], answer.log_scores[which] = True, rows, log_scores
+        answer.mu[which] = np.where(best.tag[lanes] > 0, best.tag[lanes], -1)
+
+    try:
+        yield from _seek(x, ground, made, original, best)
+        lanes = winners(owner, best.cost)
+        for points, cost in ((best.x, best.cost), (best.second, best.second_cost)):
+            lanes = lanes[np.isfinite(cost[lanes])]
+            if not len(lanes):
+                break
+            rows = problem.space.rows(points[lanes], lanes)
+            log_scores = yield Rows(rows, 0.98, best.median())
+            held = np.isfinite(problem.judge(rows, log_scores, lanes, cost[lanes], slack=0.0)[0])
+            settle(lanes[held], rows[held], log_scores[held])
+            lanes = lanes[~held]
+    except Stop as stop:
+        status = stop.status
+        lanes = winners(owner, best.cost)
+        lanes = lanes[
+            best.found[lanes] & ~answer.found[owner[lanes]]
+        ]  # the model said so, if not a second time
+        settle(lanes, problem.space.rows(best.x[lanes], lanes), best.log_scores[lanes])
+    missing = NOT_FOUND if status == OK else status
+    words = np.where(answer.found & (status == OK), OK, missing)
+    return answer._replace(status=words, ways=_ways(problem, owner, best, len(x)))
+
+
+def _seek(x: np.ndarray, ground: Ground, plan: Plan, original: np.ndarray, best: Best) -> Search[None]:
+    """Look where the lanes start, which may do already, and for a pertinent positive should; then search."""
+    problem, owner, effort = plan.problem, plan.owner, plan.effort
+    lanes = np.arange(len(owner))
+    rows, log_scores = problem.space.rows(problem.start, lanes), original[owner]
+    if not np.array_equal(rows, x[owner]):
+        log_scores = yield Rows(rows)
+    objective = problem.objective(problem.start, rows, lanes, effort.pace.rho)
+    cost, spare = problem.judge(rows, log_scores, lanes, objective, slack=0.0)
+    best.offer(lanes, problem.start, log_scores, cost, spare)
+    finished = best.found & ~problem.start.reshape(len(owner), -1).any(axis=1)  # nothing has to change at all
+    lanes = np.flatnonzero(~np.isin(owner, owner[finished]))
+    if not len(lanes):
+        return
+    if plan.schedule is not None:
+        yield from plan.schedule(lanes, best)
+    elif ground.guide is not None:
+        yield from climb(problem, effort, owner, lanes, best, ground.guide)
+    else:
+        yield from seek(problem, effort, owner, lanes, best)
+    missing = lanes[~np.isin(owner[lanes], owner[best.found])]
+    if plan.known is not None and len(missing):
+        d, which = neighbours.lines(problem, missing, *plan.known)
+        if len(d):
+            yield from shown(problem, effort.pace.rho, best, d, which, 0.9)
+
+
+def _ways(
+    problem: Problem, owner: np.ndarray, best: Best, rows: int
+) -> list[list[tuple[float, np.ndarray, np.ndarray]]]:
+    ways: list[list[tuple[float, np.ndarray, np.ndarray]]] = [[] for _ in range(rows)]
+    for lane, mu, d, log_scores in best.way or ():
+        ways[owner[lane]].append((mu, problem.space.rows(d[None], np.array([lane]))[0], log_scores))
+    return ways
+
+
+def changed(outcome: Outcome, x: np.ndarray, ground: Ground, field: str) -> dict[str, np.ndarray]:
+    """The fields that all methods answer with that change a row; `field` is what the changed row is
+    called."""
+    fields = {
+        "found": outcome.found,
+        "status": outcome.status,
+        field: outcome.x,
+        "original_class": _class(outcome.original, outcome.asked),
+        "original_proba": _proba(outcome.original, outcome.asked),
+        f"{field}_class": _class(outcome.log_scores, outcome.asked),
+        f"{field}_proba": _proba(outcome.log_scores, outcome.asked),
+        **distances(outcome.x - x, ground.unit),
+    }
+    networks = ground.plausible()
+    if networks.autoencoder is not None:
+        fields["autoencoder_error"] = networks.errors(outcome.x).astype(np.float32)
+    return fields
+
+
+def changed_fields(fitted: Fitted, field: str) -> Fields:
+    """The fields of `changed`, and where slopes came from."""
+    row, classes = fitted.inputs.shape, (fitted.inputs.classes,)
+    number, count = ("FP32", ()), ("INT64", ())
+    return {
+        **COMMON,
+        field: ("FP32", row),
+        "original_class": count,
+        "original_proba": ("FP32", classes),
+        f"{field}_class": count,
+        f"{field}_proba": ("FP32", classes),
+        "distance_l1": number,
+        "distance_l2": number,
+        "distance_l0": count,
+        "sparsity": number,
+        **({"autoencoder_error": number} if "autoencoder" in fitted.models else {}),
+        "gradient_source": ("BYTES", ()),
+    }
+
+
+def distances(change: np.ndarray, unit: float) -> dict[str, np.ndarray]:
+    """The fields that measure a change `(N, *S)`.
+
+    Returns:
+        `distance_l1` and `distance_l2` `(N,)` float32 in input units, `distance_l0` `(N,)`, the number of
+        features changed, and `sparsity` `(N,)` float32, the share of features that were not.
+    """
+    size = np.abs(change).reshape(len(change), -1)
+    count = (size > _CHANGED * unit).sum(axis=1)
+    return {
+        "distance_l1": size.sum(axis=1),
+        "distance_l2": np.sqrt(np.einsum("ij,ij->i", size, size)),
+        "distance_l0": count,
+        "sparsity": (1 - count / size.shape[1]).astype(np.float32),
+    }
+
+
+def explanation(
+    kind: str,
+    fields: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    outcome: Outcome,
+    weight: Callable[[float], float],
+) -> Explanation:
+    """The answer; where the way there was kept, `raw` has it as `path`: ever cheaper valid points, in order.
+
+    Args:
+        kind: Which method.
+        fields: What it answers.
+        rows: The rows as they came.
+        outcome: What it came from.
+        weight: What a multiplier is called by the method's paper: lambda is its inverse, c the same.
+    """
+    raw = [
+        {
+            "row": row,
+            "path": [{"weight": weight(mu), "x": x, "proba": np.exp(said)} for mu, x, said in way if mu > 0],
+        }
+        for row, way in zip(rows, outcome.ways, strict=True)
+    ]
+    return Explanation(kind, fields, raw=tuple(raw) if any(outcome.ways) else ())
+
+
+def _class(log_scores: np.ndarray, asked: bool) -> np.ndarray:
+    return log_scores.argmax(axis=1) if asked else np.full(len(log_scores), -1)
+
+
+def _proba(log_scores: np.ndarray, asked: bool) -> np.ndarray:
+    return (np.exp(log_scores) if asked else np.zeros_like(log_scores)).astype(np.float32)

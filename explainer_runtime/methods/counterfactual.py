@@ -113,7 +113,7 @@ def _plan(
     )
     adam = wachter.Adam(**{name: getattr(spec, name) for name in wachter.Adam._fields})
     schedule = partial(wachter.bisect, space, least, most, asked, adam) if reference else None
-    return Plan(problem, owner, _effort(spec, asked), schedule)
+    return Plan(problem, owner, _effort(spec, ground, asked), schedule)
 
 
 def _lanes(spec: Counterfactual, ground: Ground, scores: np.ndarray) -> tuple[np.ndarray, Criterion]:
@@ -147,7 +147,7 @@ def _against(spec: Counterfactual, sought: np.ndarray, own: np.ndarray) -> np.nd
     return own if spec.schedule == "reference" else ~sought
 
 
-def _effort(spec: Counterfactual, asked: Criterion) -> Effort:
+def _effort(spec: Counterfactual, ground: Ground, asked: Criterion) -> Effort:
     """The engine's, with more steps: nothing but the model holds an L1 distance back."""
     effort = EFFORTS[spec.effort]
     band = float((asked.most - asked.least).min()) - 2 * SLACK
@@ -157,4 +157,9 @@ def _effort(spec: Counterfactual, asked: Criterion) -> Effort:
         coherent=_COHERENT[spec.objective],
         pad=min(effort.pace.pad, band / 4),
     )
-    return effort._replace(pace=pace)
+    effort = effort._replace(pace=pace)
+    if ground.road == "surrogate":
+        return effort._replace(rungs=(24, 12), groups=40)
+    if ground.road in ("random", "full"):  # slopes take many rows each, and are smooth: fewer, and more is taken back
+        return effort._replace(pace=pace._replace(refine=8), thin=0.0, rungs=(24, 12), groups=96, rounds=2)
+    return effort

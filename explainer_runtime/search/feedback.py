@@ -22,7 +22,7 @@ from explainer_runtime.search.least_change import Problem
 from explainer_runtime.search.sparsify import shown, sparsify
 from explainer_runtime.search.surrogate import Surrogate
 
-_LANES = (4, 2, 1)
+_LANES = (3, 1)
 """Most lanes of a row in each round; those that promise the least cost go on."""
 _ALONG = np.array([0.4, 0.6, 0.75, 0.85, 0.92, 1.0, 1.1, 1.25], np.float32)
 """Points asked about on the way from nothing changed (0) to what the surrogate proposes (1), and beyond."""
@@ -32,7 +32,6 @@ _LESS = 2.0
 """Log-odds by which a lane asks for less where the surrogate has found no way."""
 _MOST = 40.0
 """Largest correction."""
-_RUNGS = (24, 12)
 
 
 class Guide(NamedTuple):
@@ -78,7 +77,9 @@ def climb(
         lanes = lanes[winners(owner[lanes], lacking[lanes], most)] if len(d) else lanes
     lanes = np.flatnonzero(np.isin(owner, owner[lanes]))
     lanes = lanes[winners(owner[lanes], best.cost[lanes])]
-    yield from sparsify(problem, best, lanes[best.found[lanes]], effort.pace.rho, rungs=_RUNGS, groups=40)
+    yield from sparsify(
+        problem, best, lanes[best.found[lanes]], effort.pace.rho, rungs=effort.rungs, groups=effort.groups
+    )
 
 
 def _propose(

@@ -29,12 +29,16 @@ class Effort(NamedTuple):
         thin: Changes smaller than this, in ranges of a feature, are done without in the end; 0 leaves that
             out.
         rungs: Candidates in each of two asks that take back what was not needed; 0 leaves one out.
+        groups: Groups of neighbouring changes that a black box is asked the worth of; see `sparsify`.
+        rounds: How often what was not needed is taken back.
     """
 
     pace: Pace = Pace()
     race: tuple[tuple[int, int], ...] = ((8, 2), (12, 1))
     thin: float = 0.04
     rungs: tuple[int, int] = (12, 10)
+    groups: int = 0
+    rounds: int = 1
 
 
 def seek(problem: Problem, effort: Effort, owner: np.ndarray, lanes: np.ndarray, best: Best) -> Search[None]:
@@ -64,7 +68,8 @@ def seek(problem: Problem, effort: Effort, owner: np.ndarray, lanes: np.ndarray,
     lanes = lanes[best.found[lanes]]
     if effort.thin and len(lanes):
         yield from _thinned(problem, effort, best, lanes)
-    yield from sparsify(problem, best, lanes, pace.rho, rungs=effort.rungs)
+    for _ in range(effort.rounds):
+        yield from sparsify(problem, best, lanes, pace.rho, rungs=effort.rungs, groups=effort.groups)
 
 
 def winners(owner: np.ndarray, cost: np.ndarray, count: int = 1) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from explainer_runtime.errors import Cancelled, InvalidOption, PredictorTimeout
 from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
 from explainer_runtime.predictors import GradientPredictor, Predictor
+from explainer_runtime.predictors.tally import tally
 from explainer_runtime.search.asks import Aside, Ask, Descend, Penalty, Rows, Search, Stop
 from explainer_runtime.search.gradients import Estimator
 
@@ -191,13 +192,14 @@ def _scores(x: np.ndarray, predictor: Predictor, meter: _Meter) -> np.ndarray:
         # Counted before it is known to succeed: the model has the work either way.
         meter.spend(len(part) + extra, 1, 0.0)
         try:
-            answers.append(predictor(part, timeout=max(left, 1e-3)))
+            with tally() as more:
+                answers.append(predictor(part, timeout=max(left, 1e-3)))
         except PredictorTimeout:
             if meter.left() <= 0:  # our own deadline, not a slow model: the best so far is an answer
                 raise Stop(BUDGET_EXHAUSTED) from None
             raise
         finally:
-            meter.spend(0, 0, time.monotonic() - start)
+            meter.spend(more.rows, more.calls, time.monotonic() - start)
     return np.concatenate(answers)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from explainer_runtime.errors import ExplainerError, InvalidInput, InvalidSpec, MissingExtra, PredictorError
-from explainer_runtime.predictors import meaning
+from explainer_runtime.predictors import meaning, tally
 from explainer_runtime.predictors.forms import Form, log_scores, of_keras, of_saved_model, rows_for
 from explainer_runtime.predictors.tensors import one_line
 from explainer_runtime.spec import ModelContract
@@ -110,8 +110,19 @@ class KerasScores:
         x = self._checked(x)
         if not len(x):
             return np.empty((0, self.classes or 2), np.float32)
+        if batch := self.form.batch:
+            starts = range(0, len(x), _MICRO_BATCH)
+            tally.add(rows=sum(-len(x[start : start + _MICRO_BATCH]) % batch for start in starts))
         numbers = _by_parts(self._tf, self._raw, x, _MICRO_BATCH, self.name)
         return meaning.scores(numbers, len(x), self.contract, self.name)
+
+    def identity(self) -> dict[str, str | None]:
+        """The digest of its weights; see `fingerprint.py`."""
+        return {"digest": self._digest}
+
+    @cached_property
+    def _digest(self) -> str | None:
+        return self.form.digest()
 
     def snap(self, x: np.ndarray) -> np.ndarray:
         """See `Predictor`."""

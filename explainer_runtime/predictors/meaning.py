@@ -58,7 +58,7 @@ def _scores(array: np.ndarray, rows: int, contract: ModelContract, source: str) 
     alone = array.ndim == 1 or array.shape[1:] == (1,)
     if not array.ndim or len(array) != rows:
         raise InvalidPrediction(f"{source}: expected scores of {rows} rows, got shape {array.shape}")
-    if array.dtype.kind != "f" and (alone or contract.output != "probabilities"):
+    if array.dtype.kind in "iu" or (alone and array.dtype.kind == "b"):
         raise InvalidPrediction(
             f"{source}: expected class scores in floats, got whole numbers; say output 'labels' and "
             f"`classes` if they are class numbers; {PAGE}"

@@ -16,9 +16,11 @@ import numpy as np
 from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.predictors import GradientPredictor, Predictor, served
+from explainer_runtime.predictors import GradientPredictor, Predictor, connect, served
+from explainer_runtime.predictors.base import named, told
+from explainer_runtime.predictors.checking import Strangeness, examine, introduced
 from explainer_runtime.predictors.coalescer import Coalescer
-from explainer_runtime.predictors.keras import import_tensorflow
+from explainer_runtime.predictors.keras import KerasScores, import_tensorflow
 from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
 from explainer_runtime.search.gradients import CentralDifferences, Estimator, RandomDirections
@@ -49,13 +51,15 @@ def fit(
     spec: Spec,
     x: np.ndarray | None = None,
     *,
-    predictor: Predictor | None = None,
+    y: np.ndarray | None = None,
+    predictor: Any | None = None,
     inputs: Inputs | None = None,
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
     background: np.ndarray | None = None,
     autoencoder: Any | None = None,
     encoder: Any | None = None,
+    force: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Fit an explainer of this spec.
@@ -63,8 +67,11 @@ def fit(
     Args:
         spec: What to fit.
         x: Training rows `(M, *S)`, from which the input contract is taken: shape, lowest, highest value.
-        predictor: The model, asked about one row to learn how many classes it has, where `classes` is not
-            given. A counterfactual's student is taught by it, from at most 8,500 rows: with
+        y: Class of each of these rows `(M,)`, where it is known: how often the model agrees is kept in
+            `Fitted.model`, and a model that knows no better than chance is refused.
+        predictor: The model, or anything that `predictors.connect` takes. It is asked about a few rows, to
+            learn how many classes it has, where `classes` is not given, and to know it again. A
+            counterfactual's student is taught by it, from at most 8,500 rows: with
             `gradient='student'`, and with `'auto'` if it is not in this process and there are rows `x`.
         inputs: The whole input contract, instead of one taken from `x`.
         classes: How many class scores the model answers with.
@@ -74,15 +81,33 @@ def fit(
         autoencoder: Keras model that rebuilds rows; what `gamma` weighs, and what tells the plausibility of
             an answer.
         encoder: Keras model that places rows; in whose space `theta` weighs the distance to a prototype.
+        force: Whether a model is taken however often it is wrong about `y`.
         progress: Told the share of the training rows that is encoded.
 
     Raises:
         InvalidInput: `x` is not a batch of finite numbers.
-        InvalidSpec: Something needed is missing, or spec and contract do not go together.
+        InvalidSpec: Something needed is missing; spec, contract and model do not go together; or the model is
+            wrong about `y` as often as chance, or far more often than on rows in another usual range.
         PredictorError: The predictor failed.
     """
-    contract = inputs or _contract(x, predictor, classes, class_names)
+    model = None if predictor is None else connect(predictor, shape=_row_shape(x, inputs))
+    contract = inputs or _contract(x, model, classes, class_names)
     _check_spec(spec, contract)
+    known = introduced(model, contract, x, y, force=force)
+    fitted = _fitted(spec, contract, x, model, background, autoencoder, encoder, progress)
+    return dataclasses.replace(fitted, arrays={**fitted.arrays, **known.arrays}, model=known.words)
+
+
+def _fitted(
+    spec: Spec,
+    contract: Inputs,
+    x: np.ndarray | None,
+    predictor: Predictor | None,
+    background: np.ndarray | None,
+    autoencoder: Any | None,
+    encoder: Any | None,
+    progress: Callable[[float], None] | None,
+) -> Fitted:
     match spec:
         case Counterfactual():
             arrays, models = _taught(spec, contract, x, predictor, progress)
@@ -110,6 +135,7 @@ class Prepared:
         predictor: The model.
         coalescer: What merges their asks; None for a model that is not served. Its `asked` and `sent` say how
             many calls that saved.
+        strangeness: Whether the model is the one that the explainer was fitted to.
     """
 
     def __init__(self, fitted: Fitted, predictor: Predictor, segment: Segmenter | None = None) -> None:
@@ -118,6 +144,7 @@ class Prepared:
         self.coalescer = Coalescer(predictor, wait=model.settings.coalesce) if model else None
         self._road = _road(fitted.spec, fitted, predictor)
         self._tutor = _tutor(fitted) if self._road == "student" else None
+        self.strangeness = Strangeness(fitted.inputs, fitted.model, fitted.arrays)
 
     def __call__(
         self,
@@ -171,6 +198,8 @@ class Prepared:
                 watch=watch,
             )
         meta: dict[str, Any] = {"spec": spec.model_dump(mode="json")}
+        if self.strangeness.warning:
+            meta["warnings"] = [self.strangeness.warning]
         if self.fitted.inputs.class_names:
             meta["class_names"] = list(self.fitted.inputs.class_names)
         if self._road:
@@ -181,12 +210,14 @@ class Prepared:
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Predictor]:
         """The predictor for the length of one explanation."""
-        model = served(self.predictor)
-        if model is None or self.coalescer is None:
+        self.strangeness.meet(self.coalescer or self.predictor, self.predictor)
+        if isinstance(self.predictor, KerasScores):
             yield self.predictor
             return
-        with self.coalescer.running():  # it must stay one model, and keep rows in order
-            yield Watched(self.coalescer, model, self.fitted.inputs.classes)
+        # What we cannot see into must stay one model, and keep rows in order.
+        watched = Watched(self.coalescer or self.predictor, self.predictor, self.fitted.inputs.classes)
+        with self.coalescer.running() if self.coalescer else contextlib.nullcontext():
+            yield watched
 
     def close(self) -> None:
         """Let go of the predictor's connections and of the threads that share them; a later call reopens."""
@@ -208,37 +239,42 @@ class Prepared:
 
 
 def prepare(
-    fitted: Fitted, predictor: Predictor, *, segment: Segmenter | None = None, warm: bool = True
+    fitted: Fitted, predictor: Any, *, segment: Segmenter | None = None, warm: bool = True
 ) -> Prepared:
     """Close a fitted explainer over a predictor.
 
     Args:
         fitted: What `fit` or `artifact.load` returned.
-        predictor: The model.
+        predictor: The model, or anything that `predictors.connect` takes.
         segment: Cuts images into superpixels `(H, W, C) -> (H, W)` in place of an anchor's `segmentation`;
             it is code, so no artifact holds it.
         warm: Explain one made-up row now, so that what is compiled on first use is compiled before the
             first request. A remote predictor is not disturbed.
 
     Raises:
-        InvalidSpec: `gradient='exact'` with a predictor that has no graph in this process.
+        InvalidSpec: `gradient='exact'` with a predictor that has no graph in this process; or explainer and
+            model do not go together.
+        InvalidPrediction: A model in this process is not what was said of it, or answers by chance; or it is
+            another than the explainer was fitted to, and `strict` was said.
         MissingExtra: The method needs TensorFlow, and it is not installed.
         PredictorError: The model failed on the made-up row.
     """
-    spec = fitted.spec
+    spec, predictor = fitted.spec, connect(predictor, shape=fitted.inputs.shape)
+    examine(predictor, fitted.inputs)
     if getattr(spec, "gradient", None) == "exact" and not _has_graph(predictor):
         raise InvalidSpec("gradient='exact' needs the model in this process; 'auto' does with an endpoint")
     if getattr(spec, "gradient", None) == "student" and "student" not in fitted.models:
         raise InvalidSpec("gradient='student' needs a student: fit with training rows and a predictor")
-    model = served(predictor)
-    if model is not None and model.settings.output == "labels" and not isinstance(spec, AnchorImage):
+    if told(predictor).output == "labels" and not isinstance(spec, AnchorImage):
         raise InvalidSpec(
-            f"{model.name} answers with labels only, which is enough for anchor_image; "
+            f"{named(predictor)} answers with labels only, which is enough for anchor_image; "
             f"{spec.kind} needs probabilities or logits"
         )
     if not isinstance(spec, AnchorImage):
         import_tensorflow()  # slow, or missing: better now than at the first request
     prepared = Prepared(fitted, predictor, segment)
+    if isinstance(predictor, KerasScores):
+        prepared.strangeness.meet(predictor, predictor)
     if warm:
         prepared.warm()
     return prepared
@@ -363,6 +399,10 @@ def _tutor(fitted: Fitted) -> Tutor:
 
 def _has_graph(predictor: Predictor) -> bool:
     return isinstance(predictor, GradientPredictor)
+
+
+def _row_shape(x: np.ndarray | None, inputs: Inputs | None) -> tuple[int, ...] | None:
+    return inputs.shape if inputs else None if x is None else np.shape(x)[1:]
 
 
 def _contract(

@@ -8,6 +8,7 @@ never part of a request or an artifact.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -581,14 +582,14 @@ def parse_predictor(value: Any, **more: Any) -> PredictorSettings:
 
     Strings: `grpc://host:port/model`, `http://host:port/model`,
     `http://host/v2/models/model[/versions/v]/infer` (or a pipeline's infer URL),
-    `v1+http://host:port/model` or `http://host/v1/models/model:predict`, `colocated:model`, or the path of a
-    `.keras` file or SavedModel directory.
+    `v1+http://host:port/model` or `http://host/v1/models/model:predict`, `colocated:model`, the path of a
+    `.keras` file or SavedModel directory, or the mapping as JSON.
 
     Raises:
         InvalidSpec: Anything else.
     """
     if isinstance(value, str):
-        value = _address(value)
+        value = _json(value) if value.lstrip().startswith("{") else _address(value)
     if isinstance(value, Mapping):
         value = {**value, **more}
     try:
@@ -615,6 +616,13 @@ def with_options(spec: Spec, options: BaseModel) -> Spec:
         name: value for name, value in options if value is not None and name in type(spec).model_fields
     }
     return spec.model_copy(update=changes)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidSpec(f"predictor: expected a JSON object, {error}") from None
 
 
 def _address(text: str) -> dict[str, Any]:

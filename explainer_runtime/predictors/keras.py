@@ -385,4 +385,11 @@ def _ran(tf: Any, name: str, function: Any, *arrays: Any) -> Any:
     try:
         return tf.nest.map_structure(np.asarray, function(*map(tf.constant, arrays)))
     except tf.errors.OpError as error:
-        raise PredictorError(f"{name} failed: {one_line(error.message)}") from error
+        raise PredictorError(f"{name} failed: {_reason(error.message)}") from error
+
+
+def _reason(message: str) -> str:
+    """What went wrong, of a message of TensorFlow that tells where, line by line, as well."""
+    where = ("Graph execution", "Detected at", "Stack trace", "<stack", "[[")
+    lines = (line for line in message.splitlines() if line[:1].strip() and not line.startswith(where))
+    return one_line(re.sub(r"\[Op:\w+\]", "", " ".join(lines))) or "no reason given"

@@ -61,18 +61,24 @@ def _check(predictor: Predictor, inputs: Inputs, rows: np.ndarray, truth: np.nda
         if (low, high) != (inputs.low, inputs.high)
     }
     best = max(others, key=others.__getitem__)
-    if others[best] - _share(predictor, few, known) > _FAR:
+    by_chance = _by_chance(inputs.classes, len(few))
+    if others[best] > max(by_chance, _share(predictor, few, known) + _FAR):
         raise InvalidSpec(
             f"inputs: {name} is right about {share:.0%} of the rows in [{inputs.low:g}, {inputs.high:g}], "
             f"and about {others[best]:.0%} of the same in [{best[0]:g}, {best[1]:g}]; fit with that range "
             f"(`--range {best[0]:g} {best[1]:g}`), or insist (`--force`); {PAGE}"
         )
-    chance = 1 / inputs.classes
-    if share <= chance + 3 * np.sqrt(chance * (1 - chance) / len(rows)):
+    if share <= _by_chance(inputs.classes, len(rows)):
         raise InvalidSpec(
             f"y: {name} is right about {share:.0%} of {len(rows)} rows, no more than chance; look at the "
             f"range of the rows and the order of the classes, or insist (`--force`); {PAGE}"
         )
+
+
+def _by_chance(classes: int, rows: int) -> float:
+    """The share that guessing hardly ever exceeds: its mean and three standard deviations."""
+    chance = 1 / classes
+    return float(chance + 3 * np.sqrt(chance * (1 - chance) / rows))
 
 
 def _share(predictor: Predictor, rows: np.ndarray, truth: np.ndarray) -> float:

@@ -18,7 +18,8 @@ import numpy as np
 
 from explainer_runtime.errors import ExplainerError, InvalidInput, InvalidSpec, MissingExtra, PredictorError
 from explainer_runtime.predictors import meaning, tally
-from explainer_runtime.predictors.forms import Form, log_scores, of_keras, of_saved_model, rows_for
+from explainer_runtime.predictors.forms import Form, log_scores, of_keras, rows_for
+from explainer_runtime.predictors.saved_model import of_saved_model
 from explainer_runtime.predictors.tensors import one_line
 from explainer_runtime.spec import ModelContract
 
@@ -204,12 +205,11 @@ class KerasPredictor(KerasScores):
     @cached_property
     def graph(self) -> Callable[[Any], Any]:
         """`(N, *S)` tensor -> `(N, K)` class scores, differentiable."""
-        logs = self._logs
-
-        def graph(x: Any) -> Any:
-            return self._tf.exp(logs(x))
-
-        return graph
+        tf, logs = self._tf, self._logs
+        rows = tf.TensorSpec((None, *self.shape), tf.float32)
+        # As a function of its own, because a tape does not see all of what is in it.
+        wrapped: Callable[[Any], Any] = tf.compat.v1.wrap_function(lambda x: tf.exp(logs(x)), [rows])
+        return wrapped
 
     def log_scores(self, x: np.ndarray) -> np.ndarray:
         """See `WhiteBox`."""
@@ -251,18 +251,14 @@ class Slopes:
             return tf.cast(function(x), tf.float32)
 
         def pulled(x: Any, w: Any) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = value(x)
-            return y, _sloping(tape.gradient(y, x, output_gradients=w), name)
+            y = value(x)
+            return y, _sloping(tf.gradients(y, x, grad_ys=w), name)
 
         def asked(x: Any, key: Any) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = value(x)
+            y = value(x)
             w = tf.numpy_function(_pull, [key, y], tf.float32)
             w.set_shape(y.shape)
-            return y, _sloping(tape.gradient(y, x, output_gradients=w), name)
+            return y, _sloping(tf.gradients(y, x, grad_ys=w), name)
 
         rows = tf.TensorSpec((None, *shape), tf.float32)
         self._value = tf.function(value, autograph=False, input_signature=[rows])
@@ -351,7 +347,8 @@ def _pull(key: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _PULLS[int(key)](y)
 
 
-def _sloping(gradient: Any, name: str) -> Any:
+def _sloping(gradients: list[Any], name: str) -> Any:
+    (gradient,) = gradients
     if gradient is None:
         raise InvalidSpec(f"{name}: its graph has no gradient with respect to the rows; {meaning.PAGE}")
     return gradient

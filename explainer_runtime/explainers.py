@@ -20,10 +20,11 @@ from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.methods import teaching
 from explainer_runtime.methods.common import Ground
-from explainer_runtime.predictors import Predictor, served
-from explainer_runtime.predictors.base import WhiteBox
+from explainer_runtime.predictors import Predictor, connect, served
+from explainer_runtime.predictors.base import WhiteBox, named, told
+from explainer_runtime.predictors.checking import Strangeness, examine, introduced
 from explainer_runtime.predictors.coalescer import Coalescer
-from explainer_runtime.predictors.keras import KerasNetwork
+from explainer_runtime.predictors.keras import KerasNetwork, KerasScores
 from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
 from explainer_runtime.search.networks import Networks
@@ -53,13 +54,15 @@ def fit(
     spec: Spec,
     x: np.ndarray | None = None,
     *,
-    predictor: Predictor | None = None,
+    y: np.ndarray | None = None,
+    predictor: Any | None = None,
     inputs: Inputs | None = None,
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
     background: np.ndarray | None = None,
     autoencoder: Any | None = None,
     encoder: Any | None = None,
+    force: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Fit an explainer of this spec.
@@ -67,9 +70,12 @@ def fit(
     Args:
         spec: What to fit.
         x: Training rows `(M, *S)`, from which the input contract is taken: shape, lowest, highest value.
-        predictor: The model, asked about one row to learn how many classes it has, where `classes` is not
-            given. A surrogate is taught by it, from at most 8,500 rows: with `gradient='surrogate'`, and with
-            `'auto'` if it is not in this process and there are rows `x`.
+        y: Class of each of these rows `(M,)`, where it is known: how often the model agrees is kept in
+            `Fitted.model`, and a model that knows no better than chance is refused.
+        predictor: The model, or anything that `predictors.connect` takes. It is asked about a few rows, to
+            learn how many classes it has, where `classes` is not given, and to know it again. A surrogate is
+            taught by it, from at most 8,500 rows: with `gradient='surrogate'`, and with `'auto'` if it is not
+            in this process and there are rows `x`.
         inputs: The whole input contract, instead of one taken from `x`.
         classes: How many class scores the model answers with.
         class_names: A name for each class.
@@ -78,15 +84,33 @@ def fit(
         autoencoder: Keras model that rebuilds rows; what `gamma` weighs, and what tells the plausibility of
             an answer.
         encoder: Keras model that places rows; in whose space `theta` weighs the distance to a prototype.
+        force: Whether a model is taken however often it is wrong about `y`.
         progress: Told the share of the training rows that is encoded.
 
     Raises:
         InvalidInput: `x` is not a batch of finite numbers.
-        InvalidSpec: Something needed is missing, or spec and contract do not go together.
+        InvalidSpec: Something needed is missing; spec, contract and model do not go together; or the model is
+            wrong about `y` as often as chance, or far more often than on rows in another usual range.
         PredictorError: The predictor failed.
     """
-    contract = inputs or _contract(x, predictor, classes, class_names)
+    model = None if predictor is None else connect(predictor, shape=_row_shape(x, inputs))
+    contract = inputs or _contract(x, model, classes, class_names)
     _check_spec(spec, contract)
+    known = introduced(model, contract, x, y, force=force)
+    fitted = _fitted(spec, contract, x, model, background, autoencoder, encoder, progress)
+    return dataclasses.replace(fitted, arrays={**fitted.arrays, **known.arrays}, model=known.words)
+
+
+def _fitted(
+    spec: Spec,
+    contract: Inputs,
+    x: np.ndarray | None,
+    predictor: Predictor | None,
+    background: np.ndarray | None,
+    autoencoder: Any | None,
+    encoder: Any | None,
+    progress: Callable[[float], None] | None,
+) -> Fitted:
     match spec:
         case Counterfactual() | CounterfactualProto() | CEM():
             models = {"autoencoder": autoencoder, "encoder": encoder}
@@ -114,6 +138,7 @@ class Prepared:
         predictor: The model.
         coalescer: What merges their asks; None for a model that is not served. Its `asked` and `sent` say how
             many calls that saved.
+        strangeness: Whether the model is the one that the explainer was fitted to.
     """
 
     def __init__(self, fitted: Fitted, predictor: Predictor, segment: Segmenter | None = None) -> None:
@@ -121,6 +146,7 @@ class Prepared:
         model = served(predictor)
         self.coalescer = Coalescer(predictor, wait=model.settings.coalesce) if model else None
         self._road = _road(fitted.spec, fitted, predictor)
+        self.strangeness = Strangeness(fitted.inputs, fitted.model, fitted.arrays)
         self._networks = {
             name: KerasNetwork(model) for name, model in fitted.models.items() if name != "student"
         }
@@ -180,6 +206,8 @@ class Prepared:
                 watch=watch,
             )
         meta: dict[str, Any] = {"spec": spec.model_dump(mode="json")}
+        if self.strangeness.warning:
+            meta["warnings"] = [self.strangeness.warning]
         if self.fitted.inputs.class_names:
             meta["class_names"] = list(self.fitted.inputs.class_names)
         if self._road:
@@ -202,12 +230,14 @@ class Prepared:
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Predictor]:
         """The predictor for the length of one explanation."""
-        model = served(self.predictor)
-        if model is None or self.coalescer is None:
+        self.strangeness.meet(self.coalescer or self.predictor, self.predictor)
+        if isinstance(self.predictor, KerasScores):
             yield self.predictor
             return
-        with self.coalescer.running():  # it must stay one model, and keep rows in order
-            yield Watched(self.coalescer, model, self.fitted.inputs.classes)
+        # What we cannot see into must stay one model, and keep rows in order.
+        watched = Watched(self.coalescer or self.predictor, self.predictor, self.fitted.inputs.classes)
+        with self.coalescer.running() if self.coalescer else contextlib.nullcontext():
+            yield watched
 
     def close(self) -> None:
         """Let go of the predictor's connections and of the threads that share them; a later call reopens."""
@@ -228,34 +258,39 @@ class Prepared:
 
 
 def prepare(
-    fitted: Fitted, predictor: Predictor, *, segment: Segmenter | None = None, warm: bool = True
+    fitted: Fitted, predictor: Any, *, segment: Segmenter | None = None, warm: bool = True
 ) -> Prepared:
     """Close a fitted explainer over a predictor.
 
     Args:
         fitted: What `fit` or `artifact.load` returned.
-        predictor: The model.
+        predictor: The model, or anything that `predictors.connect` takes.
         segment: Cuts images into superpixels `(H, W, C) -> (H, W)` in place of an anchor's `segmentation`;
             it is code, so no artifact holds it.
         warm: Explain one made-up row now, so that what is compiled on first use is compiled before the
             first request. A remote predictor is not disturbed.
 
     Raises:
-        InvalidSpec: `gradient='exact'` with a predictor that has no graph in this process.
+        InvalidSpec: `gradient='exact'` with a predictor that has no graph in this process; or explainer and
+            model do not go together.
+        InvalidPrediction: A model in this process is not what was said of it, or answers by chance; or it is
+            another than the explainer was fitted to, and `strict` was said.
         MissingExtra: The method needs TensorFlow, and it is not installed.
         PredictorError: The model failed on the made-up row.
     """
-    spec = fitted.spec
+    spec, predictor = fitted.spec, connect(predictor, shape=fitted.inputs.shape)
+    examine(predictor, fitted.inputs)
     if getattr(spec, "gradient", None) == "exact" and not isinstance(predictor, WhiteBox):
         raise InvalidSpec("gradient='exact' needs the model in this process; 'auto' does with an endpoint")
     check_fitted(fitted)
-    model = served(predictor)
-    if model is not None and model.settings.output == "labels" and not isinstance(spec, AnchorImage):
+    if told(predictor).output == "labels" and not isinstance(spec, AnchorImage):
         raise InvalidSpec(
-            f"{model.name} answers with labels only, which is enough for anchor_image; "
+            f"{named(predictor)} answers with labels only, which is enough for anchor_image; "
             f"{spec.kind} needs probabilities or logits"
         )
     prepared = Prepared(fitted, predictor, segment)
+    if isinstance(predictor, KerasScores):
+        prepared.strangeness.meet(predictor, predictor)
     if warm:
         prepared.warm()
     return prepared
@@ -365,6 +400,10 @@ def check_fitted(fitted: Fitted) -> None:
         raise InvalidSpec(f"no_info: expected an array of shape {inputs.shape} from fit; fit it again")
     if isinstance(spec, AnchorImage) and spec.fill == "background" and "background" not in fitted.arrays:
         raise InvalidSpec("fill='background' needs `background` images, or `x`, at fit")
+
+
+def _row_shape(x: np.ndarray | None, inputs: Inputs | None) -> tuple[int, ...] | None:
+    return inputs.shape if inputs else None if x is None else np.shape(x)[1:]
 
 
 def _contract(

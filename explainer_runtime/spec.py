@@ -8,6 +8,7 @@ never part of a request or an artifact.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -557,7 +558,8 @@ class Endpoint(ModelContract):
     timeout: PositiveFloat = 10.0
     """Seconds one call may take, with all its messages and attempts."""
     max_message: Annotated[int, Field(ge=1024)] = 4 * 2**20
-    """Bytes of one message; larger batches are sent as several calls. gRPC servers take 4 MiB by default."""
+    """Bytes of one message, as it is written (JSON takes up to 16 a number); larger batches are sent as
+    several calls. gRPC servers take 4 MiB by default."""
     connections: Annotated[int, Field(ge=1, le=1024)] = 8
     """Pooled connections."""
     ca_path: str | None = None
@@ -571,10 +573,13 @@ class Endpoint(ModelContract):
 
     datatype: Literal["FP16", "FP32", "FP64", "UINT8"] | None = None
     """Datatype that rows are sent as; None takes it from the model's metadata."""
+    batch: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """How many rows the model takes at a time; fewer are filled up with copies of the last. 0 is any number,
+    None takes it from the model's metadata."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often one message is sent before its call fails; again only after a broken connection, a 429, a 503
-    or their like in gRPC."""
+    or their like in gRPC. Each attempt counts as rows that the model was asked about."""
     calls_at_once: Annotated[int, Field(ge=1, le=1024)] = 16
     """Calls under way at the same time; more wait for their turn."""
     coalesce: Annotated[int, Field(ge=0, le=1_000_000)] = 3000
@@ -633,14 +638,14 @@ def parse_predictor(value: Any, **more: Any) -> PredictorSettings:
 
     Strings: `grpc://host:port/model`, `http://host:port/model`,
     `http://host/v2/models/model[/versions/v]/infer` (or a pipeline's infer URL),
-    `v1+http://host:port/model` or `http://host/v1/models/model:predict`, `colocated:model`, or the path of a
-    `.keras` file or SavedModel directory.
+    `v1+http://host:port/model` or `http://host/v1/models/model:predict`, `colocated:model`, the path of a
+    `.keras` file or SavedModel directory, or the mapping as JSON.
 
     Raises:
         InvalidSpec: Anything else.
     """
     if isinstance(value, str):
-        value = _address(value)
+        value = _json(value) if value.lstrip().startswith("{") else _address(value)
     if isinstance(value, Mapping):
         value = {**value, **more}
     try:
@@ -667,6 +672,13 @@ def with_options(spec: Spec, options: BaseModel) -> Spec:
         name: value for name, value in options if value is not None and name in type(spec).model_fields
     }
     return spec.model_copy(update=changes)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidSpec(f"predictor: expected a JSON object, {error}") from None
 
 
 def _address(text: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ CONTENTS = {
     "UINT64": "uint64_contents",
 }
 DTYPES = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "UINT8": np.uint8}
+HELD = {**DTYPES, "BOOL": np.bool_, "INT64": np.int64, "INT32": np.int32}
 
 
 class Output(NamedTuple):
@@ -54,6 +55,8 @@ class Seen(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     peer: str
+    others: dict[str, Any] = {}  # noqa: RUF012  # what the further inputs held
+    wanted: tuple[str, ...] = ()  # names of outputs that were asked for
 
 
 class Refusal(Exception):
@@ -85,7 +88,7 @@ class Model:
     """The served model."""
 
     respond: Callable[[np.ndarray], list[Output]] = echo
-    describe: Callable[[], list[tuple[str, str]]] = lambda: [("image", "FP32")]
+    describe: Callable[[], list[tuple[Any, ...]]] = lambda: [("image", "FP32")]  # and a shape, if any
     fault: Callable[[Any], Any] | None = None
     typed: bool = False  # gRPC: typed contents instead of raw ones
     version: str = ""
@@ -198,7 +201,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self.say(200, json.dumps({"name": "s", "extensions": model.extensions}).encode())
         model.described += 1
         try:
-            inputs = [{"name": n, "datatype": d, "shape": [-1]} for n, d in model.describe()]
+            inputs = _declared(model)
         except Refusal as refusal:
             return self.say(refusal.status, json.dumps({"error": refusal.text}).encode())
         return self.say(200, json.dumps({"name": "m", "inputs": inputs}).encode())
@@ -212,9 +215,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.body()
         length = int(headers.get(LENGTH, len(body)))
         document, tail = json.loads(body[:length]), body[length:]
-        (tensor,) = document["inputs"] if "inputs" in document else [_of_v1(document["instances"])]
+        tensor, *more = document["inputs"] if "inputs" in document else _of_v1(document["instances"])
         name, datatype, shape = tensor["name"], tensor["datatype"], tuple(tensor["shape"])
-        model.seen.append(Seen(self.path, headers, name, datatype, shape, peer))
+        others = {one["name"]: np.reshape(one["data"], one["shape"]) for one in more if "data" in one}
+        wanted = tuple(one["name"] for one in document.get("outputs", ()))
+        model.seen.append(Seen(self.path, headers, name, datatype, shape, peer, others, wanted))
         numbers = tensor["data"] if "data" in tensor else np.frombuffer(tail, DTYPES[datatype])
         x = np.array(numbers, dtype=DTYPES[datatype]).reshape(shape)
         try:
@@ -255,11 +260,19 @@ def _output(one: Output, binary: bool) -> dict[str, Any]:
     return {**tensor, "data": one.data.ravel().tolist()}
 
 
-def _of_v1(instances: list[Any]) -> dict[str, Any]:
-    """The tensor that a list of instances holds; `name` is that of the input, where they name one."""
-    name = next(iter(instances[0])) if isinstance(instances[0], dict) else ""
-    data = np.array([one[name] if name else one for one in instances], np.float32)
-    return {"name": name, "datatype": "FP32", "shape": data.shape, "data": data}
+def _declared(model: Model) -> list[dict[str, Any]]:
+    said = [(*one, [-1]) for one in model.describe()]
+    return [{"name": one[0], "datatype": one[1], "shape": list(one[2])} for one in said]
+
+
+def _of_v1(instances: list[Any]) -> list[dict[str, Any]]:
+    """The tensors that a list of instances holds, by the names of the inputs where they name them."""
+    names = list(instances[0]) if isinstance(instances[0], dict) else [""]
+    columns = [np.array([one[name] if name else one for one in instances], np.float32) for name in names]
+    return [
+        {"name": name, "datatype": "FP32", "shape": data.shape, "data": data}
+        for name, data in zip(names, columns, strict=True)
+    ]
 
 
 def _to_v1(outputs: list[Output]) -> list[Any]:
@@ -309,7 +322,7 @@ class GrpcServer(Server):
     def _describe(self, _: bytes, context: Any) -> bytes:
         self.model.described += 1
         try:
-            inputs = [{"name": n, "datatype": d, "shape": [-1]} for n, d in self.model.describe()]
+            inputs = _declared(self.model)
         except Refusal as refusal:
             context.abort(Refusal.GRPC[refusal.status], refusal.text)
         return oip.ModelMetadataResponse(name="m", inputs=inputs).SerializeToString()
@@ -318,11 +331,18 @@ class GrpcServer(Server):
         if self.model.fault is not None:
             return self.model.fault(context)
         request = oip.ModelInferRequest.FromString(message)
-        (tensor,) = request.inputs
+        tensor, *more = request.inputs
+        others = {
+            one.name: np.frombuffer(raw, HELD[one.datatype]).reshape(tuple(one.shape))
+            for one, raw in zip(more, request.raw_input_contents[1:], strict=True)
+        }
+        wanted = tuple(one.name for one in request.outputs)
         headers = dict(context.invocation_metadata())
         path = f"{request.model_name}/{request.model_version}"
         shape = tuple(tensor.shape)
-        self.model.seen.append(Seen(path, headers, tensor.name, tensor.datatype, shape, context.peer()))
+        self.model.seen.append(
+            Seen(path, headers, tensor.name, tensor.datatype, shape, context.peer(), others, wanted)
+        )
         x = np.frombuffer(request.raw_input_contents[0], DTYPES[tensor.datatype]).reshape(shape)
         try:
             outputs = self.model.respond(x)

@@ -104,6 +104,99 @@ def test_it_is_a_module_too():
     assert "serve" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+# --- what is said about the model -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def logits(place):
+    """A file of a model of logits that is right about its rows: is the first pixel brighter or the second?"""
+    import keras
+
+    model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(2)])
+    kernel = np.zeros((24, 2), np.float32)
+    kernel[0] = kernel[1, ::-1] = 9, -9
+    model.set_weights([kernel, np.zeros(2, np.float32)])
+    model.save(place / "logits.keras")
+    x = np.random.default_rng(0).uniform(0, 1, (60, *SHAPE)).astype(np.float32)
+    y = (x[:, 0, 0, 0] < x[:, 0, 1, 0]).astype(int)
+    np.savez(place / "bright.npz", x_train=x, y_train=y, x=x[:2])
+    np.savez(place / "shifted.npz", x_train=x - 0.5, y_train=1 - y)
+    (place / "said.json").write_text(
+        json.dumps({"kind": "keras", "path": str(place / "logits.keras"), "output": "logits"})
+    )
+    return place / "logits.keras"
+
+
+FIT_BRIGHT = ("fit", "@anchor.yaml", "--data", "@bright.npz", "--range", "0", "1", "--out", "bright")
+
+
+def test_logits_are_refused_until_they_are_said_and_that_is_no_passing_trouble(place, logits):
+    done = run(place, *FIT_BRIGHT, "--model", str(logits), "--json")
+    assert done.exit_code == 2
+    assert "say output 'logits'" in json.loads(done.stdout)["error"]
+
+
+@pytest.mark.parametrize("way", ["flag", "json", "file"])
+def test_what_a_model_answers_is_said_by_a_flag_by_json_or_in_a_file(place, logits, way):
+    said = (place / "said.json").read_text()
+    words = {
+        "flag": ("--model", str(logits), "--logits"),
+        "json": (f"--predictor={said}",),
+        "file": (f"--predictor=@{place / 'said.json'}",),
+    }[way]
+    fitted = document(place, *FIT_BRIGHT, *words)
+    assert fitted["inputs"]["classes"] == 2
+    assert fitted["model"]["accuracy"] == "1.000 of 60 rows"
+    explained = document(place, "explain", "@bright", *words, "--input", "@bright.npz")
+    assert explained["warnings"] == []
+    truth = np.load(place / "bright.npz")["y_train"][:2].tolist()
+    assert [row["prediction"] for row in explained["rows"]] == truth
+
+
+def test_one_label_is_explained_alone(place, logits):
+    fitted = document(place, *FIT_BRIGHT, "--model", str(logits), "--logits", "--label", "1")
+    assert fitted["inputs"]["classes"] == 2
+    done = run(place, *FIT_BRIGHT, "--model", str(logits), "--logits", "--label", "2")
+    assert done.exit_code == 2
+    assert "label 2 is to be explained" in done.output
+
+
+def test_a_model_that_is_wrong_about_the_data_is_refused_unless_forced(place, logits):
+    words = (
+        "fit",
+        "@anchor.yaml",
+        "--data",
+        "@shifted.npz",
+        "--model",
+        str(logits),
+        "--logits",
+        "--out",
+        "wrong",
+    )
+    done = run(place, *words)
+    assert done.exit_code == 2
+    assert "no more than chance" in done.output
+    assert document(place, *words, "--force")["model"]["accuracy"] == "0.000 of 60 rows"
+
+
+def test_a_layout_that_cannot_be_guessed_is_said(place):
+    words = (*FIT, "--layout", "channels_first", "--out", "first")
+    assert document(place, *words)["inputs"]["layout"] == "channels_first"
+
+
+def test_a_server_knows_what_its_model_answers(place):
+    done = run(place, "explain", "@fitted", "--server", "http://h/m", "--logits", "--input", "@x.npz")
+    assert done.exit_code == 2
+    assert "a server knows its model" in done.output
+
+
+def test_what_is_said_of_a_served_model_reaches_its_runtime(place, logits):
+    plan = serving.plan([place / "fitted"], str(logits), None, [], contract={"output": "logits"})
+    model, explainer = (one["parameters"]["extra"] for one in plan)
+    assert model == {"output": "logits"}
+    assert explainer["predictor"].startswith("colocated:")
+
+
 # --- results --------------------------------------------------------------------------------------------
 
 

@@ -122,12 +122,15 @@ def test_typed_grpc_contents_are_as_good_as_raw_ones(remote, rows, datatype):
         np.testing.assert_array_equal(remote(server)(rows), first_ten(rows))
 
 
+BYTES = {"http": 16, "grpc": 4}
+"""Most bytes of a float32 on each wire."""
+
 # --- messages ---------------------------------------------------------------------------------------------
 
 
 def test_a_batch_beyond_one_message_is_answered_like_its_parts(server, remote, rows):
     x = np.concatenate([rows] * 5)
-    predictor = remote(server, max_message=4 * 784 * 10 + 4096)
+    predictor = remote(server, max_message=BYTES[server.scheme] * 784 * 10 + 4096)
     np.testing.assert_array_equal(predictor(x), remote(server)(x))
     assert [seen.shape[0] for seen in server.model.seen] == [10, 10, 10, 5, 35]
 
@@ -142,12 +145,23 @@ def test_as_many_rows_as_promised_fit_a_server_of_that_limit(remote, shape, limi
     assert [seen.shape[0] for seen in server.model.seen] == [count]
 
 
-def test_both_transports_split_alike():
-    rest, grpc = (
-        RemotePredictor(Endpoint(url=f"{scheme}://127.0.0.1:1", model="m")) for scheme in ("http", "grpc")
-    )
-    for shape in [(3,), (784,), (28, 28, 1), (224, 224, 3), (10**7,)]:
-        assert rest.rows_per_call(shape) == grpc.rows_per_call(shape) >= 1
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+@pytest.mark.parametrize("numbers", ["long", "short"])
+def test_a_message_of_text_is_no_larger_than_configured(remote, kind, numbers):
+    limit = 50_000
+    x = np.random.default_rng(0).normal(size=(90, 28, 28, 1)).astype(np.float32)
+    x = -np.abs(x) * np.float32(1e-30) if numbers == "long" else np.rint(x)
+    with RestServer() as server:
+        remote(server, kind=kind, max_message=limit)(x)
+        sizes = [int(seen.headers["content-length"]) for seen in server.model.seen]
+    assert max(sizes) <= limit
+    assert numbers == "short" or max(sizes) > limit / 2  # and not much smaller
+
+
+def test_rows_of_a_million_features_go_one_by_one():
+    for scheme in ("http", "grpc"):
+        predictor = RemotePredictor(Endpoint(url=f"{scheme}://127.0.0.1:1", model="m"))
+        assert predictor.rows_per_call((10**7,)) == 1
 
 
 def test_a_server_with_a_smaller_limit_is_an_error_that_names_the_setting(remote, rows):
@@ -165,7 +179,7 @@ def test_classes_that_change_between_messages_are_refused(server, remote, rows):
         Output("s", "FP32", (len(x), len(x) + 1), np.ones((len(x), len(x) + 1), np.float32))
     ]
     with pytest.raises(InvalidPrediction, match="classes"):
-        remote(server, max_message=4 * 784 * 4 + 4096)(rows)
+        remote(server, max_message=BYTES[server.scheme] * 784 * 4 + 4096)(rows)
 
 
 # --- metadata ---------------------------------------------------------------------------------------------

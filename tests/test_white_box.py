@@ -173,6 +173,26 @@ def test_a_network_is_a_function_of_arrays_with_slopes(x, rng):
     np.testing.assert_allclose(gradient.reshape(5, 16), w.reshape(5, 6) @ matrix.T, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("activation", "contract", "closed"),
+    [
+        ("softmax", {}, log_softmax),
+        (None, {"output": "logits"}, log_softmax),
+        ("sigmoid", {"label": 1}, lambda z: log_switch(z[:, 1])),
+    ],
+)
+def test_a_saved_model_is_opened_up_for_its_tails(x, rng, tmp_path, activation, contract, closed):
+    model, weights = dense(3, activation, 100.0)
+    model.export(tmp_path / "m", verbose=False)
+    predictor, own = connect(tmp_path / "m", **contract), connect(model, **contract)
+    exact = closed(x.reshape(5, 16).astype(np.float64) @ weights.astype(np.float64))
+    assert exact.min() < np.log(TINY)
+    np.testing.assert_allclose(predictor.log_scores(x), exact, rtol=1e-5, atol=2e-3)
+    w = rng.normal(size=exact.shape).astype(np.float32)
+    for found, known in zip(predictor.slope(x, lambda _: w), own.slope(x, lambda _: w), strict=True):
+        np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-4)
+
+
 # --- whole numbers, batches, several inputs ---------------------------------------------------------------
 
 
@@ -193,6 +213,26 @@ def test_a_model_of_bytes_that_begins_with_a_cast_has_the_slopes_of_the_same_mod
     w = rng.normal(size=(5, 3)).astype(np.float32)
     logs, gradient = predictor.slope(x, lambda logs: w)
     p = np.exp(log_softmax(x.reshape(5, 16) / 255 @ matrix + bias))
+    np.testing.assert_allclose(np.exp(logs), p, rtol=1e-4)
+    exact = (w - w.sum(axis=1, keepdims=True) * p) @ matrix.T / 255
+    np.testing.assert_allclose(gradient.reshape(5, 16), exact, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_saved_model_of_bytes_has_the_slopes_of_the_model_it_was_exported_from(rng, tmp_path, batch):
+    image = keras.Input(batch_shape=(batch, *SHAPE), dtype="uint8")
+    flat = keras.ops.reshape(layers.Rescaling(1 / 255)(image), (-1, 16))
+    model = keras.Model(image, layers.Dense(3, activation="softmax")(flat))
+    model.export(tmp_path / "m", verbose=False)
+    predictor = connect(tmp_path / "m")
+    assert isinstance(predictor, WhiteBox)
+    assert predictor.integers
+    x = rng.integers(0, 256, (5, *SHAPE)).astype(np.float32)
+    matrix, bias = model.layers[-1].get_weights()
+    w = rng.normal(size=(5, 3)).astype(np.float32)
+    logs, gradient = predictor.slope(x, lambda logs: w)
+    p = np.exp(log_softmax(x.reshape(5, 16) / 255 @ matrix + bias))
+    np.testing.assert_allclose(predictor(x), p, rtol=1e-4)
     np.testing.assert_allclose(np.exp(logs), p, rtol=1e-4)
     exact = (w - w.sum(axis=1, keepdims=True) * p) @ matrix.T / 255
     np.testing.assert_allclose(gradient.reshape(5, 16), exact, rtol=1e-3, atol=1e-6)

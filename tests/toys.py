@@ -8,6 +8,7 @@ import numpy as np
 
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.search.asks import Search, Stop
+from explainer_runtime.spec import ModelContract
 
 SHAPE = (4, 4, 1)
 CLASSES = 3
@@ -45,8 +46,8 @@ def graph(w: np.ndarray, shape: tuple[int, ...] = SHAPE):
 class Counting(CallablePredictor):
     """A predictor that counts, and whose calls can be watched."""
 
-    def __init__(self, function, most: int = 64) -> None:
-        super().__init__(function)
+    def __init__(self, function, most: int = 64, contract: ModelContract | None = None) -> None:
+        super().__init__(function, contract)
         self.calls, self.rows, self.most, self.lock = 0, 0, most, threading.Lock()
 
     def __call__(self, x, *, timeout=None):

@@ -52,12 +52,15 @@ class Fitted:
         inputs: What rows it accepts.
         arrays: Fitted arrays by name (`[a-z0-9_]+`); bool, integers or finite floats.
         models: Fitted Keras models by name; functional or Sequential, of built-in layers.
+        model: What is known of the model that it was fitted to, in words: a `digest` of its weights, or its
+            `name`, `version` and `platform`; its `accuracy` where labels were given.
     """
 
     spec: Spec
     inputs: Inputs
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ def unpack(files: Mapping[str, bytes]) -> Fitted:
         inputs=parts.inputs,
         arrays=parts.arrays,
         models={name: networks.build(network, _stem(name)) for name, network in parts.networks.items()},
+        model=parts.manifest.model,
     )
 
 
@@ -247,6 +251,7 @@ def _describe(fitted: Fitted, arrays: Mapping[str, np.ndarray], files: Mapping[s
         "kind": fitted.spec.kind,
         "spec": fitted.spec.model_dump(mode="json"),
         "inputs": fitted.inputs.model_dump(mode="json"),
+        "model": dict(fitted.model),
         "arrays": _shapes(arrays),
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -23,6 +23,8 @@ FORMAT = "explainer_runtime"
 VERSION = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Word = Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
+Text = Annotated[str, Field(max_length=1000)]
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 
 _CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{64})"')
@@ -57,6 +59,8 @@ class Manifest(_Strict):
     kind: str
     spec: dict[str, Any]
     inputs: dict[str, Any]
+    model: dict[Word, Text] = Field(default_factory=dict)
+    """What is known of the model that it was fitted to, for people and for `predictors/fingerprint.py`."""
     arrays: dict[str, Array]
     files: dict[str, File]
     """Every other file of the artifact, by its path in the directory."""

@@ -8,14 +8,11 @@ imported inside the command, so that `--help` answers at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from explainer_runtime.cli.output import Commands, import_tensorflow_quietly, progress, tell
-
-if TYPE_CHECKING:
-    from explainer_runtime.predictors import Predictor
 
 app = typer.Typer(
     cls=Commands,
@@ -33,8 +30,14 @@ ModelFile = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        "--predictor", metavar="URL", help="A served model: grpc://host:port/name, http://host:port/name."
+        "--predictor",
+        metavar="URL",
+        help="A served model: grpc://host:port/name, http://host:port/name; or settings as JSON, or @FILE.",
     ),
+]
+Logits = Annotated[bool, typer.Option("--logits", help="The model answers with logits.")]
+Label = Annotated[
+    int | None, typer.Option(min=0, metavar="K", help="Explain label K of a multi-label model.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 
@@ -53,6 +56,8 @@ def fit(
     out: Annotated[Path, typer.Option(help="Directory to write the explainer to.")],
     model: ModelFile = None,
     predictor: Address = None,
+    logits: Logits = False,
+    label: Label = None,
     class_names: Annotated[
         str | None, typer.Option(help="Names separated by commas, or @FILE with one a line.")
     ] = None,
@@ -73,16 +78,23 @@ def fit(
     encoder: Annotated[
         str | None, typer.Option(metavar="FILE", help="A .keras file that places rows; what theta weighs.")
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(metavar="WORD", help="channels_last or channels_first; default: as the shape shows."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Fit even if the model is wrong about most of the rows.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Fit an explainer to a model and its data, and save it."""
     from explainer_runtime import artifact, explainers
-    from explainer_runtime.cli import answers, training
+    from explainer_runtime.cli import answers, models, training
     from explainer_runtime.spec import Inputs, parse
 
     settings = training.read_spec(spec)
     rows = training.read_training(data, value_range)
-    connected = _connect(model, predictor)
+    connected = models.connected(model, predictor, **models.said(logits, label))
     with progress("fitting") as step:
         contract = {
             "shape": rows.x.shape[1:],
@@ -90,14 +102,17 @@ def fit(
             "high": rows.high,
             "classes": connected(rows.x[:1]).shape[1],
             "class_names": training.read_names(class_names) or rows.class_names,
+            **({"layout": layout} if layout else {}),
         }
         fitted = explainers.fit(
             settings,
             rows.x,
+            y=rows.y if label is None else None,
             predictor=connected,
             inputs=parse(Inputs, contract, "inputs"),
             autoencoder=training.read_network(autoencoder),
             encoder=training.read_network(encoder),
+            force=force,
             progress=step,
         )
         artifact.save(fitted, out)
@@ -117,6 +132,8 @@ def explain(
     ] = None,
     model: ModelFile = None,
     predictor: Address = None,
+    logits: Logits = False,
+    label: Label = None,
     server: Annotated[
         str | None,
         typer.Option(metavar="URL", help="This explainer served elsewhere: http://host:port/name."),
@@ -131,7 +148,7 @@ def explain(
 ) -> None:
     """Explain images with a fitted explainer."""
     from explainer_runtime import artifact, explainers
-    from explainer_runtime.cli import answers, remote, requests
+    from explainer_runtime.cli import answers, models, remote, requests
     from explainer_runtime.spec import Limits
 
     encode = answers.encoder(out) if out else None
@@ -142,11 +159,13 @@ def explain(
     x = requests.select(request.x, chosen)
     options = {**request.options, **requests.read_options(option or [])}
     if server is not None:
-        _refuse_both(model, predictor)
+        models.refuse(model, predictor, logits, label)
         with progress("explaining") as step:
             explanation = remote.explain(server, x, options, step)
     else:
-        prepared = explainers.prepare(fitted, _connect(model, predictor), warm=False)
+        prepared = explainers.prepare(
+            fitted, models.connected(model, predictor, **models.said(logits, label)), warm=False
+        )
         # Nobody else waits here: only what the caller asks for limits the work.
         limits = Limits(max_batch=max(1, len(x)), max_rows=10**9, max_calls=10**9, max_seconds=10**6)
         with progress("explaining") as step:
@@ -176,9 +195,12 @@ def serve(
     predictor: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="A served model: grpc://..., http://... or v1+http://host:port/name."
+            metavar="URL",
+            help="A served model: grpc://..., http://..., v1+http://host:port/name; JSON settings, or @FILE.",
         ),
     ] = None,
+    logits: Logits = False,
+    label: Label = None,
     name: Annotated[
         list[str] | None,
         typer.Option(help="Name of each explainer, in order, then of the model. Default: file names."),
@@ -278,24 +300,3 @@ def demo(
 
     import_tensorflow_quietly()
     raise typer.Exit(walk.walk(out, keep=keep, retrain=retrain, json=json))
-
-
-def _refuse_both(model: str | None, predictor: str | None) -> None:
-    from explainer_runtime.errors import InvalidInput
-
-    if model is not None or predictor is not None:
-        raise InvalidInput("a server knows its model: give --server alone", "server")
-
-
-def _connect(model: str | None, predictor: str | None) -> Predictor:
-    """The model being explained, from the one of two options that was given."""
-    from explainer_runtime.errors import InvalidInput
-    from explainer_runtime.predictors import connect
-    from explainer_runtime.spec import KerasModel, parse, parse_predictor
-
-    if model is not None and predictor is None:
-        import_tensorflow_quietly()
-        return connect(parse(KerasModel, {"path": model}, "model"))
-    if predictor is not None and model is None:
-        return connect(parse_predictor(predictor))
-    raise InvalidInput("give either --model FILE or --predictor URL", "predictor")

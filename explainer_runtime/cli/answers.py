@@ -65,6 +65,7 @@ def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
         "kind": explanation.kind,
         "found": int(explanation["found"].sum()),
         "rows": rows,
+        "warnings": list(explanation.meta.get("warnings", ())),
         "cost": {
             "calls": cost.calls,
             "rows": cost.rows,
@@ -82,7 +83,7 @@ def explained(summary: Mapping[str, Any], out: Path | None) -> Table:
     caption = f"{cost['calls']:,} model calls, {cost['rows']:,} rows, {cost['seconds']:.2f} s"
     table = Table(
         title=f"{summary['kind']}: found {summary['found']} of {len(rows)}",
-        caption=f"{caption}; written to {out}" if out else caption,
+        caption="\n".join([f"{caption}; written to {out}" if out else caption, *summary["warnings"]]),
     )
     columns = [name for name in _COLUMNS if rows and name in rows[0]]
     for name in ("row", "found", *columns):
@@ -102,6 +103,7 @@ def described(path: Path, report: Report) -> dict[str, Any]:
         "digest": report.digest,
         "bytes": report.bytes,
         "inputs": manifest["inputs"],
+        "model": manifest["model"],
         "created": manifest["created"],
     }
 
@@ -120,6 +122,7 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
         "method": manifest["kind"],
         "input": f"{size}, from {contract['low']:g} to {contract['high']:g}",
         "classes": ", ".join(contract["class_names"] or ()) or str(contract["classes"]),
+        **{f"model's {name}": text for name, text in manifest["model"].items()},
         "digest": report.digest,
         "size": f"{report.bytes:,} bytes in {len(report.files)} file{'s' * (len(report.files) > 1)}",
         "created": manifest["created"],

@@ -45,6 +45,21 @@ def array(path: Path, keys: Sequence[str], field: str) -> np.ndarray:
         raise InvalidInput(f"{path}: cannot be read as NumPy arrays: {reason}", field) from None
 
 
+def labels(path: Path, keys: Sequence[str]) -> np.ndarray | None:
+    """Class numbers `(M,)` in a `.npz` that has them under one of these keys, one a row or one-hot; else
+    None."""
+    with path.open("rb") as file:
+        loaded = np.load(file, allow_pickle=False)
+        key = None if isinstance(loaded, np.ndarray) else next((k for k in keys if k in loaded.files), None)
+        if key is None:
+            return None
+        found = np.asarray(loaded[key])
+    if found.ndim == 2:
+        found = found.argmax(axis=1) if found.shape[1] > 1 else found[:, 0]
+    whole = found.ndim == 1 and found.dtype.kind in "iufb" and (found == np.rint(found)).all()
+    return found.astype(np.int64) if whole else None
+
+
 def finite(x: np.ndarray, field: str) -> np.ndarray:
     """`x` as float32; NaN, infinity and what float32 cannot hold are refused."""
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused here

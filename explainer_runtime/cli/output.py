@@ -23,10 +23,11 @@ from explainer_runtime.errors import (
     InvalidArtifact,
     InvalidInput,
     InvalidOption,
+    InvalidPrediction,
     InvalidSpec,
 )
 
-_CALLERS = (InvalidInput, InvalidOption, InvalidSpec, InvalidArtifact, OSError)
+_CALLERS = (InvalidInput, InvalidOption, InvalidPrediction, InvalidSpec, InvalidArtifact, OSError)
 
 
 class Commands(TyperGroup):

@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from explainer_runtime.cli import models
 from explainer_runtime.errors import InvalidInput, MissingExtra
 from explainer_runtime.hosts import arguments, deployment, logs
 from explainer_runtime.hosts.arguments import Line, number
 from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.spec import parse
+from explainer_runtime.spec import Endpoint, parse, parse_predictor
 
 _log = logging.getLogger("explainer_runtime.serve")
 
@@ -33,6 +34,8 @@ class Request:
     words: Sequence[str] | None
     model: str | None
     predictor: str | None
+    logits: bool
+    label: int | None
     name: Sequence[str] | None
     host: str | None
     http_port: int
@@ -100,16 +103,21 @@ def prepared(request: Request) -> Iterator[Ready]:
         InvalidInput, InvalidSpec, InvalidArtifact: What the operator must change.
     """
     line = arguments.read(request.words or [])
+    contract = models.said(request.logits, request.label)
+    predictor = request.predictor and models.written(request.predictor)
+    if predictor and contract:
+        predictor = parse_predictor(predictor, **contract).model_dump_json(exclude_unset=True)
     if request.server not in ("mlserver", "kserve"):
         raise InvalidInput(f"expected mlserver or kserve, got {request.server!r}", "server")
     with tempfile.TemporaryDirectory(prefix="explainer-runtime-") as folder:
-        models: list[dict[str, Any]] = []
+        plan: list[dict[str, Any]] = []
         if request.repository is None or request.words:
-            models = deployment.plan(
+            plan = deployment.plan(
                 line,
                 scratch=Path(folder),
                 model=request.model,
-                predictor=request.predictor,
+                predictor=predictor,
+                contract=contract,
                 names=request.name or [],
                 extra=_extra(request, line),
                 sidecar=request.sidecar,
@@ -124,7 +132,7 @@ def prepared(request: Request) -> Iterator[Ready]:
         host = request.host or ("0.0.0.0" if pod else "127.0.0.1")  # noqa: S104
         more = _more(request, line) if request.server == "mlserver" else {}
         json_logs = request.log_format != "text"
-        yield Ready(models, host, ports, line.ignored, request.server, json_logs, more)
+        yield Ready(plan, host, ports, line.ignored, request.server, json_logs, more)
 
 
 def run(ready: Ready) -> int:
@@ -182,8 +190,10 @@ def _more(request: Request, line: Line) -> dict[str, Any]:
 def _upstream(request: Request, line: Line) -> tuple[str, str | None, str | None]:
     """Where a sidecar's model is: REST, gRPC, and its name if that is known."""
     host = line.flags.get("predictor_host", "").rpartition("://")[2]
-    if not host and request.predictor is not None and "http://" in request.predictor:
-        host = urlsplit(request.predictor.removeprefix("v1+")).netloc
+    if not host and request.predictor is not None:
+        settings = parse_predictor(models.written(request.predictor))
+        url = settings.url if isinstance(settings, Endpoint) else ""
+        host = urlsplit(url).netloc if url.startswith("http://") else ""
     if not host:
         raise InvalidInput(
             "a sidecar needs the model's REST port: --predictor_host=localhost:PORT", "sidecar"

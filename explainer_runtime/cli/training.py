@@ -17,9 +17,11 @@ from explainer_runtime.spec import Spec, parse_spec
 
 
 class Training(NamedTuple):
-    """Rows to fit on `(M, *S)`, float32, the range of their values, and names of classes where known."""
+    """Rows to fit on `(M, *S)`, float32, the class of each `(M,)` where known, the range of their values, and
+    names of classes where known."""
 
     x: np.ndarray
+    y: np.ndarray | None
     low: float
     high: float
     class_names: tuple[str, ...] | None
@@ -58,7 +60,8 @@ def read_training(source: str, value_range: tuple[float, float] | None) -> Train
     """Training rows from a file, or from a data set by name.
 
     Args:
-        source: A `.npz` with `x_train` or `x`, a `.npy`, `fashion_mnist` or `mnist`.
+        source: A `.npz` with `x_train` or `x`, and `y_train` or `y` where classes are known; a `.npy`,
+            `fashion_mnist` or `mnist`.
         value_range: Lowest and highest value that the model takes; None takes those of the data, and for a
             data set by name [-0.5, 0.5], as in the literature.
 
@@ -67,15 +70,16 @@ def read_training(source: str, value_range: tuple[float, float] | None) -> Train
     """
     if value_range is not None and value_range[0] >= value_range[1]:
         raise InvalidInput("expected LOW below HIGH, got {:g} {:g}".format(*value_range), "range")
-    names = None
+    names = y = None
     if source in ("fashion_mnist", "mnist"):
         from explainer_runtime import data
 
         found = data.load(source, scale=None)  # type: ignore[arg-type]
-        x, names = found.x_train, found.class_names
+        x, y, names = found.x_train, found.y_train, found.class_names
         value_range = value_range or (-0.5, 0.5)
     else:
         x = files.array(Path(source), ("x_train", "x"), "data")
+        y = files.labels(Path(source), ("y_train", "y"))
     if x.ndim < 2 or not len(x):
         raise InvalidInput(f"expected rows (M, ...), at least one, got shape {x.shape}", "data")
     if x.dtype == np.uint8:
@@ -91,7 +95,7 @@ def read_training(source: str, value_range: tuple[float, float] | None) -> Train
         raise InvalidInput(
             f"expected values in --range [{low:g}, {high:g}], got [{x.min():.4g}, {x.max():.4g}]", "data"
         )
-    return Training(x, low, high, names)
+    return Training(x, y, low, high, names)
 
 
 def read_names(text: str | None) -> tuple[str, ...] | None:

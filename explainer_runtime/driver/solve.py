@@ -14,6 +14,7 @@ from explainer_runtime.driver.meter import Budget, Meter, Progress
 from explainer_runtime.errors import InvalidOption, PredictorTimeout
 from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
 from explainer_runtime.predictors.base import Predictor, WhiteBox
+from explainer_runtime.predictors.tally import tally
 from explainer_runtime.search.asks import Aside, Ask, Rows, Search, Slopes, Stop
 
 T = TypeVar("T")
@@ -114,11 +115,14 @@ def _log_scores(x: np.ndarray, predictor: Predictor, meter: Meter) -> np.ndarray
         meter.spend(len(part) + extra, int(start % size == 0))
         start += len(part)
         try:
-            answers.append(white.log_scores(part) if white else _logs(predictor, part, left))
+            with tally() as more:
+                answers.append(white.log_scores(part) if white else _logs(predictor, part, left))
         except PredictorTimeout:
             if meter.left() <= 0:  # our own deadline, not a slow model: the best so far is an answer
                 raise Stop(BUDGET_EXHAUSTED) from None
             raise
+        finally:
+            meter.spend(more.rows, more.calls)
         meter.took("rows", len(part), time.monotonic() - begun)
     return np.concatenate(answers)
 
@@ -137,7 +141,9 @@ def _slopes(ask: Slopes, model: WhiteBox, meter: Meter) -> tuple[np.ndarray, np.
         which = np.arange(start, min(len(ask.x), start + size))
         start, begun = start + len(which), time.monotonic()
         meter.spend(len(which), int(which[0] == 0))  # one call, however it is cut: the clock decides that
-        log_scores, slope = model.slope(ask.x[which], partial(_pulled, ask, which))
+        with tally() as more:
+            log_scores, slope = model.slope(ask.x[which], partial(_pulled, ask, which))
+        meter.spend(more.rows, more.calls)
         said.append(log_scores)
         slopes.append(slope)
         meter.took("slopes", len(which), time.monotonic() - begun)

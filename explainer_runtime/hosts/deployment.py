@@ -45,10 +45,10 @@ def explainer_settings(
 
 
 def keras_settings(
-    path: str | Path, name: str, *, version: str | None = None, logits: bool = False
+    path: str | Path, name: str, *, version: str | None = None, **contract: Any
 ) -> dict[str, Any]:
-    """Settings that serve the Keras model at `path` as `name`."""
-    return _settings("KerasRuntime", path, name, version, {"logits": logits})
+    """Settings that serve the Keras model at `path` as `name`; `contract` as in `spec.ModelContract`."""
+    return _settings("KerasRuntime", path, name, version, contract)
 
 
 def plan(
@@ -57,6 +57,7 @@ def plan(
     scratch: Path,
     model: str | None = None,
     predictor: str | None = None,
+    contract: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
     sidecar: bool = False,
@@ -70,7 +71,8 @@ def plan(
         scratch: A private directory that lives as long as the server; see `storage.settle`.
         model: A Keras model's file, or a directory that holds one. It is served too, and the explainers use
             its graph in the same process.
-        predictor: Address of the model where it is served elsewhere.
+        predictor: Address of the model where it is served elsewhere, or its settings as JSON.
+        contract: What is said about a Keras model; see `spec.ModelContract`.
         names: Names of the explainers, in order, then of the model. Where there are fewer: the platform's
             name for the first explainer, then those beside the explainers, then names of files.
         extra: Other settings of every explainer (`limits`, `threads`).
@@ -102,9 +104,11 @@ def plan(
     taken = _names(paths, [graph] if served and graph else [], names, first)
     address = predictor
     if graph is not None:
-        address = f"colocated:{taken[-1]}" if served else str(graph.resolve())
+        here = str(graph.resolve())
+        said = json.dumps({"kind": "keras", "path": here, **contract}) if contract else here
+        address = f"colocated:{taken[-1]}" if served else said
     # The model first, so that its graph is there when the explainers look for it.
-    models = [keras_settings(graph, taken[-1])] if served and graph else []
+    models = [keras_settings(graph, taken[-1], **(contract or {}))] if served and graph else []
     for path, name in zip(paths, taken, strict=False):
         models.append(_explainer(storage.settle(path, scratch), name, address, line.kind, extra or {}))
     return models

@@ -30,8 +30,9 @@ _THREADS = 4
 class KerasRuntime(MLModel):
     """Serves a `.keras` file or a SavedModel, `parameters.uri`, as one output `scores` of class scores.
 
-    `parameters.extra` may say `logits: true` for a model without a softmax at its end. An explainer in the
-    same process finds the model's graph under its name (`predictor: colocated:<name>`).
+    `parameters.extra` may say what the model takes and what its numbers mean, as `spec.ModelContract` does
+    (`logits: true` for a model without a softmax at its end). An explainer in the same process finds the
+    model's graph under its name (`predictor: colocated:<name>`).
     """
 
     def __init__(self, settings: ModelSettings) -> None:

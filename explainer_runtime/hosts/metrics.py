@@ -16,6 +16,7 @@ which an explainer is served, `method` its kind.
 | explainer_predictor_seconds_total | model, method | seconds waited for it |
 | explainer_predictor_errors_total | model, method, kind | failures: error, invalid, unavailable, timeout |
 | explainer_coalescing_factor | model | asks that shared one call, on average; 1 is none |
+| explainer_other_model | model | 1 while another model answers than the one that it was fitted to, else 0 |
 | explainer_student_agreement | model | share of untaught rows in which student and model agreed, at fitting |
 
 Metrics are made on first use: with worker processes MLServer decides how to keep them before that.
@@ -50,6 +51,7 @@ class _Metrics(NamedTuple):
     errors: Counter
     coalescing: Gauge
     agreement: Gauge
+    other: Gauge
 
 
 @cache
@@ -69,6 +71,7 @@ def _metrics() -> _Metrics:
         Counter("explainer_predictor_errors", "Its failures.", [*each, "kind"]),
         Gauge("explainer_coalescing_factor", "Asks that share a call.", ["model"], multiprocess_mode="max"),
         Gauge("explainer_student_agreement", "Student and model agree.", ["model"], multiprocess_mode="min"),
+        Gauge("explainer_other_model", "Another model answers.", ["model"], multiprocess_mode="max"),
     )
 
 
@@ -110,6 +113,10 @@ class Meter:
     def coalesced(self, factor: float) -> None:
         """Say how many asks share one call."""
         _metrics().coalescing.labels(self.model).set(factor)
+
+    def other_model(self, another: bool) -> None:
+        """Say whether the model is another than the one that the explainer was fitted to."""
+        _metrics().other.labels(self.model).set(another)
 
     def agreed(self, share: float) -> None:
         """Say in what share of rows student and model agreed."""

@@ -224,6 +224,7 @@ class Service:
             self._meter.failed(error)
             raise
         self._meter.answered(explanation, time.monotonic() - start)
+        self._meter.other_model(prepared.strangeness.warning is not None)
         if prepared.coalescer is not None and prepared.coalescer.sent:
             self._meter.coalesced(prepared.coalescer.asked / prepared.coalescer.sent)
         self._expected += (explanation.cost.rows / len(rows) - self._expected) * _NEWS

@@ -160,6 +160,9 @@ def _effort(spec: Counterfactual, ground: Ground, asked: Criterion) -> Effort:
     effort = effort._replace(pace=pace)
     if ground.road == "surrogate":
         return effort._replace(rungs=(24, 12), groups=40)
-    if ground.road in ("random", "full"):  # slopes take many rows each, and are smooth: fewer, and more is taken back
+    if ground.road in (
+        "random",
+        "full",
+    ):  # slopes take many rows each, and are smooth: fewer, and more is taken back
         return effort._replace(pace=pace._replace(refine=8), thin=0.0, rungs=(24, 12), groups=96, rounds=2)
     return effort

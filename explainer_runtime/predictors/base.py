@@ -122,6 +122,17 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
+def told(predictor: Predictor) -> ModelContract:
+    """What was said about the model; a predictor of somebody else's making is taken to answer as agreed."""
+    given = getattr(predictor, "contract", None) or getattr(predictor, "settings", None)
+    return given if isinstance(given, ModelContract) else ModelContract()
+
+
+def named(predictor: Predictor) -> str:
+    """What to call it in messages."""
+    return str(getattr(predictor, "name", type(predictor).__name__))
+
+
 class CallablePredictor:
     """A plain function as a predictor: for notebooks and tests.
 
@@ -150,7 +161,10 @@ class CallablePredictor:
         given = self.contract
         if (given.scale, given.offset) != (1.0, 0.0):
             x = np.asarray(x * given.scale + given.offset, np.float32)
-        return meaning.scores(self.function(x), len(x), given, self.name)
+        numbers = self.function(x)
+        if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu" and numbers.shape[1:] > (1,):
+            numbers = np.asarray(numbers, np.float32)  # a rule may say 0 and 1 of each class
+        return meaning.scores(numbers, len(x), given, self.name)
 
     def snap(self, x: np.ndarray) -> np.ndarray:
         """The rows themselves."""

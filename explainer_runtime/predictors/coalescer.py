@@ -8,14 +8,15 @@ it has waited `wait` microseconds for each of the others. Alone, nobody waits at
 What they share is the call and nothing else. Each is handed its own rows back. A call goes out with the
 longest time that any of its members has left, and each member gives up at its own. An answer that is wrong
 may be the fault of one member's rows, so each then asks alone; that a model cannot be reached, or is too
-slow, is told to all of them instead of asking it many times more. Rows that go out a second time so are
-counted once, as the attempts of a transport are.
+slow, is told to all of them instead of asking it many times more. What a call takes beyond its rows is shared
+by its members (`tally.py`).
 """
 
 from __future__ import annotations
 
 import contextvars
 import copy
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from explainer_runtime.errors import PredictorTimeout, PredictorUnavailable
+from explainer_runtime.predictors import tally
 from explainer_runtime.predictors.base import Predictor
+from explainer_runtime.predictors.tally import Tally
 
 WAIT = 3000
 """Microseconds that an ask waits at most for each other explanation that is running."""
@@ -49,6 +52,7 @@ class _Ask:
     x: np.ndarray
     until: float | None
     answer: Future[np.ndarray | None] = field(default_factory=Future)
+    more: Tally = field(default_factory=Tally)  # what its share of the call took beyond it
 
     def left(self) -> float | None:
         """Seconds until nobody wants them any more."""
@@ -109,6 +113,7 @@ class Coalescer:
                 self._changed.notify_all()
                 self._gather(ask)
         scores = None if alone else _outcome(ask)
+        tally.add(ask.more.rows, ask.more.calls)
         return self._send(x, ask.left()) if scores is None else scores
 
     @property
@@ -185,12 +190,21 @@ class Coalescer:
     def _outcomes(self, group: list[_Ask]) -> Sequence[_Outcome]:
         times = [ask.left() for ask in group]
         longest = max((time for time in times if time is not None), default=None)
+        rows = np.concatenate([ask.x for ask in group])
+        more = Tally()
         try:
-            scores = self._send(np.concatenate([ask.x for ask in group]), None if None in times else longest)
+            with tally.tally() as more:
+                scores = self._send(rows, None if None in times else longest)
         except (PredictorUnavailable, PredictorTimeout) as error:
             return [copy.copy(error) for _ in group]
         except Exception as error:
-            return [None] * len(group) if len(group) > 1 else [error]
+            if len(group) == 1:
+                return [error]
+            more = Tally(more.rows + len(rows), more.calls + 1)  # all of it was in vain
+            return [None] * len(group)
+        finally:
+            for ask in group:
+                ask.more = Tally(math.ceil(more.rows * len(ask.x) / len(rows)), more.calls)
         return np.split(scores, np.cumsum([len(ask.x) for ask in group])[:-1])
 
     def _send(self, x: np.ndarray, timeout: float | None) -> np.ndarray:

@@ -90,6 +90,8 @@ def rows_for(
         if form.whole and exact:
             x = tf.clip_by_value(tf.round(x), *form.whole)
         raw = call(tf.cast(x, form.dtype) if exact else x)
+        if getattr(raw.dtype, "is_floating", False):
+            raw = tf.cast(raw, tf.float32)
         return raw if then is None else then(raw)
 
     return rows if form.batch is None else _in_batches(tf, rows, form.batch, form.shape)
@@ -147,18 +149,18 @@ def of_keras(
             )
 
         def plain(x: Any) -> Any:
-            return _output(called, model(x, training=False), (), contract)
+            return chosen_output(called, model(x, training=False), (), contract)
 
         return Form(plain, tuple(shape), called, smooth=plain, weights=_weights(model), keep=model)
     kinds = {one: (tuple(spec.shape[1:]), str(spec.dtype)) for one, spec in inputs.items()}
-    rows = _row_input(called, kinds, contract)
-    held = _held(tf, called, kinds, rows, contract)
+    rows = row_input(called, kinds, contract)
+    held = held_values(tf, called, kinds, rows, contract)
     names = getattr(model, "output_names", ())
 
     def through(model: Any) -> Callable[[Any], Any]:
         def call(x: Any) -> Any:
-            given = _structured(model, {rows: x, **_repeated(tf, held, x)})
-            return _output(called, model(given, training=False), names, contract)
+            given = _structured(model, {rows: x, **repeated(tf, held, x)})
+            return chosen_output(called, model(given, training=False), names, contract)
 
         return call
 
@@ -206,12 +208,9 @@ def _of_floats(
     """
     import keras
 
-    if form.batch is not None or None in form.shape or form.whole is None:
+    if sample(form) is None:
         return None
-    low, high = (int(bound) for bound in form.whole)
-    shape = [size for size in form.shape if size is not None]
-    x = np.random.default_rng(0).integers(max(low, 0), min(high, 255) + 1, (4, *shape))
-    point = tf.constant(x, tf.float32)
+    point = tf.constant(sample(form))
     try:
         given = keras.tree.map_structure(
             lambda one: keras.Input(form.shape, dtype="float32", name=one.name) if one.name == rows else one,
@@ -230,53 +229,14 @@ def _of_floats(
     return smooth if same and slope is not None else None
 
 
-# --- SavedModel -----------------------------------------------------------------------------------------
-
-
-def of_saved_model(tf: Any, path: Any, contract: ModelContract) -> Form:
-    """The form of one signature of the SavedModel in a directory.
-
-    Raises:
-        InvalidSpec: It cannot be loaded, has no such signature, or the contract leaves open which input or
-            output is meant.
-    """
-    try:
-        loaded = tf.saved_model.load(path)
-    except Exception as error:  # custom operations, other versions: TensorFlow raises many kinds
-        said = " ".join(str(error).split())[:200]
-        raise InvalidSpec(f"{path}: cannot be loaded as a SavedModel: {said}") from error
-    wanted, there = contract.signature or "serving_default", sorted(loaded.signatures)
-    if wanted not in there:
-        known = ", ".join(there) or "none: write it with `model.export`"
-        raise InvalidSpec(f"{path}: has no signature {wanted!r}; say `signature`, there are {known}; {PAGE}")
-    signature = loaded.signatures[wanted]
-    specs = signature.structured_input_signature[1]
-    kinds = {name: (tuple(spec.shape[1:]), spec.dtype.name) for name, spec in specs.items()}
-    rows = _row_input(str(path), kinds, contract)
-    if kinds[rows][1] == "string":
-        raise InvalidSpec(
-            f"{path}: input {rows!r} of signature {wanted!r} takes byte strings, such as encoded images, not "
-            f"numbers; say a `signature` that takes pixels, there are {', '.join(there)}; {PAGE}"
-        )
-    held = _held(tf, str(path), kinds, rows, contract)
-
-    def call(x: Any) -> Any:
-        answer = signature(**{rows: x, **_repeated(tf, held, x)})
-        return _output(str(path), answer, (), contract)
-
-    shape, dtype = kinds[rows]
-    smooth = call if "int" not in dtype else None
-    weights = getattr(loaded, "variables", None) or signature.variables
-    return Form(
-        call,
-        shape,
-        str(path),
-        dtype,
-        specs[rows].shape[0],
-        smooth,
-        lambda: (np.asarray(one) for one in weights),
-        keep=loaded,
-    )
+def sample(form: Form) -> np.ndarray | None:
+    """A few rows that a model of this form can take, float32; None where an axis may have any size."""
+    if None in form.shape:
+        return None
+    low, high = form.whole or (-1, 1)
+    rng, shape = np.random.default_rng(0), (form.batch or 4, *(size or 1 for size in form.shape))
+    x = rng.uniform(max(low, 0) if form.whole else low, min(high, 255), shape)
+    return np.asarray(np.rint(x) if form.whole else x, np.float32)
 
 
 # --- names ----------------------------------------------------------------------------------------------
@@ -285,7 +245,7 @@ _Kinds = Mapping[str, tuple[tuple[int | None, ...], str]]
 """Name of each input -> shape of its row, datatype."""
 
 
-def _row_input(name: str, kinds: _Kinds, contract: ModelContract) -> str:
+def row_input(name: str, kinds: _Kinds, contract: ModelContract) -> str:
     """The input that takes the rows."""
     if unknown := sorted({*contract.hold} - {*kinds}):
         raise InvalidSpec(
@@ -306,7 +266,7 @@ def _row_input(name: str, kinds: _Kinds, contract: ModelContract) -> str:
     return free[0]
 
 
-def _held(tf: Any, name: str, kinds: _Kinds, rows: str, contract: ModelContract) -> dict[str, Any]:
+def held_values(tf: Any, name: str, kinds: _Kinds, rows: str, contract: ModelContract) -> dict[str, Any]:
     """The values of the other inputs, without the batch."""
     held = {}
     for one, (shape, dtype) in kinds.items():
@@ -323,11 +283,12 @@ def _held(tf: Any, name: str, kinds: _Kinds, rows: str, contract: ModelContract)
     return held
 
 
-def _repeated(tf: Any, held: Mapping[str, Any], x: Any) -> dict[str, Any]:
+def repeated(tf: Any, held: Mapping[str, Any], x: Any) -> dict[str, Any]:
+    """The values of the other inputs, once for each row."""
     return {name: tf.repeat(value[None], tf.shape(x)[0], axis=0) for name, value in held.items()}
 
 
-def _output(name: str, answer: Any, names: Sequence[str], contract: ModelContract) -> Any:
+def chosen_output(name: str, answer: Any, names: Sequence[str], contract: ModelContract) -> Any:
     """The output that the contract means, of what a model returned."""
     if isinstance(answer, Mapping):
         outputs = dict(answer)

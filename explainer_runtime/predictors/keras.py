@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from explainer_runtime.errors import ExplainerError, InvalidInput, InvalidSpec, MissingExtra, PredictorError
-from explainer_runtime.predictors import meaning
-from explainer_runtime.predictors.forms import Form, log_scores, of_keras, of_saved_model, rows_for
+from explainer_runtime.predictors import meaning, tally
+from explainer_runtime.predictors.forms import Form, log_scores, of_keras, rows_for
+from explainer_runtime.predictors.saved_model import of_saved_model
 from explainer_runtime.predictors.tensors import one_line
 from explainer_runtime.spec import ModelContract
 
@@ -110,8 +111,19 @@ class KerasScores:
         x = self._checked(x)
         if not len(x):
             return np.empty((0, self.classes or 2), np.float32)
+        if batch := self.form.batch:
+            starts = range(0, len(x), _MICRO_BATCH)
+            tally.add(rows=sum(-len(x[start : start + _MICRO_BATCH]) % batch for start in starts))
         numbers = _by_parts(self._tf, self._raw, x, _MICRO_BATCH, self.name)
         return meaning.scores(numbers, len(x), self.contract, self.name)
+
+    def identity(self) -> dict[str, str | None]:
+        """The digest of its weights; see `fingerprint.py`."""
+        return {"digest": self._digest}
+
+    @cached_property
+    def _digest(self) -> str | None:
+        return self.form.digest()
 
     def snap(self, x: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
@@ -193,12 +205,11 @@ class KerasPredictor(KerasScores):
     @cached_property
     def graph(self) -> Callable[[Any], Any]:
         """`(N, *S)` tensor -> `(N, K)` class scores, differentiable."""
-        logs = self._logs
-
-        def graph(x: Any) -> Any:
-            return self._tf.exp(logs(x))
-
-        return graph
+        tf, logs = self._tf, self._logs
+        rows = tf.TensorSpec((None, *self.shape), tf.float32)
+        # As a function of its own, because a tape does not see all of what is in it.
+        wrapped: Callable[[Any], Any] = tf.compat.v1.wrap_function(lambda x: tf.exp(logs(x)), [rows])
+        return wrapped
 
     def log_scores(self, x: np.ndarray) -> np.ndarray:
         """See `WhiteBox`."""
@@ -240,18 +251,14 @@ class Slopes:
             return tf.cast(function(x), tf.float32)
 
         def pulled(x: Any, w: Any) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = value(x)
-            return y, _sloping(tape.gradient(y, x, output_gradients=w), name)
+            y = value(x)
+            return y, _sloping(tf.gradients(y, x, grad_ys=w), name)
 
         def asked(x: Any, key: Any) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = value(x)
+            y = value(x)
             w = tf.numpy_function(_pull, [key, y], tf.float32)
             w.set_shape(y.shape)
-            return y, _sloping(tape.gradient(y, x, output_gradients=w), name)
+            return y, _sloping(tf.gradients(y, x, grad_ys=w), name)
 
         rows = tf.TensorSpec((None, *shape), tf.float32)
         self._value = tf.function(value, autograph=False, input_signature=[rows])
@@ -340,7 +347,8 @@ def _pull(key: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _PULLS[int(key)](y)
 
 
-def _sloping(gradient: Any, name: str) -> Any:
+def _sloping(gradients: list[Any], name: str) -> Any:
+    (gradient,) = gradients
     if gradient is None:
         raise InvalidSpec(f"{name}: its graph has no gradient with respect to the rows; {meaning.PAGE}")
     return gradient
@@ -374,4 +382,11 @@ def _ran(tf: Any, name: str, function: Any, *arrays: Any) -> Any:
     try:
         return tf.nest.map_structure(np.asarray, function(*map(tf.constant, arrays)))
     except tf.errors.OpError as error:
-        raise PredictorError(f"{name} failed: {one_line(error.message)}") from error
+        raise PredictorError(f"{name} failed: {_reason(error.message)}") from error
+
+
+def _reason(message: str) -> str:
+    """What went wrong, of a message of TensorFlow that tells where, line by line, as well."""
+    where = ("Graph execution", "Detected at", "Stack trace", "<stack", "[[")
+    lines = (line for line in message.splitlines() if line[:1].strip() and not line.startswith(where))
+    return one_line(re.sub(r"\[Op:\w+\]", "", " ".join(lines))) or "no reason given"

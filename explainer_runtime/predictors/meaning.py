@@ -58,7 +58,7 @@ def _scores(array: np.ndarray, rows: int, contract: ModelContract, source: str) 
     alone = array.ndim == 1 or array.shape[1:] == (1,)
     if not array.ndim or len(array) != rows:
         raise InvalidPrediction(f"{source}: expected scores of {rows} rows, got shape {array.shape}")
-    if array.dtype.kind != "f" and (alone or contract.output != "probabilities"):
+    if array.dtype.kind in "iu" or (alone and array.dtype.kind == "b"):
         raise InvalidPrediction(
             f"{source}: expected class scores in floats, got whole numbers; say output 'labels' and "
             f"`classes` if they are class numbers; {PAGE}"
@@ -134,11 +134,8 @@ def _check_probabilities(found: np.ndarray, source: str) -> None:
     if low >= -_SLACK and abs(worst - 1) <= _AWAY_FROM_ONE:
         return
     units = low >= -_SLACK and high <= 1 + _SLACK
-    hint = (
-        "say `label` to explain one label of a multi-label model, or output 'scores' to compare them"
-        if units
-        else "say output 'logits', or 'scores' if that is what they are"
-    )
+    labels = ", or `label` to explain one label of a multi-label model" if units else ""
+    hint = f"say output 'logits', or 'scores' if that is what they are{labels}"
     raise InvalidPrediction(
         f"{source}: expected probabilities, got a row that sums to {worst:.4g} and a least value of "
         f"{low:.4g}; {hint}; {PAGE}"

@@ -18,9 +18,9 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -33,11 +33,21 @@ from explainer_runtime.errors import (
     PredictorTimeout,
     PredictorUnavailable,
 )
-from explainer_runtime.predictors import meaning
+from explainer_runtime.predictors import meaning, tally
 from explainer_runtime.predictors.breaker import Breaker
 from explainer_runtime.predictors.pace import Pace
 from explainer_runtime.predictors.retry import persistently
-from explainer_runtime.predictors.tensors import DTYPES, FLOATS, Answer, Tensor, encode, seconds_left
+from explainer_runtime.predictors.tensors import (
+    DTYPES,
+    FLOATS,
+    Answer,
+    Declared,
+    Described,
+    Tensor,
+    encode,
+    held,
+    seconds_left,
+)
 from explainer_runtime.spec import Endpoint
 
 _HEADROOM = 4096
@@ -52,14 +62,19 @@ _POLITE = {"seldon-skip-logging": "true", "bias-ignore": "true"}
 
 
 class Transport(Protocol):
-    """One tensor there, one back, by a moment `until` of the monotonic clock. Safe to share by threads."""
+    """Tensors there, one back, by a moment `until` of the monotonic clock. Safe to share by threads."""
 
-    def infer(self, rows: Tensor, until: float) -> Answer:
-        """The output that was asked for, in the shape the model gave it; raises as `Predictor`."""
+    def infer(self, inputs: Sequence[Tensor], until: float) -> Answer:
+        """The output that was asked for, in the shape the model gave it, of the rows and what goes with them;
+        raises as `Predictor`."""
         ...
 
-    def describe(self, until: float) -> dict[str, str]:
-        """Name -> datatype of the model's inputs, in order, as its metadata has them; raises likewise."""
+    def bytes_of(self, datatype: str) -> int:
+        """Most bytes that one number of this datatype takes in a message."""
+        ...
+
+    def describe(self, until: float) -> Described:
+        """What the model's metadata says; raises likewise."""
         ...
 
     def close(self) -> None:
@@ -71,10 +86,8 @@ class RemotePredictor:
     """A served model as a `Predictor`. Safe to share by threads; opens no connection until it is called.
 
     Args:
-        settings: Where and how. `max_message` bounds the rows of one message: as many as fit it in binary.
-            JSON sends as many, though as text they take three to five times the bytes, because servers do
-            not limit that; behind a proxy that does, lower `max_message`. Equal messages also make all
-            transports answer with the same bits.
+        settings: Where and how. `max_message` bounds the rows of one message, in the bytes that they take at
+            most as the transport writes them.
 
     Attributes:
         settings: As given.
@@ -96,7 +109,7 @@ class RemotePredictor:
         self._transport = _transport(settings, address, self.name)
         weakref.finalize(self, self._transport.close)  # a predictor that is dropped hangs up
         self._settling = threading.Lock()
-        self._settled: tuple[str, str] | None = None
+        self._settled: _Settled | None = None
         self._breaker = Breaker(self.name)
         self._pace = Pace(settings.calls_at_once, settings.rows_per_second)
 
@@ -139,30 +152,68 @@ class RemotePredictor:
 
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """How many rows of this shape go into one message; see the class."""
-        return self._rows(shape, self._datatype())
+        settled = self._settled or self._choose(Described({}))
+        return self._rows(shape, settled)
 
     def close(self) -> None:
         """Close all connections; a call in flight may fail as unavailable, a later call connects again."""
         self._transport.close()
 
+    @property
+    def whole(self) -> tuple[float, float] | None:
+        """Lowest and highest whole number that the model takes; None where it takes fractions, or has not
+        said yet."""
+        datatype = self._datatype()
+        if datatype in FLOATS:
+            return None
+        limits = np.iinfo(DTYPES[datatype])
+        return float(limits.min), float(limits.max)
+
+    def meet(self) -> None:
+        """Ask the model what it takes, if that is not known; who does not say is taken to take floats."""
+        self._input(time.monotonic() + self.settings.timeout)
+
+    def identity(self) -> dict[str, str]:
+        """Who the model said it is, with its metadata and its last answer: `name`, `version`, `platform`."""
+        name, _, version = (self._model or "").partition("/")
+        settled = self._settled
+        platform = "" if settled is None else settled.platform
+        said = {"name": name, "version": version, "platform": platform}
+        return {word: text for word, text in said.items() if text not in ("", "None")}
+
     def _datatype(self) -> str:
         settled = self._settled
-        return (self.settings.datatype or "FP32") if settled is None else settled[1]
+        return (self.settings.datatype or "FP32") if settled is None else settled.datatype
 
-    def _rows(self, shape: tuple[int, ...], datatype: str) -> int:
+    def _rows(self, shape: tuple[int, ...], settled: _Settled) -> int:
+        if batch := self._batch(shape, settled):
+            return batch
         room = self.settings.max_message - min(_HEADROOM, self.settings.max_message // 4)
         # Types narrower than FP32 count as FP32, so that rows_per_call holds before the type is known.
-        row = max(4, DTYPES[datatype].itemsize) * math.prod(shape)
-        return min(_MOST_ROWS, max(1, room // max(1, row)))
+        one = max(self._transport.bytes_of("FP32"), self._transport.bytes_of(settled.datatype))
+        others = sum(np.size(value) for value in self.settings.hold.values())
+        return min(_MOST_ROWS, max(1, room // max(1, one * (math.prod(shape) + others))))
+
+    def _batch(self, shape: tuple[int, ...], settled: _Settled) -> int:
+        """How many rows the model takes at a time, neither more nor fewer; 0 is any number."""
+        if self.settings.batch is not None:
+            return self.settings.batch
+        declared = settled.shape
+        return max(0, declared[0]) if len(declared) == 1 + len(shape) else 0
 
     def _scores(self, x: np.ndarray, until: float) -> np.ndarray:
-        name, datatype = self._input(until)
-        size = self._rows(x.shape[1:], datatype)
+        settled = self._input(until)
+        self._check_shape(x.shape[1:], settled)
+        size, whole = self._rows(x.shape[1:], settled), self._batch(x.shape[1:], settled)
         parts, models = [], set()
         for start in range(0, len(x), size):
             rows = x[start : start + size]
-            answer = self._ask(rows, name, datatype, until)
-            parts.append(meaning.scores(answer.numbers, len(rows), self.settings, self.name))
+            count, more = len(rows), max(0, whole - len(rows))
+            rows = np.concatenate([rows, np.repeat(rows[-1:], more, axis=0)]) if more else rows
+            tally.add(rows=more, calls=int(start > 0))
+            answer = self._ask(rows, settled, until)
+            scores = meaning.scores(answer.numbers, len(rows), self.settings, self.name)
+            parts.append(scores[:count])
             models.add(answer.model)
         if len({part.shape[1] for part in parts}) > 1:
             raise InvalidPrediction(f"{self.name} changed its number of classes from message to message")
@@ -170,17 +221,41 @@ class RemotePredictor:
             raise PredictorChanged(f"{self.name} was replaced by another version from message to message")
         return np.concatenate(parts)
 
-    def _ask(self, rows: np.ndarray, name: str, datatype: str, until: float) -> Answer:
-        tensor = Tensor(name, datatype, encode(rows, datatype, self.settings.scale, self.settings.offset))
+    def _check_shape(self, shape: tuple[int, ...], settled: _Settled) -> None:
+        """Refuse rows that the model, by its own word, does not take; what may be meant otherwise passes."""
+        declared = settled.shape[1:]
+        if len(declared) == len(shape) and not all(
+            size in (known, -1) for size, known in zip(declared, shape, strict=True)
+        ):
+            self._settled = None  # it may be replaced by one that does
+            raise InvalidSpec(
+                f"{self.name}: takes rows of shape {declared}, the explainer is for {shape}; {meaning.PAGE}"
+            )
+
+    def _ask(self, rows: np.ndarray, settled: _Settled, until: float) -> Answer:
+        given = self.settings
+        data = encode(rows, settled.datatype, given.scale, given.offset)
+        inputs = [
+            Tensor(settled.name, settled.datatype, data),
+            *(held(name, value, settled.others.get(name), len(rows)) for name, value in given.hold.items()),
+        ]
+        attempts = 0
+
+        def attempt() -> Answer:
+            nonlocal attempts
+            attempts += 1
+            tally.add(rows=len(rows) * (attempts > 1), calls=int(attempts > 1))
+            return self._transport.infer(inputs, until)
+
         with self._pace.turn(len(rows), until, self.name):
-            answer = persistently(lambda: self._transport.infer(tensor, until), self.settings.attempts, until)
+            answer = persistently(attempt, given.attempts, until)
         with self._noting:
             self.changes += self._model not in (None, answer.model)
             self._model = answer.model
         return answer
 
-    def _input(self, until: float) -> tuple[str, str]:
-        """Name and datatype to send rows as; one thread finds out, the others wait for it."""
+    def _input(self, until: float) -> _Settled:
+        """What to send rows as; one thread finds out, the others wait for it."""
         settled = self._settled
         if settled is not None:
             return settled
@@ -194,18 +269,33 @@ class RemotePredictor:
                 try:
                     settled = self._choose(self._transport.describe(soon))
                 except (PredictorUnavailable, PredictorTimeout):
-                    return self._choose({})  # not kept: no answer is not an answer
+                    return self._choose(Described({}))  # not kept: no answer is not an answer
                 except PredictorError:
-                    settled = self._choose({})
+                    settled = self._choose(Described({}))
                 self._settled = settled
             return settled
         finally:
             self._settling.release()
 
-    def _choose(self, declared: Mapping[str, str]) -> tuple[str, str]:
-        name = self.settings.input_name or next(iter(declared), "input-0")
-        datatype = self.settings.datatype or declared.get(name, "FP32")
-        return name, datatype if datatype in DTYPES else "FP32"
+    def _choose(self, said: Described) -> _Settled:
+        free = (name for name in said.inputs if name not in self.settings.hold)
+        name = self.settings.input_name or next(free, "input-0")
+        declared = said.inputs.get(name, Declared("FP32"))
+        datatype = self.settings.datatype or declared.datatype
+        others = {one: it.datatype for one, it in said.inputs.items() if one != name}
+        known = datatype if datatype in DTYPES else "FP32"
+        return _Settled(name, known, declared.shape, others, said.platform)
+
+
+class _Settled(NamedTuple):
+    """What to send rows as: name and datatype of the input, the shape it declares with its batch; and the
+    datatypes of the other inputs."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    others: Mapping[str, str]
+    platform: str
 
 
 def _transport(settings: Endpoint, address: str, source: str) -> Transport:

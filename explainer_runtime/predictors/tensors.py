@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidPrediction, PredictorError, PredictorTimeout
+from explainer_runtime.errors import InvalidPrediction, InvalidSpec, PredictorError, PredictorTimeout
 
 FLOATS: dict[str, np.dtype[Any]] = {
     "FP16": np.dtype("<f2"),
@@ -23,6 +23,8 @@ FLOATS: dict[str, np.dtype[Any]] = {
 }
 DTYPES: dict[str, np.dtype[Any]] = {**FLOATS, "UINT8": np.dtype("u1")}
 """Datatypes that rows can be sent as; the floats among them are those that scores can come back as."""
+TEXT = {"FP16": 14, "FP32": 16, "FP64": 25, "UINT8": 4}
+"""Most characters that a number takes in JSON, with its comma: -1.1754944e-38 is a float32."""
 WHOLE: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
@@ -37,6 +39,20 @@ class Tensor(NamedTuple):
     name: str
     datatype: str
     data: np.ndarray
+
+
+class Declared(NamedTuple):
+    """An input as a model's metadata declares it; `shape` has the batch in front, and may be anything."""
+
+    datatype: str
+    shape: tuple[int, ...] = ()
+
+
+class Described(NamedTuple):
+    """What a model's metadata says: its inputs by name, in order, and what it runs on."""
+
+    inputs: dict[str, Declared]
+    platform: str = ""
 
 
 class Answer(NamedTuple):
@@ -64,6 +80,26 @@ def encode(x: np.ndarray, datatype: str, scale: float = 1.0, offset: float = 0.0
     if not (np.isfinite(values).all() and np.isfinite(data).all()):
         raise PredictorError(f"the rows hold values that are not finite as {datatype}")
     return data
+
+
+def held(name: str, value: Any, datatype: str | None, rows: int) -> Tensor:
+    """An input that is the same for all rows: `value`, without the batch, in the datatype that is declared.
+
+    Raises:
+        InvalidSpec: It is not numbers, or cannot be of that datatype.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InvalidSpec(f"predictor.hold.{name}: expected a number or nested lists, not ragged") from None
+    if array.dtype.kind not in "fiub":
+        raise InvalidSpec(f"predictor.hold.{name}: expected numbers, got {array.dtype}")
+    default = {"f": "FP32", "b": "BOOL"}.get(array.dtype.kind, "INT64")
+    dtype = {**DTYPES, **WHOLE}.get(datatype or default)
+    if dtype is None:
+        raise InvalidSpec(f"predictor.hold.{name}: the model takes {datatype} there, which holds no numbers")
+    data = np.broadcast_to(array.astype(dtype), (rows, *array.shape))
+    return Tensor(name, datatype or default, np.ascontiguousarray(data))
 
 
 def pick(names: Sequence[str], wanted: str | None, source: str) -> int:

@@ -7,7 +7,7 @@ many models are served no other way; whoever has the choice takes V2.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +16,7 @@ import orjson
 
 from explainer_runtime.errors import InvalidPrediction
 from explainer_runtime.predictors.http import Http, read_json
-from explainer_runtime.predictors.tensors import Answer, Tensor, decode
+from explainer_runtime.predictors.tensors import TEXT, Answer, Described, Tensor, decode
 from explainer_runtime.spec import Endpoint
 
 
@@ -37,15 +37,21 @@ class Predict:
             model += f"/versions/{quote(settings.version, safe='')}"
         self._path = "/" + (settings.path or f"{model}:predict").lstrip("/")
         self._input, self._output = settings.input_name, settings.output_name
+        self._signature = settings.signature
         self._source = source
         self._http = Http(settings, address, headers, trust, most, source)
 
-    def infer(self, rows: Tensor, until: float) -> Answer:
-        """Send `rows`, and return the predictions; those named `output_name` where there are several."""
-        instances: Any = rows.data
-        if self._input is not None:
-            instances = [{self._input: row} for row in rows.data]
-        body = orjson.dumps({"instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY)
+    def infer(self, inputs: Sequence[Tensor], until: float) -> Answer:
+        """Send the rows, by name where they have one, and return the predictions; those named `output_name`
+        where there are several."""
+        instances: Any = inputs[0].data
+        if self._input is not None or len(inputs) > 1:
+            names = [one.name for one in inputs]
+            instances = [
+                dict(zip(names, row, strict=True)) for row in zip(*(one.data for one in inputs), strict=True)
+            ]
+        signature = {} if self._signature is None else {"signature_name": self._signature}
+        body = orjson.dumps({**signature, "instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY)
         answer = read_json(self._http.post(self._path, body, until).content, self._source)
         try:
             numbers = np.asarray([self._chosen(one) for one in answer["predictions"]])
@@ -57,9 +63,13 @@ class Predict:
         datatype = "INT64" if numbers.dtype.kind == "i" and numbers.ndim == 1 else "FP64"
         return Answer(decode(numbers, datatype, numbers.shape, self._source))
 
-    def describe(self, until: float) -> dict[str, str]:
+    def bytes_of(self, datatype: str) -> int:
+        """Most bytes that one number of this datatype takes, as text with a comma and brackets."""
+        return TEXT[datatype] + 2
+
+    def describe(self, until: float) -> Described:
         """Nothing: V1 has no metadata that all its servers share."""
-        return {}
+        return Described({})
 
     def close(self) -> None:
         """Close the pooled connections."""

@@ -9,7 +9,7 @@ the server is back.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,10 @@ from explainer_runtime.errors import (
 from explainer_runtime.predictors import oip
 from explainer_runtime.predictors.context import outgoing
 from explainer_runtime.predictors.tensors import (
+    DTYPES,
     Answer,
+    Declared,
+    Described,
     Tensor,
     decode,
     one_line,
@@ -75,13 +78,14 @@ class Grpc:
         self._source = source
         self._channels = _Channels(connect, settings.connections)
 
-    def infer(self, rows: Tensor, until: float) -> Answer:
-        """Send `rows`, and return the output that was asked for."""
+    def infer(self, inputs: Sequence[Tensor], until: float) -> Answer:
+        """Send the rows and what goes with them, and return the output that was asked for."""
         request = oip.ModelInferRequest(
             model_name=self._model["name"],
             model_version=self._model["version"],
-            inputs=[{"name": rows.name, "datatype": rows.datatype, "shape": rows.data.shape}],
-            raw_input_contents=[rows.data.tobytes()],
+            inputs=[{"name": one.name, "datatype": one.datatype, "shape": one.data.shape} for one in inputs],
+            outputs=[] if self._output is None else [{"name": self._output}],
+            raw_input_contents=[one.data.tobytes() for one in inputs],
         )
         answer = self._call("ModelInfer", request, until)
         index = pick([output.name for output in answer.outputs], self._output, self._source)
@@ -90,10 +94,15 @@ class Grpc:
         decoded = decode(numbers, output.datatype, list(output.shape), self._source)
         return Answer(decoded, f"{answer.model_name}/{answer.model_version}")
 
-    def describe(self, until: float) -> dict[str, str]:
-        """Datatype of each input that the model's metadata declares, in order."""
+    def bytes_of(self, datatype: str) -> int:
+        """Bytes of one number of this datatype."""
+        return DTYPES[datatype].itemsize
+
+    def describe(self, until: float) -> Described:
+        """The inputs that the model's metadata declares."""
         answer = self._call("ModelMetadata", oip.ModelMetadataRequest(**self._model), until)
-        return {one.name: one.datatype for one in answer.inputs}
+        inputs = {one.name: Declared(one.datatype, tuple(one.shape)) for one in answer.inputs}
+        return Described(inputs, answer.platform)
 
     def close(self) -> None:
         """Close the channels, each when its last call has ended."""

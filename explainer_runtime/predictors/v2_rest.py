@@ -9,7 +9,7 @@ puts the bytes of all tensors after the JSON, whose length a header says; a serv
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +17,17 @@ import orjson
 
 from explainer_runtime.errors import InvalidPrediction, PredictorError
 from explainer_runtime.predictors.http import Http, Reply, read_json
-from explainer_runtime.predictors.tensors import Answer, Tensor, decode, pick, unpacked
+from explainer_runtime.predictors.tensors import (
+    DTYPES,
+    TEXT,
+    Answer,
+    Declared,
+    Described,
+    Tensor,
+    decode,
+    pick,
+    unpacked,
+)
 from explainer_runtime.spec import Endpoint
 
 _LENGTH = "inference-header-content-length"
@@ -45,9 +55,10 @@ class Rest:
         self._source = source
         self._http = Http(settings, address, headers, trust, most, source)
 
-    def infer(self, rows: Tensor, until: float) -> Answer:
-        """Send `rows`, and return the output that was asked for."""
-        body, headers = _binary_request(rows) if self._binary else _json_request(rows)
+    def infer(self, inputs: Sequence[Tensor], until: float) -> Answer:
+        """Send the rows and what goes with them, and return the output that was asked for."""
+        wanted = [] if self._output is None else [{"name": self._output}]
+        body, headers = (_binary_request if self._binary else _json_request)(inputs, wanted)
         reply = self._http.post(self._path, body, until, headers)
         document, tail = _parts(reply, self._source)
         answer = read_json(document, self._source)
@@ -61,16 +72,25 @@ class Rest:
         except (KeyError, TypeError, AttributeError):
             raise InvalidPrediction(f"{self._source} answered with JSON that is no V2 response") from None
 
-    def describe(self, until: float) -> dict[str, str]:
-        """Datatype of each input that the model's metadata declares, in order; and learn what it can read."""
+    def bytes_of(self, datatype: str) -> int:
+        """Most bytes that one number of this datatype takes: as text, that of the longest one, and a
+        comma."""
+        return DTYPES[datatype].itemsize if self._binary else TEXT[datatype]
+
+    def describe(self, until: float) -> Described:
+        """The inputs that the model's metadata declares; and learn what it can read."""
         answer = read_json(self._http.get(self._path.removesuffix("/infer"), until).content, self._source)
         try:
-            inputs = {str(one["name"]): str(one["datatype"]) for one in answer["inputs"]}
-        except (KeyError, TypeError):
+            inputs = {
+                str(one["name"]): Declared(str(one["datatype"]), tuple(map(int, one.get("shape") or ())))
+                for one in answer["inputs"]
+            }
+            platform = str(answer.get("platform") or "")
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise InvalidPrediction(f"{self._source} answered with JSON that is no V2 metadata") from None
         if self._ask_binary:
             self._binary = self._announced(until)
-        return inputs
+        return Described(inputs, platform)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -83,26 +103,25 @@ class Rest:
             return False
 
 
-def _json_request(rows: Tensor) -> tuple[bytes, dict[str, str]]:
-    tensor = {
-        "name": rows.name,
-        "shape": rows.data.shape,
-        "datatype": rows.datatype,
-        "data": rows.data.reshape(-1),
-    }
-    return orjson.dumps({"inputs": [tensor]}, option=orjson.OPT_SERIALIZE_NUMPY), {}
+_Request = tuple[bytes, dict[str, str]]
 
 
-def _binary_request(rows: Tensor) -> tuple[bytes, dict[str, str]]:
-    tensor = {
-        "name": rows.name,
-        "shape": rows.data.shape,
-        "datatype": rows.datatype,
-        "parameters": {"binary_data_size": rows.data.nbytes},
-    }
-    document = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+def _json_request(inputs: Sequence[Tensor], wanted: list[dict[str, str]]) -> _Request:
+    tensors = [{**_named(one), "data": one.data.reshape(-1)} for one in inputs]
+    document = {"inputs": tensors, **({"outputs": wanted} if wanted else {})}
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), {}
+
+
+def _binary_request(inputs: Sequence[Tensor], wanted: list[dict[str, str]]) -> _Request:
+    tensors = [{**_named(one), "parameters": {"binary_data_size": one.data.nbytes}} for one in inputs]
+    head = {"inputs": tensors, "parameters": {"binary_data_output": True}}
+    document = orjson.dumps({**head, **({"outputs": wanted} if wanted else {})})
     headers = {_LENGTH: str(len(document)), "content-type": "application/octet-stream"}
-    return document + rows.data.tobytes(), headers
+    return document + b"".join(one.data.tobytes() for one in inputs), headers
+
+
+def _named(one: Tensor) -> dict[str, Any]:
+    return {"name": one.name, "shape": one.data.shape, "datatype": one.datatype}
 
 
 def _parts(reply: Reply, source: str) -> tuple[memoryview, memoryview]:

@@ -1,0 +1,62 @@
+"""Which model is explained, from the words of a command line.
+
+A file that is run here, an address, or settings as JSON, written out or in a file named after an `@`; and
+the two things that are said most often about a model, as flags of their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explainer_runtime.cli import files
+from explainer_runtime.cli.output import import_tensorflow_quietly
+from explainer_runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from explainer_runtime.predictors import Predictor
+
+
+def said(logits: bool = False, label: int | None = None) -> dict[str, Any]:
+    """What the flags say about the model, as fields of `spec.ModelContract`."""
+    return {**({"output": "logits"} if logits else {}), **({} if label is None else {"label": label})}
+
+
+def written(predictor: str) -> str:
+    """What was said of a predictor; the text of the file where that is named.
+
+    Raises:
+        InvalidInput: There is no such file.
+    """
+    return files.text(Path(predictor[1:]), "predictor") if predictor.startswith("@") else predictor
+
+
+def connected(model: str | None, predictor: str | None, **contract: Any) -> Predictor:
+    """The model being explained, from the one of two options that was given.
+
+    Raises:
+        InvalidInput: Both or none were given.
+        InvalidSpec: It cannot be used as it was said.
+    """
+    from explainer_runtime.predictors import connect
+    from explainer_runtime.spec import KerasModel, parse, parse_predictor
+
+    if model is not None and predictor is None:
+        import_tensorflow_quietly()
+        return connect(parse(KerasModel, {"path": model, **contract}, "model"))
+    if predictor is not None and model is None:
+        settings = parse_predictor(written(predictor), **contract)
+        if settings.kind == "keras":
+            import_tensorflow_quietly()
+        return connect(settings)
+    raise InvalidInput("give either --model FILE or --predictor URL", "predictor")
+
+
+def refuse(*given: object) -> None:
+    """Refuse what was said about a model where a server knows it.
+
+    Raises:
+        InvalidInput: Something was.
+    """
+    if any(one not in (None, False) for one in given):
+        raise InvalidInput("a server knows its model: give --server alone", "server")

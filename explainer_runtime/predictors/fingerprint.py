@@ -1,0 +1,78 @@
+"""Is the model that answers the one that an explainer was fitted to?
+
+Explanations are made for one model. Beside another they may still be found, and be about nothing: prototypes,
+students and backgrounds were taken from what the first one said. So `fit` keeps what tells models apart: a
+digest of the weights, where they can be seen; who the model said it is; and its answers to a few rows on
+which it was in doubt, which is where two models disagree first. Weights are compared where both sides have
+them, answers otherwise: the same network in another process, format or precision is the same model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from explainer_runtime.predictors.base import Predictor
+from explainer_runtime.spec import Inputs
+
+ROWS, SCORES = "model_rows", "model_scores"
+"""Names of the arrays that are kept: rows `(R, *S)`, and what the model said of them `(R, K)`."""
+_KEPT = 4
+_CANDIDATES = 64
+_SAME = 0.02
+"""How far scores of one model may differ between formats and precisions, on rows of which it is in doubt."""
+
+
+def taken(
+    predictor: Predictor, inputs: Inputs, x: np.ndarray | None
+) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """What tells this model from others: who it is, in words, and its answers to a few rows.
+
+    Args:
+        predictor: The model; asked about at most 64 rows.
+        inputs: What rows are.
+        x: Training rows `(M, *S)`; means of two of them are asked about, or noise where there are none.
+
+    Raises:
+        PredictorError: It failed.
+    """
+    rows = predictor.snap(_candidates(inputs, x))
+    scores = predictor(rows)
+    chosen = np.sort(np.argsort(scores.max(axis=1), kind="stable")[:_KEPT])  # most in doubt
+    return identity(predictor), {ROWS: rows[chosen], SCORES: scores[chosen]}
+
+
+def identity(predictor: Predictor) -> dict[str, str]:
+    """Who the model says it is: `digest` of its weights in this process; `name`, `version`, `platform` behind
+    an endpoint; nothing of a function."""
+    said: dict[str, str | None] = getattr(predictor, "identity", dict)()
+    return {name: str(value) for name, value in said.items() if value}
+
+
+def difference(predictor: Predictor, kept: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str | None:
+    """How this model differs from the one that `taken` saw, in a sentence; None if it does not, or nothing
+    was kept.
+
+    Raises:
+        PredictorError: It failed.
+    """
+    now = identity(predictor)
+    if ROWS not in arrays or ("digest" in now and now["digest"] == kept.get("digest")):
+        return None
+    scores, known = predictor(arrays[ROWS]), arrays[SCORES]
+    if scores.shape == known.shape and (off := float(np.abs(scores - known).max())) <= _SAME:
+        return None
+    how = f"scores of kept rows differ by up to {off:.2g}" if scores.shape == known.shape else "other classes"
+    now = identity(predictor)  # a served model has said it with its answer
+    who = [" ".join(one.get(word, "") for word in ("name", "version")).strip() for one in (kept, now)]
+    told = f"; fitted to {who[0]}, now {who[1]}" if all(who) and who[0] != who[1] else ""
+    return f"the model is not the one that the explainer was fitted to: {how}{told}"
+
+
+def _candidates(inputs: Inputs, x: np.ndarray | None) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if x is None or len(x) < 2:
+        return rng.uniform(inputs.low, inputs.high, (_CANDIDATES, *inputs.shape)).astype(np.float32)
+    one, other = rng.integers(0, len(x), (2, _CANDIDATES))
+    return (np.asarray(x[one], np.float32) + np.asarray(x[other], np.float32)) / 2

@@ -38,6 +38,10 @@ _INTEGERS: dict[str, type[np.number[Any]]] = {
     "INT32": np.int32,
     "INT64": np.int64,
 }
+_AXES = 32
+"""Axes that rows may have; NumPy has 64."""
+_PIECE = 64 * 1024
+"""Values looked at without a break: Python's lock is held meanwhile, and others wait."""
 _DEEPEST = 8
 """Axes that rows may have where a body does not say their shape."""
 _NUMBERS = {**_FLOATS, **_INTEGERS}
@@ -215,19 +219,26 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
     if not shape or not whole:
         _refuse("inputs[0].shape", f"expected sizes that are not negative, rows first; got {list(shape)}")
+    if len(shape) > _AXES:
+        _refuse("inputs[0].shape", f"expected at most {_AXES} axes, got {len(shape)}")
     if shape[0] == 0:
         _refuse("inputs[0].shape", f"expected at least one row, got {list(shape)}")
+    if 0 in shape:  # NumPy cannot hold every empty shape: [1, 0, 2**63]
+        _refuse("inputs[0].shape", f"expected at least one value a row, got {list(shape)}")
     return tuple(shape)
 
 
 def _numbers(data: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray:
     if not isinstance(data, np.ndarray):
         flat = _flat(data, shape)
-        _check_types(flat, datatype)
-        try:
-            data = np.array(flat, dtype=_NUMBERS[datatype])
-        except OverflowError:
-            _refuse("inputs[0].data", f"expected numbers that {datatype} can hold")
+        data = np.empty(len(flat), _NUMBERS[datatype])
+        for start in range(0, len(flat), _PIECE):
+            piece = flat[start : start + _PIECE]
+            _check_types(piece, datatype, start)
+            try:
+                data[start : start + _PIECE] = piece
+            except OverflowError:
+                _refuse("inputs[0].data", f"expected numbers that {datatype} can hold")
     if data.dtype.kind not in "fiu":
         _refuse("inputs[0].data", f"expected {datatype} numbers, got {data.dtype}")
     if data.size != math.prod(shape):
@@ -242,21 +253,26 @@ def _flat(data: Any, shape: tuple[int, ...]) -> list[Any]:
         # Nested: level by level, so that neither depth nor raggedness can surprise anyone.
         level = [data]
         for depth, size in enumerate(shape):
-            if not all(isinstance(part, list) and len(part) == size for part in level):
-                _refuse("inputs[0].data", f"expected shape {list(shape)}: lists of {size} at depth {depth}")
-            level = list(chain.from_iterable(level))
+            parts, level = level, []
+            for start in range(0, len(parts), _PIECE):
+                piece = parts[start : start + _PIECE]
+                if not all(isinstance(part, list) and len(part) == size for part in piece):
+                    _refuse(
+                        "inputs[0].data", f"expected shape {list(shape)}: lists of {size} at depth {depth}"
+                    )
+                level += chain.from_iterable(piece)
         return level
     if len(data) != math.prod(shape):
         _refuse_size(shape, len(data))
     return data
 
 
-def _check_types(flat: list[Any], datatype: str) -> None:
+def _check_types(flat: list[Any], datatype: str, start: int) -> None:
     # By exact type: bool is an int to Python and None a NaN to NumPy.
     allowed = {int, float} if datatype in _FLOATS else {int}
     if set(map(type, flat)) <= allowed:
         return
-    index, value = next((i, value) for i, value in enumerate(flat) if type(value) not in allowed)
+    index, value = next((i, value) for i, value in enumerate(flat, start) if type(value) not in allowed)
     what = "numbers" if datatype in _FLOATS else "integers"
     _refuse("inputs[0].data", f"expected {what}, got {_json_type(value)} at {index}")
 

@@ -26,12 +26,9 @@ from explainer_runtime.hosts.gate import App
 from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.hosts.proxy import Proxy
 from explainer_runtime.hosts.proxy_grpc import GrpcProxy
-from explainer_runtime.hosts.server import build
+from explainer_runtime.hosts.server import MAX_MESSAGE, build
 
 __all__ = ["Upstream", "explainer_settings", "keras_settings", "serve"]
-
-MAX_MESSAGE = 64 * 2**20
-"""Bytes of one gRPC message; gRPC's own default of 4 MiB holds 1,300 images of 28x28."""
 
 
 class Upstream(NamedTuple):
@@ -96,6 +93,7 @@ def serve(
             parallel_workers=workers,
             grpc_max_message_length=max_message,
             cache_enabled=False,
+            gzip_enabled=False,  # it packs on the event loop; see door/packing.py
             logging_settings=logs.settings(json_logs, _labels, refusals.one_line),
             # MLServer would write these into, and look for models under, the working directory.
             metrics_dir=scratch,

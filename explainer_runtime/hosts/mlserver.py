@@ -32,6 +32,7 @@ from explainer_runtime.errors import ExplainerError, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts import routes, v2types
 from explainer_runtime.hosts.caller import caller
+from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.faults import faults
 from explainer_runtime.hosts.keras import KerasRuntime, loaded
 from explainer_runtime.hosts.service import Service, parse_settings
@@ -97,7 +98,7 @@ class ExplainerRuntime(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Explain every row of the request's only input."""
         with faults():
-            rows, wanted = self._read(payload)
+            rows, wanted = await aside(self._read, payload)
             explanation = await self.explained(rows, v2types.parameters(payload))
             return await self._respond(payload, rows, wanted, explanation)
 
@@ -107,7 +108,7 @@ class ExplainerRuntime(MLModel):
         """The same for each payload, with progress before the answer; `parameters.event` tells them apart."""
         async for payload in payloads:
             with faults():
-                rows, wanted = self._read(payload)
+                rows, wanted = await aside(self._read, payload)
                 reports = _Reports()
                 work = asyncio.ensure_future(
                     self.explained(rows, v2types.parameters(payload), reports.report)
@@ -165,9 +166,19 @@ class ExplainerRuntime(MLModel):
         explanation: Explanation,
         **more: Any,
     ) -> InferenceResponse:
+        return await aside(self._answer, payload, rows, wanted, explanation, more)
+
+    def _answer(
+        self,
+        payload: InferenceRequest,
+        rows: np.ndarray,
+        wanted: list[str],
+        explanation: Explanation,
+        more: Mapping[str, Any],
+    ) -> InferenceResponse:
         tensors = wire.encode(explanation, wanted)
         if PICTURE in wanted:
-            png = await asyncio.to_thread(render.png, explanation, rows, self._ready().fitted.inputs)
+            png = render.png(explanation, rows, self._ready().fitted.inputs)
             tensors.append(Tensor(PICTURE, "BYTES", (1, 1), [base64.b64encode(png)]))
         return v2types.respond(
             self,

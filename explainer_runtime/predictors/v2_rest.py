@@ -17,7 +17,7 @@ import orjson
 
 from explainer_runtime.errors import InvalidPrediction, PredictorError
 from explainer_runtime.predictors.http import Http, Reply, read_json
-from explainer_runtime.predictors.tensors import Answer, Tensor, decode, pick, unpacked
+from explainer_runtime.predictors.tensors import Answer, Tensor, decode, one_line, pick, unpacked
 from explainer_runtime.spec import Endpoint
 
 _LENGTH = "inference-header-content-length"
@@ -57,7 +57,7 @@ class Rest:
             output = outputs[index]
             numbers = output["data"] if "data" in output else _bytes_of(outputs, index, tail, self._source)
             decoded = decode(numbers, output["datatype"], output["shape"], self._source)
-            return Answer(decoded, f"{answer.get('model_name')}/{answer.get('model_version')}")
+            return Answer(decoded, one_line(f"{answer.get('model_name')}/{answer.get('model_version')}"))
         except (KeyError, TypeError, AttributeError):
             raise InvalidPrediction(f"{self._source} answered with JSON that is no V2 response") from None
 

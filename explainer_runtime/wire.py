@@ -42,8 +42,10 @@ _AXES = 32
 """Axes that rows may have; NumPy has 64."""
 _PIECE = 64 * 1024
 """Values looked at without a break: Python's lock is held meanwhile, and others wait."""
+_LONGEST = 64 * 1024
+"""Characters of JSON in a parameter."""
 _DEEPEST = 8
-"""Axes that rows may have where a body does not say their shape."""
+"""Axes that rows may have where a body does not say their shape, and levels of an option."""
 _NUMBERS = {**_FLOATS, **_INTEGERS}
 _DATATYPES = {np.dtype(dtype): name for name, dtype in _NUMBERS.items()}
 
@@ -138,7 +140,7 @@ def decode_options(parameters: Mapping[str, Any] | None, names: Collection[str])
             continue
         if name in options:
             raise InvalidOption(f"{name}: set both as a parameter and in explain_parameters", name)
-        options[name] = _scalar(value)
+        options[name] = _scalar(name, value)
     return options
 
 
@@ -194,12 +196,27 @@ def _rows(values: Any, name: str, shape: Any = None) -> np.ndarray:
         _refuse(where.replace("inputs[0].data", name).replace("inputs[0]", name), message)
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(name: str, value: Any) -> Any:
     """What a parameter holds: a string that is JSON other than a string is what it says."""
     if isinstance(value, str):
         with suppress(orjson.JSONDecodeError):
-            parsed = orjson.loads(value)
+            parsed = _parsed(name, value)
             return value if isinstance(parsed, str) else parsed
+    return value
+
+
+def _parsed(name: str, text: str | bytes) -> Any:
+    """JSON in a parameter: options are short and shallow."""
+    if len(text) > _LONGEST:
+        raise InvalidOption(f"{name}: expected at most {_LONGEST} characters, got {len(text)}", name)
+    value = orjson.loads(text)
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise InvalidOption(f"{name}: expected at most {_DEEPEST} levels of nesting", name)
+        inner = [part for part in level if isinstance(part, list | dict)]
+        level = [one for part in inner for one in (part.values() if isinstance(part, dict) else part)]
     return value
 
 
@@ -286,7 +303,7 @@ def _object(value: Any) -> dict[str, Any]:
     name = "explain_parameters"
     if isinstance(value, (str, bytes)):
         try:
-            value = orjson.loads(value)
+            value = _parsed(name, value)
         except orjson.JSONDecodeError as error:
             raise InvalidOption(f"{name}: expected a JSON object, {error}", name) from None
     if value is None:

@@ -74,6 +74,8 @@ class Proxy:
         """Answer one request, here or there."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        if scope["method"] == "CONNECT":
+            return await refuse(send, 405, "method: CONNECT is not relayed")
         path = self.ours(scope["path"])
         if path is None:
             with self._counted():

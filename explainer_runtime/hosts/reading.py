@@ -70,7 +70,7 @@ def reading(convert: Callable[..., Any]) -> Callable[..., Any]:
             except InvalidInput as error:
                 raise MLServerError(str(error), 422) from None
             # What is no numbers stays packed; our runtimes refuse it.
-            tensor.data = TensorData(root=[content] if numbers is None else numbers)
+            tensor.data = TensorData.model_construct(root=[content] if numbers is None else numbers)
         return payload
 
     return read

@@ -1,7 +1,7 @@
 """MLServer with the gaps closed that only the server can close: `build` makes one, `run` serves.
 
     server = build(settings, Guard(token_file=...))      # mlserver.Settings, limits.Guard
-    status = await server.run(models)                    # list of mlserver.ModelSettings -> exit status
+    failure = await server.run(models)                   # list of mlserver.ModelSettings
 
 What it adds to MLServer 1.7: the limits of `limits.Guard` at the door (`gate.py`, `interceptor.py`), refusals
 in one form (`refusals.py`), raw gRPC contents as arrays (`reading.py`), streaming with errors that have a
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import sys
@@ -82,7 +83,7 @@ def build(
 class Server(MLServer):
     """See `build`."""
 
-    failed = stopping = False
+    stopping = loaded = False
 
     def __init__(
         self,
@@ -103,10 +104,11 @@ class Server(MLServer):
         for module in (mlserver.rest.server, mlserver.metrics.server):
             # uvicorn would stop at the first signal by itself; when to stop is decided here.
             module._NoSignalServer.capture_signals = _no_signals
+        self.failure: Exception | None = None
         super().__init__(settings)
 
-    async def run(self, models: list[ModelSettings]) -> int:
-        """Serve `models` until a signal says stop; the exit status, 1 when a model could not be loaded."""
+    async def run(self, models: list[ModelSettings]) -> Exception | None:
+        """Serve `models` until a signal says stop; why they could not be loaded, if they could not."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         _open_files()
         watching = asyncio.create_task(self._tls.watch(_log.info)) if self._tls else None
@@ -115,7 +117,30 @@ class Server(MLServer):
         finally:
             if watching is not None:
                 watching.cancel()
-        return 1 if self.failed else 0
+        return self.failure
+
+    async def start(self, models_settings: Sequence[ModelSettings] = ()) -> None:
+        """Listen, and load; ready is said when everything is loaded and listens, and not before."""
+        servers = [self._rest_server, self._grpc_server, self._metrics_server]
+        listening = asyncio.gather(*(server.start() for server in servers if server is not None))
+        try:
+            await asyncio.gather(*(self._model_registry.load(model) for model in models_settings))
+        except Exception as error:
+            self.failure = error
+            await self.stop()
+        else:
+            # What is there now stays: looking through it for garbage took everybody a quarter of a second.
+            gc.collect()
+            gc.freeze()
+            self.loaded = True
+            while not (self.stopping or getattr(self._rest_server._server, "started", True)):
+                await asyncio.sleep(0.01)
+            _log.info("ready: %s", ", ".join(model.name for model in models_settings) or "no models yet")
+        finally:
+            await listening
+
+    async def _ready(self) -> bool:
+        return self.loaded and all(model.ready for model in await self._model_registry.get_models())
 
     async def stop(self, sig: int | None = None) -> None:
         """Stop answering: say so, finish what was accepted, then close.
@@ -124,7 +149,7 @@ class Server(MLServer):
         """
         if self.stopping:
             return
-        self.stopping, self.failed = True, sig is None
+        self.stopping, self.loaded = True, False
         if sig is not None:
             self.traffic.leaving = True
             await asyncio.sleep(self.guard.linger)
@@ -141,6 +166,7 @@ class Server(MLServer):
     def _create_servers(self) -> None:
         super()._create_servers()
         app = self._rest_server._app
+        self._data_plane.ready = self._ready
         refusals.install(app, self._data_plane)
         infer.install(app, self._data_plane)
         streaming.install(app, self._data_plane)
@@ -183,23 +209,22 @@ class Server(MLServer):
                 return create()
 
         grpc_server._create_server = create_guarded
-        grpc_server._get_options = lambda: [*options(), *self._grpc_options()]
+        grpc_server._get_options = lambda: [*{**dict(options()), **self._grpc_options()}.items()]
 
-    def _grpc_options(self) -> list[tuple[str, int]]:
+    def _grpc_options(self) -> dict[str, int]:
         guard = self.guard
-        # What is not an explanation is the model's to limit; the door knows what is one.
-        most = -1 if self._relays else self._max_message
-        return [
-            ("grpc.so_reuseport", 0),  # by default two servers may share a port, each getting some requests
-            ("grpc.max_receive_message_length", most),
-            ("grpc.max_send_message_length", -1),
+        return {
+            "grpc.so_reuseport": 0,  # by default two servers may share a port, each getting some requests
+            # What is not an explanation is the model's to limit; the door knows what is one.
+            "grpc.max_receive_message_length": -1 if self._relays else self._max_message,
+            "grpc.max_send_message_length": -1,
             # Messages are unpacked at the door, where it is counted what they unpack to.
-            ("grpc.per_message_decompression", 0),
-            ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_AND_GZIP),
-            ("grpc.max_allowed_incoming_connections", guard.max_connections),
-            ("grpc.server_handshake_timeout_ms", int(1000 * guard.header_seconds)),
-            ("grpc.max_connection_idle_ms", int(1000 * guard.keepalive_seconds)),
-        ]
+            "grpc.per_message_decompression": 0,
+            "grpc.compression_enabled_algorithms_bitset": _IDENTITY_AND_GZIP,
+            "grpc.max_allowed_incoming_connections": guard.max_connections,
+            "grpc.server_handshake_timeout_ms": int(1000 * guard.header_seconds),
+            "grpc.max_connection_idle_ms": int(1000 * guard.keepalive_seconds),
+        }
 
     def _configure_logger(self) -> None:
         super()._configure_logger()

@@ -63,8 +63,10 @@ class Upstream:
                 yield event
             if sending.done() and connection.clean:
                 self._keep(connection)
-        except (OSError, h11.ProtocolError, EOFError) as error:
-            raise BrokenOff(str(error) or type(error).__name__) from error
+        except h11.ProtocolError as error:
+            raise BrokenOff("what it sent is no HTTP/1.1 answer") from error
+        except (OSError, EOFError) as error:
+            raise BrokenOff(str(error) or "the connection was lost") from error
         finally:
             if sending is not None:
                 sending.cancel()

@@ -35,6 +35,7 @@ from explainer_runtime.hosts.caller import caller
 from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.faults import faults
 from explainer_runtime.hosts.keras import KerasRuntime, loaded
+from explainer_runtime.hosts.names import check_name
 from explainer_runtime.hosts.service import Service, parse_settings
 from explainer_runtime.solve import Progress
 from explainer_runtime.spec import OPTIONS, Colocated
@@ -252,5 +253,6 @@ def _refuse_sharing(settings: ModelSettings) -> None:
         raise InvalidSpec("max_batch_size: batching would mix the options of different callers; set it to 0")
     if settings.cache_enabled:
         raise InvalidSpec("cache_enabled: the cache mixes the answers of different models; set it to false")
-    if "{" in settings.name + (settings.version or ""):
-        raise InvalidSpec(f"name: {settings.name!r} cannot be part of a route; leave the braces out")
+    check_name(settings.name)
+    if settings.version:
+        check_name(settings.version, "parameters.version")

@@ -18,9 +18,11 @@ from mlserver.errors import MLServerError
 from mlserver.handlers.custom import CustomHandler, register_custom_handler
 
 from explainer_runtime import wire
+from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.hosts import infer, v2types
 from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.faults import faults
+from explainer_runtime.hosts.names import check_name
 from explainer_runtime.hosts.refusals import answer
 
 SELDON_PATHS = ("/explain", "/api/v1.0/explain", "/api/v0.1/explain")
@@ -52,7 +54,10 @@ def register(runtime: Any) -> None:
 
     MLServer finds them among its attributes; its workers look them up by the names of the functions.
     """
-    if "{" in runtime.name + (runtime.version or ""):  # would be a pattern; loading says no to such a name
+    try:
+        check_name(runtime.name)
+        check_name(runtime.version or "0")
+    except InvalidSpec:  # loading says so
         return
     paths = {
         "explain": (f"/v2/models/{runtime.name}/explain", _v2),

@@ -221,6 +221,8 @@ class Server(MLServer):
             # Messages are unpacked at the door, where it is counted what they unpack to.
             "grpc.per_message_decompression": 0,
             "grpc.compression_enabled_algorithms_bitset": _IDENTITY_AND_GZIP,
+            # No more is taken of a message than one window, before somebody wants to read it.
+            "grpc.http2.bdp_probe": 0,
             "grpc.max_allowed_incoming_connections": guard.max_connections,
             "grpc.server_handshake_timeout_ms": int(1000 * guard.header_seconds),
             "grpc.max_connection_idle_ms": int(1000 * guard.keepalive_seconds),

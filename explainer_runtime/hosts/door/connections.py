@@ -21,7 +21,7 @@ SPARE = 16
 """Connections beyond the limit, which may ask about health."""
 _LINGER = 2.0
 """Seconds in which a client may read an answer to what it is still sending."""
-_LINGERING = 4 * 2**20
+_LINGERING = 2**20
 """Bytes thrown away meanwhile."""
 
 

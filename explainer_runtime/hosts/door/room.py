@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from explainer_runtime.hosts.limits import TooLarge
+
 VALUE = 32
 """Bytes that one parsed value takes: a float and its place in a list."""
 
@@ -53,6 +55,13 @@ class Share:
         self._room, self.held = room, 0
 
     def take(self, more: int) -> None:
-        """Hold so many bytes more; raises as `Room.take`."""
+        """Hold so many bytes more.
+
+        Raises:
+            TooLarge: It would be more than there is for all together.
+            NoRoom: As `Room.take`.
+        """
+        if self.held + more > self._room.most:
+            raise TooLarge(f"expected what takes at most {self._room.most} bytes when it is parsed")
         self._room.take(more)
         self.held += more

@@ -84,6 +84,10 @@ class Proxy:
             scope = {**scope, "path": path, "raw_path": path.encode()}
         return await self._app(scope, receive, send)
 
+    async def close(self) -> None:
+        """Let go of connections to the model."""
+        await self._upstream.close()
+
     def ours(self, path: str) -> str | None:
         """The path under which our server answers this one; None if the model does."""
         if path in PROBES:

@@ -75,6 +75,12 @@ class Upstream:
             if connection not in self._idle:
                 connection.close()
 
+    async def close(self) -> None:
+        """Close what is open and rests."""
+        while self._idle:
+            self._idle.pop().close()
+        await asyncio.sleep(0)  # sockets are let go of in the loop's next turn
+
     async def _taken(self) -> _Connection:
         while self._idle:
             connection = self._idle.pop()

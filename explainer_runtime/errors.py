@@ -17,6 +17,8 @@
 Not finding an explanation is none of these: it is an answer (`found = false`).
 """
 
+from typing import Self
+
 
 class ExplainerError(Exception):
     """Anything this package raises on purpose; the message says what to change."""
@@ -63,7 +65,18 @@ class Overloaded(ExplainerError):
 
 
 class PredictorError(ExplainerError):
-    """The model being explained answered with an error."""
+    """The model being explained answered with an error.
+
+    `quoted` is the part of the message that is the model's own words. Models repeat what they were sent, so
+    it is told to the caller, whose rows they are, and written nowhere.
+    """
+
+    quoted = ""
+
+    def quoting(self, text: str) -> Self:
+        """This error, which quotes `text`."""
+        self.quoted = text
+        return self
 
 
 class InvalidPrediction(PredictorError):

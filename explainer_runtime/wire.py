@@ -40,8 +40,14 @@ _INTEGERS: dict[str, type[np.number[Any]]] = {
     "INT32": np.int32,
     "INT64": np.int64,
 }
+_AXES = 32
+"""Axes that rows may have; NumPy has 64."""
+_PIECE = 64 * 1024
+"""Values looked at without a break: Python's lock is held meanwhile, and others wait."""
+_LONGEST = 64 * 1024
+"""Characters of JSON in a parameter."""
 _DEEPEST = 8
-"""Axes that rows may have where a body does not say their shape."""
+"""Axes that rows may have where a body does not say their shape, and levels of an option."""
 _NUMBERS = {**_FLOATS, **_INTEGERS}
 _DATATYPES = {np.dtype(dtype): name for name, dtype in _NUMBERS.items()}
 
@@ -132,7 +138,7 @@ def decode_options(parameters: Mapping[str, Any] | None, names: Collection[str])
             continue
         if name in options:
             raise InvalidOption(f"{name}: set both as a parameter and in explain_parameters", name)
-        options[name] = _scalar(value)
+        options[name] = _scalar(name, value)
     return options
 
 
@@ -188,12 +194,27 @@ def _rows(values: Any, name: str, shape: Any = None) -> np.ndarray:
         _refuse(where.replace("inputs[0].data", name).replace("inputs[0]", name), message)
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(name: str, value: Any) -> Any:
     """What a parameter holds: a string that is JSON other than a string is what it says."""
     if isinstance(value, str):
         with suppress(orjson.JSONDecodeError):
-            parsed = orjson.loads(value)
+            parsed = _parsed(name, value)
             return value if isinstance(parsed, str) else parsed
+    return value
+
+
+def _parsed(name: str, text: str | bytes) -> Any:
+    """JSON in a parameter: options are short and shallow."""
+    if len(text) > _LONGEST:
+        raise InvalidOption(f"{name}: expected at most {_LONGEST} characters, got {len(text)}", name)
+    value = orjson.loads(text)
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise InvalidOption(f"{name}: expected at most {_DEEPEST} levels of nesting", name)
+        inner = [part for part in level if isinstance(part, list | dict)]
+        level = [one for part in inner for one in (part.values() if isinstance(part, dict) else part)]
     return value
 
 
@@ -213,19 +234,26 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
     if not shape or not whole:
         _refuse("inputs[0].shape", f"expected sizes that are not negative, rows first; got {list(shape)}")
+    if len(shape) > _AXES:
+        _refuse("inputs[0].shape", f"expected at most {_AXES} axes, got {len(shape)}")
     if shape[0] == 0:
         _refuse("inputs[0].shape", f"expected at least one row, got {list(shape)}")
+    if 0 in shape:  # NumPy cannot hold every empty shape: [1, 0, 2**63]
+        _refuse("inputs[0].shape", f"expected at least one value a row, got {list(shape)}")
     return tuple(shape)
 
 
 def _numbers(data: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray:
     if not isinstance(data, np.ndarray):
         flat = _flat(data, shape)
-        _check_types(flat, datatype)
-        try:
-            data = np.array(flat, dtype=_NUMBERS[datatype])
-        except OverflowError:
-            _refuse("inputs[0].data", f"expected numbers that {datatype} can hold")
+        data = np.empty(len(flat), _NUMBERS[datatype])
+        for start in range(0, len(flat), _PIECE):
+            piece = flat[start : start + _PIECE]
+            _check_types(piece, datatype, start)
+            try:
+                data[start : start + _PIECE] = piece
+            except OverflowError:
+                _refuse("inputs[0].data", f"expected numbers that {datatype} can hold")
     if data.dtype.kind not in "fiu":
         _refuse("inputs[0].data", f"expected {datatype} numbers, got {data.dtype}")
     if data.size != math.prod(shape):
@@ -240,21 +268,26 @@ def _flat(data: Any, shape: tuple[int, ...]) -> list[Any]:
         # Nested: level by level, so that neither depth nor raggedness can surprise anyone.
         level = [data]
         for depth, size in enumerate(shape):
-            if not all(isinstance(part, list) and len(part) == size for part in level):
-                _refuse("inputs[0].data", f"expected shape {list(shape)}: lists of {size} at depth {depth}")
-            level = list(chain.from_iterable(level))
+            parts, level = level, []
+            for start in range(0, len(parts), _PIECE):
+                piece = parts[start : start + _PIECE]
+                if not all(isinstance(part, list) and len(part) == size for part in piece):
+                    _refuse(
+                        "inputs[0].data", f"expected shape {list(shape)}: lists of {size} at depth {depth}"
+                    )
+                level += chain.from_iterable(piece)
         return level
     if len(data) != math.prod(shape):
         _refuse_size(shape, len(data))
     return data
 
 
-def _check_types(flat: list[Any], datatype: str) -> None:
+def _check_types(flat: list[Any], datatype: str, start: int) -> None:
     # By exact type: bool is an int to Python and None a NaN to NumPy.
     allowed = {int, float} if datatype in _FLOATS else {int}
     if set(map(type, flat)) <= allowed:
         return
-    index, value = next((i, value) for i, value in enumerate(flat) if type(value) not in allowed)
+    index, value = next((i, value) for i, value in enumerate(flat, start) if type(value) not in allowed)
     what = "numbers" if datatype in _FLOATS else "integers"
     _refuse("inputs[0].data", f"expected {what}, got {_json_type(value)} at {index}")
 
@@ -268,7 +301,7 @@ def _object(value: Any) -> dict[str, Any]:
     name = "explain_parameters"
     if isinstance(value, (str, bytes)):
         try:
-            value = orjson.loads(value)
+            value = _parsed(name, value)
         except orjson.JSONDecodeError as error:
             raise InvalidOption(f"{name}: expected a JSON object, {error}", name) from None
     if value is None:

@@ -156,14 +156,14 @@ def test_settings_beside_an_explainer_are_used_but_name_no_code(anchor, tmp_path
     beside = {
         "name": "shoes",
         "implementation": "os.system",
-        "parameters": {"version": "v3", "extra": {"infer_uri": "http://a/v2/models/m/infer", "threads": "4"}},
+        "parameters": {"version": "v3", "extra": {"infer_uri": "http://a/v2/models/m/infer", "threads": "1"}},
     }
     (folder / "model-settings.json").write_text(json.dumps(beside))
     (model,) = planned([folder.parent], tmp_path)
     assert model["name"] == "shoes"
     assert model["implementation"] == "explainer_runtime.ExplainerRuntime"
     assert model["parameters"]["version"] == "v3"
-    assert model["parameters"]["extra"] == {"infer_uri": "http://a/v2/models/m/infer", "threads": "4"}
+    assert model["parameters"]["extra"] == {"infer_uri": "http://a/v2/models/m/infer", "threads": 1}
     (model,) = planned([folder], tmp_path, predictor="http://b/m", names=["hats"], extra={"threads": 1})
     assert model["name"] == "hats"
     assert model["parameters"]["extra"] == {"predictor": "http://b/m", "threads": 1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import threading
 import tracemalloc
 
@@ -14,43 +13,10 @@ from staged import bomb
 
 from explainer_runtime.errors import InvalidSpec, Overloaded
 from explainer_runtime.hosts.admission import Admission
-from explainer_runtime.hosts.limits import TooLarge, check_depth, inflate
+from explainer_runtime.hosts.limits import TooLarge, inflate
 from explainer_runtime.hosts.tokens import Tokens
 
 # --- bodies -------------------------------------------------------------------------------------------
-
-documents = st.recursive(
-    st.none() | st.integers() | st.text(alphabet='[]{}"\\a,:\n'),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='[{"\\'), inner, max_size=3),
-    max_leaves=20,
-)
-
-
-def depth(document):
-    if isinstance(document, dict):
-        document = list(document.values())
-    return 1 + max(map(depth, document), default=0) if isinstance(document, list) else 0
-
-
-@given(documents)
-def test_depth_is_what_parsing_finds(document):
-    body = json.dumps(document, ensure_ascii=False).encode()
-    check_depth(body, depth(document))
-    if depth(document):
-        with pytest.raises(ValueError, match="levels of nesting"):
-            check_depth(body, depth(document) - 1)
-
-
-@pytest.mark.parametrize("body", [b"", b"]]]", b'"[[[[', b'"\\"[[[["', b"\xff[", b"[]" * 200_000])
-def test_depth_of_what_is_no_json_is_left_to_the_parser(body):
-    check_depth(body, 4)
-
-
-def test_depth_is_counted_across_steps():
-    deep = b"[" * 5 + b"0," * 70_000 + b"[]" * 40_000 + b"["
-    check_depth(deep, 6)
-    with pytest.raises(ValueError, match="at most 5"):
-        check_depth(deep, 5)
 
 
 @given(st.binary(max_size=2000))
@@ -107,11 +73,57 @@ def test_tokens_admit_whoever_carries_one_and_follow_the_file(tmp_path):
     assert not tokens.admits("Bearer third!")
 
 
-def test_a_token_file_that_admits_nobody_is_refused_at_start(tmp_path):
-    (tmp_path / "empty").write_text("\n")
-    for name in ("empty", "absent"):
-        with pytest.raises(InvalidSpec, match="token_file"):
-            Tokens(tmp_path / name)
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        (None, None, "No such file"),
+        ("one\ntwo words\n", 0o600, "line 2 is no token"),
+        ("# rotated by ops\n", 0o600, "line 1 is no token"),
+        ("t\u00f6k\n", 0o600, "line 1 is no token"),
+        ("fine\n", 0o622, "others may write to it"),
+        ("fine\n", 0o660, "others may write to it"),
+        ("x" * 2**20 + "\n", 0o600, "more than"),
+    ],
+)
+def test_a_token_file_that_cannot_be_meant_is_refused_at_start(tmp_path, content, mode, said):
+    path = tmp_path / "tokens"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    with pytest.raises(InvalidSpec, match=f"token_file.*{said}"):
+        Tokens(path)
+
+
+def test_an_empty_token_file_refuses_everyone_until_it_has_a_token(tmp_path, caplog):
+    path = tmp_path / "tokens"
+    path.write_text("\n \n")
+    tokens = Tokens(path)
+    assert "everyone is refused" in caplog.text
+    for stranger in (None, "Bearer", "Bearer ", "Bearer \n"):
+        assert not tokens.admits(stranger)
+    path.write_text("late\n")
+    assert tokens.admits("Bearer late")
+
+
+def test_who_may_write_to_the_file_is_looked_at_while_the_server_runs(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text("one\n")
+    path.chmod(0o600)
+    tokens = Tokens(path)
+    assert tokens.admits("Bearer one")
+    path.chmod(0o666)
+    assert not tokens.admits("Bearer one")
+
+
+def test_a_file_rewritten_in_place_is_read_again_at_once(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text("aaa\n")
+    tokens = Tokens(path)
+    for _ in range(50):  # of one size, within one tick of the clock of the file system
+        path.write_text("bbb\n")
+        assert not tokens.admits("Bearer aaa")
+        path.write_text("aaa\n")
+        assert not tokens.admits("Bearer bbb")
 
 
 # --- admission ----------------------------------------------------------------------------------------

@@ -395,7 +395,14 @@ def relay(behave, counted=contextlib.nullcontext):
     config = uvicorn.Config(proxy, "127.0.0.1", 0, lifespan="off", log_level="critical", ws="none")
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),))
+
+    async def serve():
+        try:
+            await server.serve([listener])
+        finally:
+            await proxy.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -406,8 +413,10 @@ def relay(behave, counted=contextlib.nullcontext):
 
 
 def head(read):
-    lines = iter(read.readline, b"\r\n")
-    return b"".join(line for line in lines if line)
+    lines = []
+    while (line := read.readline()) not in (b"\r\n", b""):
+        lines.append(line)
+    return b"".join(lines)
 
 
 def test_an_answer_comes_piece_by_piece_as_the_model_gives_it():
@@ -539,3 +548,180 @@ def test_headers_of_one_connection_stay_on_it():
     assert b"x-yours: 2" in seen[0]
     assert answer.headers.get_list("x-end") == ["2", "3"]
     assert "x-hop" not in answer.headers
+
+
+# --- what must not reach the next client --------------------------------------------------------------------
+
+
+def answering(*answers):
+    """A model that gives these answers, one for each request, and counts connections."""
+    rest = list(answers)
+    opened = []
+
+    def behave(connection, read):
+        opened.append(1)
+        with contextlib.suppress(OSError):
+            while rest and head(read):
+                connection.sendall(rest.pop(0))
+
+    return behave, opened
+
+
+GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood"
+
+
+@pytest.mark.parametrize(
+    "surplus",
+    [b"x", b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison", b"HTTP/1.1 200 OK\r\n", b"\r\n" * 40_000],
+)
+def test_what_comes_behind_an_answer_is_nobodys(surplus):
+    behave, opened = answering(GOOD + surplus, GOOD)
+    with relay(behave) as address:
+        assert httpx.get(address).content == b"good"
+        assert httpx.get(address).content == b"good"
+    assert len(opened) == 2
+
+
+def test_what_a_model_says_unasked_is_nobodys():
+    asked, said = threading.Event(), threading.Event()
+
+    def behave(connection, read):
+        head(read)
+        connection.sendall(GOOD)
+        if not said.is_set():
+            assert asked.wait(timeout=10)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison")
+            said.set()
+            read.read(1)
+
+    with relay(behave) as address:
+        assert httpx.get(address).content == b"good"
+        asked.set()
+        assert said.wait(timeout=10)
+        assert [httpx.get(address).content for _ in range(3)] == [b"good"] * 3
+
+
+def test_a_connection_with_nothing_left_over_is_used_again():
+    behave, opened = answering(*[GOOD] * 5)
+    with relay(behave) as address:
+        assert [httpx.get(address).content for _ in range(5)] == [b"good"] * 5
+    assert len(opened) == 1
+
+
+STRANGE = {
+    "two ends": b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 5\r\n\r\nhello",
+    "a status that is none": b"HTTP/1.1 999 X\r\ncontent-length: 2\r\n\r\nok",
+    "another protocol": b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nhello",
+    "no HTTP": b"\x00\x01garbage\r\n\r\n",
+    "a header without end": b"HTTP/1.1 200 OK\r\nx: " + b"a" * 200_000,
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_an_answer_that_cannot_be_passed_on_is_502_and_its_connection_is_not_used_again(strange):
+    behave, opened = answering(STRANGE[strange], GOOD)
+    with relay(behave) as address:
+        answer = httpx.get(address)
+        assert (answer.status_code, list(answer.json())) == (502, ["error"])
+        assert "bytearray" not in answer.text
+        assert httpx.get(address).content == b"good"
+    assert len(opened) == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "body"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + GOOD, 200, b"good"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 304 Not Modified\r\netag: x\r\ncontent-length: 100\r\n\r\n", 304, b""),
+        (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", 200, b"until the end"),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-t\r\n\r\n"
+            b"4\r\ngood\r\n0\r\nx-t: 1\r\n\r\n",
+            200,
+            b"good",
+        ),
+    ],
+)
+def test_an_answer_of_another_form_passes_without_its_trailers(sent, status, body):
+    def behave(connection, read):
+        head(read)
+        connection.sendall(sent)
+
+    with relay(behave) as address:
+        answer = httpx.get(address)
+    assert (answer.status_code, answer.content) == (status, body)
+    assert "trailer" not in answer.headers
+
+
+def talk(address, data, end=True):
+    """What comes back for these bytes."""
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(data)
+        pieces = []
+        while piece := client.recv(65536):
+            pieces.append(piece)
+            if not end:
+                break
+    return b"".join(pieces)
+
+
+def test_a_model_that_refuses_a_body_is_heard_while_the_body_is_coming():
+    def early(connection, read):
+        head(read)
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
+        read.read(1)
+
+    with relay(early) as address:
+        answer = talk(address, b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 50000000\r\n\r\naaa")
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert answer.endswith(b"no")
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_client_that_closes_its_side_has_hung_up():
+    asked, gone = threading.Event(), threading.Event()
+
+    def wait(connection, read):
+        head(read)
+        asked.set()
+        if read.read(1) == b"":
+            gone.set()
+
+    with relay(wait) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert asked.wait(timeout=10)
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b""
+        assert gone.wait(timeout=10)
+
+
+def test_headers_that_end_a_message_are_not_taken_off_by_name():
+    seen = []
+
+    def echo(connection, read):
+        seen.append(head(read).lower())
+        seen.append(read.read(3))
+        connection.sendall(GOOD)
+
+    with relay(echo) as address:
+        talk(
+            address,
+            b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close, content-length, host, x-hop\r\n"
+            b"content-length: 3\r\nx-hop: 1\r\n\r\nabc",
+        )
+    assert b"content-length: 3" in seen[0]
+    assert b"host: a" in seen[0]
+    assert b"x-hop" not in seen[0]
+    assert seen[1] == b"abc"
+
+
+def test_connect_is_not_relayed():
+    with relay(lambda connection, read: None) as address:
+        assert b" 405 " in talk(
+            address, b"CONNECT evil:443 HTTP/1.1\r\nhost: evil:443\r\nconnection: close\r\n\r\n"
+        )

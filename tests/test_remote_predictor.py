@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
+import json
 import shutil
 import socket
 import subprocess
@@ -12,6 +14,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from oip_servers import GrpcServer, Model, Output, Refusal, RestServer, echo
 
 from explainer_runtime.errors import (
@@ -445,6 +449,11 @@ def says(status, body, **headers):
     return fault
 
 
+def output_of(**output):
+    document = {"outputs": [{"name": "s", "datatype": "FP32", **output}]}
+    return says(200, json.dumps(document).encode())
+
+
 REST_FAULTS = {
     "headers that drip": (partial(drip, start=b"HTTP/1.1 200 OK\r\nx: "), PredictorTimeout),
     "a body that drips": (
@@ -486,6 +495,11 @@ REST_FAULTS = {
         InvalidPrediction,
     ),
     "brackets without end": (says(200, b"[" * 100_000), InvalidPrediction),
+    "more lists than rows": (says(200, b'{"outputs": [' + b"[]," * 300_000 + b"0]}"), InvalidPrediction),
+    "a shape that holds nothing": (output_of(shape=[0, 2**63], data=[]), InvalidPrediction),
+    "a shape of a hundred axes": (output_of(shape=[1] * 100 + [7, 10], data=[0.1] * 70), InvalidPrediction),
+    "numbers that no type holds": (output_of(shape=[7, 1], data=[10**300] * 7), InvalidPrediction),
+    "a pause of 400 digits": (says(503, b"{}", **{"Retry-After": "9" * 400}), PredictorUnavailable),
 }
 
 
@@ -496,6 +510,63 @@ def test_a_rest_fault_becomes_the_typed_error_within_the_time_out(rest, remote, 
     with pytest.raises(PredictorError) as caught:
         remote(rest, timeout=2 * SOON if error is PredictorTimeout else 10)(many)
     assert type(caught.value) is error, caught.value
+
+
+def surplus(handler):
+    """The right answer, and another one behind it."""
+    wire, handler.wfile = handler.wfile, io.BytesIO()
+    handler.server.model.fault = None
+    handler.do_POST()
+    handler.server.model.fault = surplus
+    answer, handler.wfile = handler.wfile.getvalue(), wire
+    wire.write(answer + answer.replace(b"0.", b"1."))
+
+
+def test_what_comes_behind_an_answer_is_not_the_next_one(rest, remote, rows):
+    rest.model.fault = surplus
+    predictor = remote(rest, connections=1)
+    for index in range(5):
+        batch = rows + np.float32(index)
+        np.testing.assert_array_equal(predictor(batch), first_ten(batch))
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20)
+    | st.sampled_from([2**63, -(2**63), 2**64, 10**300, "FP32", "9" * 400, [0, 2**63], [1] * 100]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_stands_in_an_answer_it_is_scores_or_a_typed_error(rest, rows, data):
+    output = {"name": "s", "datatype": "FP32", "shape": [len(rows), 10], "data": [0.1] * (10 * len(rows))}
+    place = data.draw(st.sampled_from([*output, "outputs", "output", "element", "axis"]))
+    wrong = data.draw(ANYTHING)
+    document = {"model_name": "cnn", "outputs": [output]}
+    if place == "outputs":
+        document["outputs"] = wrong
+    elif place == "output":
+        document["outputs"][0] = wrong
+    elif place == "element":
+        output["data"][3] = wrong
+    elif place == "axis":
+        output["shape"][0] = wrong
+    else:
+        output[place] = wrong
+    rest.model.fault = says(200, json.dumps(document).encode())
+    with contextlib.closing(RemotePredictor(Endpoint(url=rest.url, model="m", output="scores"))) as predictor:
+        try:
+            scores = predictor(rows)
+        except PredictorError:
+            return
+    assert scores.shape == (len(rows), 10)
+    assert np.isfinite(scores).all()
 
 
 def test_an_answer_without_end_is_cut_off(rest, remote, rows):

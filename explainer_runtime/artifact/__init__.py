@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from explainer_runtime.artifact import contents, networks, strict_json, tensors
 from explainer_runtime.artifact import manifest as manifests
-from explainer_runtime.artifact import networks, strict_json, tensors
 from explainer_runtime.artifact.directory import (
     ARRAYS,
     MANIFEST,
@@ -169,7 +169,10 @@ def unpack(files: Mapping[str, bytes]) -> Fitted:
         spec=parts.spec,
         inputs=parts.inputs,
         arrays=parts.arrays,
-        models={name: networks.build(network, _stem(name)) for name, network in parts.networks.items()},
+        models={
+            name: networks.build(network, _stem(name), parts.inputs.shape)
+            for name, network in parts.networks.items()
+        },
         model=parts.manifest.model,
     )
 
@@ -218,7 +221,9 @@ def _parse(files: Mapping[str, bytes]) -> _Parts:
     _check_names(arrays)
     if _shapes(arrays) != {name: array.model_dump() for name, array in manifest.arrays.items()}:
         raise InvalidArtifact(f"{ARRAYS}: names, dtypes or shapes are not those in {MANIFEST}; save again")
-    return _Parts(manifest, spec, inputs, arrays, _networks(files))
+    held = _networks(files)
+    contents.check(spec, inputs, arrays, held)
+    return _Parts(manifest, spec, inputs, arrays, held)
 
 
 def _networks(files: Mapping[str, bytes]) -> dict[str, Network]:

@@ -22,7 +22,7 @@ MANIFEST = "explainer.json"
 ARRAYS = "arrays.safetensors"
 MODELS = "models"
 BESIDE = "model-settings.json"
-"""Model servers keep their own settings beside the artifact. It is never opened, only left in peace."""
+"""Model servers keep their own settings beside the artifact; see `beside.py`."""
 
 WORD = re.compile(r"[a-z0-9_]{1,64}")
 """What an array or a model may be called."""
@@ -70,6 +70,14 @@ class Directory:
         except OSError as error:
             raise InvalidArtifact(f"cannot be listed: {error.strerror}") from None
         return found
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of this name, whatever it is."""
+        try:
+            os.stat(name, dir_fd=self._root, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
 
     def read(self, name: str, limit: int) -> bytes:
         """All bytes of a file.

@@ -57,6 +57,11 @@ class Network(NamedTuple):
     weights: list[np.ndarray]
 
 
+_MOST = 2**22
+"""Numbers that one layer may make of a row: VGG's largest makes 3.2 million of a 224x224 image."""
+_MOST_TOGETHER = 2**26
+"""Numbers that all layers together may make of a row."""
+
 _NAMING = frozenset({"module", "class_name", "registered_name", "spec_name"})
 _TRAINING = "compile_config"
 
@@ -100,16 +105,22 @@ def parse(architecture: bytes, weights: bytes, name: str) -> Network:
     return Network(config, [arrays[key] for key in sorted(arrays)])
 
 
-def build(network: Network, name: str) -> Any:
+def build(network: Network, name: str, shape: tuple[int, ...]) -> Any:
     """The Keras model, not compiled for training.
 
+    Args:
+        network: Its parts.
+        name: What to call it in messages.
+        shape: Of one row that it will be given, for models that leave it open.
+
     Raises:
-        InvalidArtifact: Keras cannot build it, or its layers take weights of other shapes.
+        InvalidArtifact: Keras cannot build it, its layers take weights of other shapes, or one of them would
+            make more of a row than `_MOST` numbers.
         MissingExtra: TensorFlow is not installed.
     """
     import_tensorflow()
     given = [(value.shape, value.dtype.name) for value in network.weights]
-    if (wanted := _outline(network, name)) != given:
+    if (wanted := _outline(network, name, shape)) != given:
         raise InvalidArtifact(
             f"{name}.safetensors: the layers take {_count(wanted)}, it has {_count(given)}, or shapes "
             "or dtypes differ; fit and save again"
@@ -119,17 +130,71 @@ def build(network: Network, name: str) -> Any:
     return model
 
 
-def _outline(network: Network, name: str) -> list[tuple[tuple[int, ...], str]]:
+def _outline(network: Network, name: str, shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], str]]:
     """Shape and dtype of each weight, found without allocating any: a kilobyte may ask for a terabyte."""
     import keras
 
     def outline() -> list[tuple[tuple[int, ...], str]]:
         with keras.StatelessScope(initialize_variables=False):
-            return [(tuple(weight.shape), weight.dtype) for weight in _deserialize(network, name).weights]
+            model = _deserialize(network, name)
+            _check_sizes(model, shape, name)
+            return [(tuple(weight.shape), weight.dtype) for weight in model.weights]
 
     # Keras keeps, for each thread, a list of variables still to be allocated. This list must be forgotten.
     with ThreadPoolExecutor(1) as own_thread:
         return own_thread.submit(outline).result()
+
+
+def _check_sizes(model: Any, shape: tuple[int, ...], name: str) -> None:
+    """Refuse a model that makes too much of a row somewhere inside.
+
+    Layers without weights cost nothing in the files and anything when they run, and what they make depends on
+    how they are joined. So shapes are followed through the graph, through models in it, too.
+    """
+    import keras
+
+    total = 0
+
+    def measured(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal total
+        if isinstance(layer, keras.Model):
+            made = follow(layer, keras.tree.flatten(args))
+        else:
+            made = layer.compute_output_spec(*args, **kwargs)
+        for tensor in keras.tree.flatten(made):
+            sizes = tensor.shape[1:]
+            joins_rows = type(layer).__name__ == "Concatenate" and layer.axis % len(tensor.shape) == 0
+            if tensor.shape[0] is not None or joins_rows:
+                raise InvalidArtifact(f"{name}.json: the layer {short(layer.name)} mixes rows")
+            if None in sizes:
+                raise InvalidArtifact(
+                    f"{name}.json: the layer {short(layer.name)} leaves the size of what it makes open"
+                )
+            total += math.prod(sizes)
+            if math.prod(sizes) > _MOST or total > _MOST_TOGETHER:
+                raise InvalidArtifact(
+                    f"{name}.json: the layer {short(layer.name)} makes {math.prod(sizes)} numbers of a row; "
+                    f"at most {_MOST} are allowed, and {_MOST_TOGETHER} in all layers together"
+                )
+        return made
+
+    def follow(model: Any, inputs: list[Any]) -> Any:
+        # Keras has no public way to walk a graph; a test walks one with each kind of layer.
+        graph = getattr(model, "_functional", None) or model
+        return graph._run_through_graph(inputs, call_fn=measured)
+
+    given = []
+    for tensor in model.inputs:
+        sizes = tensor.shape[1:]
+        if len(sizes) == len(shape):
+            sizes = [own or size for own, size in zip(sizes, shape, strict=True)]
+        given.append(keras.KerasTensor((None, *sizes), tensor.dtype))
+    try:
+        follow(model, given)
+    except InvalidArtifact:
+        raise
+    except Exception as error:
+        raise InvalidArtifact(f"{name}.json: Keras cannot follow it: {short(str(error))}") from error
 
 
 def _deserialize(network: Network, name: str) -> Any:

@@ -241,6 +241,13 @@ def serve(
     server: Annotated[
         str, typer.Option(metavar="HOST", help="mlserver, or kserve for its SDK.")
     ] = "mlserver",
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM certificate chain of REST and gRPC.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM private key of it.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM authorities of client certificates, asked for.")
+    ] = None,
     log_format: Annotated[str, typer.Option(metavar="FORMAT", help="json or text, on stderr.")] = "json",
     json: Json = False,
 ) -> None:
@@ -254,7 +261,11 @@ def serve(
     with serving.prepared(serving.Request(**ctx.params)) as ready:
         where = f"http://{ready.host}:{ready.ports['http_port']} and grpc://{ready.host}:{ready.ports['grpc_port']}"
         document = {"models": ready.names, "host": ready.host, **ready.ports}
-        tell(json, document, lambda: f"Serving {', '.join(ready.names)} at {where}")
+        tell(
+            json,
+            document,
+            lambda: f"Loading {', '.join(ready.names)} for {where}; the log says when it is ready",
+        )
         status = serving.run(ready)
     raise typer.Exit(status)
 

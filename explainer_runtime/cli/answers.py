@@ -132,7 +132,7 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
         lines["files"] = "\n".join(f"{name}  {size:,}" for name, size in report.files.items())
         lines |= {name: str(value) for name, value in manifest["spec"].items() if name != "kind"}
     for name, text in lines.items():
-        table.add_row(name, escape(text))
+        table.add_row(name, escape(_printable(text)))
     return table
 
 
@@ -143,4 +143,11 @@ def _npz(explanation: Explanation) -> bytes:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    from rich.markup import escape
+
+    return f"{value:.3g}" if isinstance(value, float) else escape(_printable(str(value)))
+
+
+def _printable(text: str) -> str:
+    """A text of an artifact's or a server's without anything that a terminal would obey."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)

@@ -7,7 +7,6 @@ import importlib
 import logging
 import logging.config
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,15 @@ import orjson
 
 from explainer_runtime.cli import models
 from explainer_runtime.errors import InvalidInput, MissingExtra
-from explainer_runtime.hosts import arguments, deployment, logs
+from explainer_runtime.hosts import arguments, deployment, logs, output
 from explainer_runtime.hosts.arguments import Line, number
 from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.spec import Endpoint, parse, parse_predictor
 
 _log = logging.getLogger("explainer_runtime.serve")
+_HOSTS = {"mlserver": ("launcher", "mlserver"), "kserve": ("kserve", "kserve")}
+"""Module and extra of each host."""
+_TLS = ("tls_cert", "tls_key", "tls_client_ca")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Request:
     upstream_grpc: str | None
     server: str
     log_format: str
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
     json: bool
 
 
@@ -107,7 +112,7 @@ def prepared(request: Request) -> Iterator[Ready]:
     predictor = request.predictor and models.written(request.predictor)
     if predictor and contract:
         predictor = parse_predictor(predictor, **contract).model_dump_json(exclude_unset=True)
-    if request.server not in ("mlserver", "kserve"):
+    if request.server not in _HOSTS:
         raise InvalidInput(f"expected mlserver or kserve, got {request.server!r}", "server")
     with tempfile.TemporaryDirectory(prefix="explainer-runtime-") as folder:
         plan: list[dict[str, Any]] = []
@@ -130,25 +135,29 @@ def prepared(request: Request) -> Iterator[Ready]:
         }
         pod = "KUBERNETES_SERVICE_HOST" in os.environ  # the kubelet probes from outside
         host = request.host or ("0.0.0.0" if pod else "127.0.0.1")  # noqa: S104
-        more = _more(request, line) if request.server == "mlserver" else {}
+        _host(*_HOSTS[request.server])  # what is not installed is said before anything is promised
+        more = _more(request, line) if request.server == "mlserver" else _none(request)
         json_logs = request.log_format != "text"
         yield Ready(plan, host, ports, line.ignored, request.server, json_logs, more)
 
 
 def run(ready: Ready) -> int:
     """Serve until a signal says stop; the exit status. From here on stdout is stderr: servers log to it."""
-    sys.stdout.flush()
-    os.dup2(2, 1)
+    with output.one_voice():
+        return _run(ready)
+
+
+def _run(ready: Ready) -> int:
     logging.config.dictConfig(logs.settings(ready.json_logs))
     for word in ready.ignored:
         _log.warning("ignored, not known here: %s", word)
     for name in [name for name in os.environ if name.startswith("MLSERVER_MODEL_")]:
         del os.environ[name]  # read already; MLServer would apply them to every model
     if ready.server == "kserve":
-        kserve = _host("kserve", "kserve")
+        kserve = _host(*_HOSTS["kserve"])
         ports = {name: ready.ports[name] for name in ("http_port", "grpc_port")}
         return int(kserve.serve(ready.models, host=ready.host, **ports))
-    launcher = _host("launcher", "mlserver")
+    launcher = _host(*_HOSTS["mlserver"])
     upstream = launcher.Upstream(*ready.more["upstream"]) if ready.more["upstream"] else None
     settings = {**ready.ports, **ready.more, "upstream": upstream}
     return int(launcher.serve(ready.models, host=ready.host, json_logs=ready.json_logs, **settings))
@@ -178,6 +187,7 @@ def _extra(request: Request, line: Line) -> dict[str, Any]:
 def _more(request: Request, line: Line) -> dict[str, Any]:
     """Arguments that only MLServer's launcher takes."""
     guard = _json_object(request.guard, "guard") if request.guard is not None else {}
+    guard |= {name: getattr(request, name) for name in _TLS if getattr(request, name) is not None}
     workers = os.environ.get("MLSERVER_PARALLEL_WORKERS", "0")
     return {
         "guard": parse(Guard, guard, "guard"),
@@ -185,6 +195,14 @@ def _more(request: Request, line: Line) -> dict[str, Any]:
         "workers": int(workers) if workers.isdecimal() else 0,
         "upstream": _upstream(request, line) if request.sidecar else None,
     }
+
+
+def _none(request: Request) -> dict[str, Any]:
+    """Nothing for KServe's server; a certificate that it would not use must not be taken for one it does."""
+    for name in _TLS:
+        if getattr(request, name) is not None:
+            raise InvalidInput("KServe's own server has no TLS here; use --server mlserver", name)
+    return {}
 
 
 def _upstream(request: Request, line: Line) -> tuple[str, str | None, str | None]:

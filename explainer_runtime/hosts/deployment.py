@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from explainer_runtime import artifact
+from explainer_runtime.artifact.beside import settings as settings_beside
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.hosts import arguments, storage
 from explainer_runtime.hosts.arguments import Line
+from explainer_runtime.hosts.names import check_name
+from explainer_runtime.hosts.service import lowered
 from explainer_runtime.spec import parse_predictor
 
 _PREDICTORS = ("predictor", "model_path", "infer_uri")
@@ -94,7 +97,7 @@ def plan(
     if not paths and model is None and any(name.startswith(_MODEL) for name in environment):
         return [_from_environment(environment, mount, scratch, line.kind, extra or {})]
     graph = _graph(model, predictor, sidecar)
-    if graph is None and predictor is None and not any(_beside(path) for path in paths):
+    if graph is None and predictor is None and not any(settings_beside(path).extra for path in paths):
         raise InvalidInput("give either --model FILE or --predictor URL", "predictor")
     if not paths and (graph is None or sidecar):
         raise InvalidInput("nothing to serve: name a fitted explainer's directory", "ARTIFACT")
@@ -149,9 +152,11 @@ def _names(
         raise InvalidInput(f"{len(given)} names for {len(served)} models", "name")
     names = list(given)
     for index, path in enumerate(served[len(given) :], len(given)):
-        beside = storage.settings_beside(path).get("name") if index < len(paths) else None
+        beside = settings_beside(path).name if index < len(paths) else None
         platform = first if index == 0 and paths else None
         names.append(platform or beside or path.resolve().stem)
+    for name in names:
+        check_name(name)
     if len(set(names)) < len(names):
         raise InvalidInput(f"expected different names, got {', '.join(names)}; use --name", "name")
     return names
@@ -161,23 +166,15 @@ def _explainer(
     path: Path, name: str, address: str | None, kind: str | None, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
     arguments.check_kind(kind, artifact.verify(path).manifest["spec"]["kind"])
-    beside = dict(_beside(path))
+    beside = lowered(settings_beside(path).extra, extra)
     if address is not None:
         parse_predictor(address)
         beside = {key: value for key, value in beside.items() if key not in _PREDICTORS}
         beside["predictor"] = address
-    return _settings("ExplainerRuntime", path, name, _version(path), {**beside, **extra})
-
-
-def _beside(path: Path) -> Mapping[str, Any]:
-    """`parameters.extra` of the `model-settings.json` beside an explainer. Its implementation is not read:
-    a directory that anyone may hand us names no code."""
-    parameters = storage.settings_beside(path).get("parameters") or {}
-    return parameters.get("extra") or {}
-
-
-def _version(path: Path) -> str | None:
-    return (storage.settings_beside(path).get("parameters") or {}).get("version")
+    version = settings_beside(path).version
+    if version is not None:
+        check_name(version, "parameters.version")
+    return _settings("ExplainerRuntime", path, name, version, {**extra, **beside})
 
 
 def _from_environment(
@@ -192,6 +189,7 @@ def _from_environment(
         raise InvalidSpec(f"{_MODEL}EXTRA: expected a JSON object, {error}") from None
     if not isinstance(given, dict):
         raise InvalidSpec(f"{_MODEL}EXTRA: expected a JSON object")
+    check_name(said.get("name") or path.name, f"{_MODEL}NAME")
     settings = _settings(
         "ExplainerRuntime", path, said.get("name") or path.name, said.get("version"), {**given, **extra}
     )

@@ -9,7 +9,7 @@ from math import ceil
 from mlserver.errors import MLServerError
 from mlserver.logging import logger
 
-from explainer_runtime.errors import ExplainerError
+from explainer_runtime.errors import ExplainerError, PredictorError
 from explainer_runtime.hosts.caller import caller
 from explainer_runtime.hosts.status import fault
 
@@ -26,7 +26,8 @@ def faults() -> Iterator[None]:
         if not isinstance(error, ExplainerError):
             logger.exception("unexpected error")
         elif status >= 500:
-            logger.warning(message)
+            quoted = error.quoted if isinstance(error, PredictorError) else ""
+            logger.warning(message.replace(quoted, "(its words are not logged)") if quoted else message)
         seconds = getattr(error, "retry_after", None)
         caller().retry_after = None if seconds is None else max(1, ceil(seconds))
         raise MLServerError(message, status) from None

@@ -18,6 +18,7 @@ from mlserver.utils import get_model_uri
 from explainer_runtime import wire
 from explainer_runtime.hosts import v2types
 from explainer_runtime.hosts.admission import be_nice
+from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.faults import faults
 from explainer_runtime.predictors import connect
 from explainer_runtime.predictors.colocated import announce, withdraw
@@ -63,9 +64,10 @@ class KerasRuntime(MLModel):
         """Class scores `(N, K)` of the rows of the request's only input."""
         with faults():
             wire.check_outputs([output.name for output in payload.outputs or ()], ["scores"])
-            rows = wire.decode_rows(v2types.tensors(payload))
+            rows = await aside(wire.decode_rows, v2types.tensors(payload))
             scores = await _compute(self._predictor, rows)
-            return v2types.respond(self, payload, [Tensor("scores", "FP32", scores.shape, scores)])
+            tensors = [Tensor("scores", "FP32", scores.shape, scores)]
+            return await aside(v2types.respond, self, payload, tensors)
 
 
 _LOADING: dict[str, asyncio.Event] = {}

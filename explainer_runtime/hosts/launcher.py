@@ -8,8 +8,8 @@ write into, or look for in, the working directory.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,12 +26,11 @@ from explainer_runtime.hosts.gate import App
 from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.hosts.proxy import Proxy
 from explainer_runtime.hosts.proxy_grpc import GrpcProxy
-from explainer_runtime.hosts.server import build
+from explainer_runtime.hosts.server import MAX_MESSAGE, build
+
+_log = logging.getLogger("explainer_runtime.serve")
 
 __all__ = ["Upstream", "explainer_settings", "keras_settings", "serve"]
-
-MAX_MESSAGE = 64 * 2**20
-"""Bytes of one gRPC message; gRPC's own default of 4 MiB holds 1,300 images of 28x28."""
 
 
 class Upstream(NamedTuple):
@@ -96,6 +95,7 @@ def serve(
             parallel_workers=workers,
             grpc_max_message_length=max_message,
             cache_enabled=False,
+            gzip_enabled=False,  # it packs on the event loop; see door/packing.py
             logging_settings=logs.settings(json_logs, _labels, refusals.one_line),
             # MLServer would write these into, and look for models under, the working directory.
             metrics_dir=scratch,
@@ -104,10 +104,20 @@ def serve(
         )
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                return runner.run(_serve(settings, models, guard, upstream))
+                failure = runner.run(_serve(settings, models, guard, upstream))
         except (RuntimeError, SystemExit) as error:  # a port is taken: gRPC raises, uvicorn exits
-            print(f"cannot serve: {error}", file=sys.stderr)
-            return 1
+            failure = error
+        if failure is None:
+            return 0
+        # The last line, which is what `kubectl describe` shows of a container that has ended.
+        _log.error("cannot serve: %s", _why(failure))
+        return 1
+
+
+def _why(failure: BaseException) -> str:
+    if isinstance(failure, SystemExit):
+        return "a port cannot be listened on; it may be taken"
+    return " ".join(str(failure).split()) or type(failure).__name__
 
 
 async def _serve(
@@ -115,7 +125,7 @@ async def _serve(
     models: Sequence[Mapping[str, Any]],
     guard: Guard | None,
     upstream: Upstream | None,
-) -> int:
+) -> BaseException | None:
     served = [ModelSettings(**model) for model in models]
     if settings.load_models_at_startup:
         served += await ModelRepositoryFactory.resolve_model_repository(settings).list()
@@ -131,7 +141,7 @@ async def _serve(
             return Proxy(logs.Recorded(app), rest, names, model, lambda: server.traffic.of(Caller()))
 
     server = build(settings, guard, around=around, interceptors=interceptors, relays=upstream is not None)
-    return await server.run(served)
+    return await server.run(served)  # what has failed, if anything
 
 
 def _labels() -> Mapping[str, str]:

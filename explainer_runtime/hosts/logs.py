@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import time
+import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import grpc
 import orjson
@@ -27,6 +29,41 @@ _HEADER = "x-request-id"
 _QUIET = ("/v2/health/live", "/v2/health/ready", "ServerLive", "ServerReady")
 """Asked every few seconds by whoever probes; written down only when they fail."""
 _log = logging.getLogger("explainer_runtime.requests")
+
+
+_OURS = ("explainer_runtime", "mlserver", "uvicorn", "kserve", "py")
+"""Loggers whose words are known; `py.warnings` are Python's own. Others may repeat what a caller has sent."""
+_LONGEST_PATH = 200
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """What a record says; without what was put into it where a stranger wrote it."""
+    ours = record.name.partition(".")[0] in _OURS
+    return record.getMessage() if ours or not record.args else str(record.msg)
+
+
+def trace_of(error: BaseException | None) -> str:
+    """Where an error came from, and what kind it is; not what it says, which may be a row of numbers."""
+    parts = []
+    while error is not None:
+        parts += ["".join(traceback.format_tb(error.__traceback__)) + type(error).__name__]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\ncaused by\n".join(parts)
+
+
+class TextLines(logging.Formatter):
+    """Formats records as text, each on one line of its own whatever is in it, and its traceback below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(" ", "milliseconds")
+        line = f"{when} {record.levelname} {record.name}: {plain(message_of(record))}"
+        return f"{line}\n{trace_of(record.exc_info[1])}" if record.exc_info else line
+
+
+def plain(text: str) -> str:
+    """`text` without line ends and anything else that a terminal would obey."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class JsonLines(logging.Formatter):
@@ -46,13 +83,13 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": message_of(record),
             "request_id": REQUEST_ID.get(),
             **self._labels(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = trace_of(record.exc_info[1])
         return orjson.dumps({key: value for key, value in line.items() if value != ""}, default=str).decode()
 
 
@@ -68,15 +105,16 @@ def settings(
         labels: See `JsonLines`.
         shorten: A filter that all records pass.
     """
-    text = {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
-    handler = {"class": "logging.StreamHandler", "formatter": "lines", "filters": ["short"]}
+    logging.captureWarnings(True)
+    handler = {"()": _Handler, "formatter": "lines", "filters": ["short"]}
     logger = {"handlers": ["lines"], "level": "INFO", "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"lines": {"()": JsonLines, "labels": labels} if json else text},
+        "formatters": {"lines": {"()": JsonLines, "labels": labels} if json else {"()": TextLines}},
         "filters": {"short": {"()": _itself, "value": shorten}},
         "handlers": {"lines": handler},
+        "root": {"handlers": ["lines"], "level": "WARNING"},
         "loggers": {
             **dict.fromkeys(("mlserver", "uvicorn", "kserve", "explainer_runtime"), logger),
             # Both write several lines for each request, which have no id.
@@ -84,6 +122,23 @@ def settings(
             "kserve.trace": {"level": "WARNING"},
         },
     }
+
+
+_out: TextIO | None = None
+
+
+def write_to(stream: TextIO | None) -> None:
+    """Write the log there; None is what stderr is at the time."""
+    global _out
+    _out = stream
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to the log's stream, which is another one before and after a server has it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = _out or sys.stderr
+        super().emit(record)
 
 
 def _itself(value: Any) -> Any:
@@ -181,5 +236,6 @@ def _record(what: str, good: bool, began: float, **fields: Any) -> None:
     if good and what in _QUIET:
         return
     seconds = round(time.monotonic() - began, 4)
+    what = what if len(what) <= _LONGEST_PATH else what[:_LONGEST_PATH] + "..."
     fields = {"method": fields["method"], "path": what, "status": fields["status"], "seconds": seconds}
-    _log.info("%s %s %s", fields["method"], what, fields["status"], extra={"fields": fields})
+    _log.info("%s %s %s", fields["method"], fields["path"], fields["status"], extra={"fields": fields})

@@ -33,8 +33,10 @@ from explainer_runtime.errors import ExplainerError, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts import routes, v2types
 from explainer_runtime.hosts.caller import caller
+from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.faults import faults
 from explainer_runtime.hosts.keras import KerasRuntime, loaded
+from explainer_runtime.hosts.names import check_name
 from explainer_runtime.hosts.service import Service, parse_settings
 from explainer_runtime.spec import OPTIONS, Colocated
 from explainer_runtime.wire import PICTURE, Tensor
@@ -97,7 +99,7 @@ class ExplainerRuntime(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Explain every row of the request's only input."""
         with faults():
-            rows, wanted = self._read(payload)
+            rows, wanted = await aside(self._read, payload)
             explanation = await self.explained(rows, v2types.parameters(payload))
             return await self._respond(payload, rows, wanted, explanation)
 
@@ -107,7 +109,7 @@ class ExplainerRuntime(MLModel):
         """The same for each payload, with progress before the answer; `parameters.event` tells them apart."""
         async for payload in payloads:
             with faults():
-                rows, wanted = self._read(payload)
+                rows, wanted = await aside(self._read, payload)
                 reports = _Reports()
                 work = asyncio.ensure_future(
                     self.explained(rows, v2types.parameters(payload), reports.report)
@@ -165,9 +167,19 @@ class ExplainerRuntime(MLModel):
         explanation: Explanation,
         **more: Any,
     ) -> InferenceResponse:
+        return await aside(self._answer, payload, rows, wanted, explanation, more)
+
+    def _answer(
+        self,
+        payload: InferenceRequest,
+        rows: np.ndarray,
+        wanted: list[str],
+        explanation: Explanation,
+        more: Mapping[str, Any],
+    ) -> InferenceResponse:
         tensors = wire.encode(explanation, wanted)
         if PICTURE in wanted:
-            png = await asyncio.to_thread(render.png, explanation, rows, self._ready().fitted.inputs)
+            png = render.png(explanation, rows, self._ready().fitted.inputs)
             tensors.append(Tensor(PICTURE, "BYTES", (1, 1), [base64.b64encode(png)]))
         return v2types.respond(
             self,
@@ -241,5 +253,6 @@ def _refuse_sharing(settings: ModelSettings) -> None:
         raise InvalidSpec("max_batch_size: batching would mix the options of different callers; set it to 0")
     if settings.cache_enabled:
         raise InvalidSpec("cache_enabled: the cache mixes the answers of different models; set it to false")
-    if "{" in settings.name + (settings.version or ""):
-        raise InvalidSpec(f"name: {settings.name!r} cannot be part of a route; leave the braces out")
+    check_name(settings.name)
+    if settings.version:
+        check_name(settings.version, "parameters.version")

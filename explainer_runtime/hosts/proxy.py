@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from urllib.parse import urlsplit
 
-import httpcore
+import h11
 
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.hosts.gate import App, Receive, Scope, Send, refuse
+from explainer_runtime.hosts.sidecar.upstream import BrokenOff, Unreachable, Upstream
 
 PROBES = {"/explain/live": "/v2/health/live", "/explain/ready": "/v2/health/ready"}
 """Where to ask for our own health; `/v2/health` is the model's."""
@@ -35,9 +36,8 @@ _OWN = re.compile(r"/v[12]/models/(?P<name>[^/:]+)([/:].*)?")
 # RFC 9110, section 7.6.1: these are about one connection. `transfer-encoding` is kept for the libraries on
 # both sides, which frame the body anew as it says.
 _HOP = {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"}
-_CONNECT_SECONDS = 5.0
-# Closed before the model closes it (uvicorn does after 5 s), so that nothing is sent into a closed one.
-_KEEPALIVE = 3.0
+# Whoever names these in `connection` asks for a message without its end, or without its host.
+_NEVER = {b"content-length", b"transfer-encoding", b"host"}
 
 
 class Proxy:
@@ -68,13 +68,14 @@ class Proxy:
         self._app, self._counted = app, counted
         self._first = explainers[0]
         self._explainers, self._own = set(explainers), set(explainers) - {model}
-        self._origin = (parts.hostname, parts.port or 80)
-        self._pool = httpcore.AsyncConnectionPool(max_connections=None, keepalive_expiry=_KEEPALIVE)
+        self._upstream = Upstream(parts.hostname, parts.port or 80)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, here or there."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        if scope["method"] == "CONNECT":
+            return await refuse(send, 405, "method: CONNECT is not relayed")
         path = self.ours(scope["path"])
         if path is None:
             with self._counted():
@@ -82,6 +83,10 @@ class Proxy:
         if path != scope["path"]:
             scope = {**scope, "path": path, "raw_path": path.encode()}
         return await self._app(scope, receive, send)
+
+    async def close(self) -> None:
+        """Let go of connections to the model."""
+        await self._upstream.close()
 
     def ours(self, path: str) -> str | None:
         """The path under which our server answers this one; None if the model does."""
@@ -104,7 +109,7 @@ class Proxy:
         body = _body(receive, sent) if _has_body(scope["headers"]) else None
         if body is None:
             sent.set()
-        exchange = asyncio.ensure_future(self._exchange(scope, body, send))
+        exchange = asyncio.ensure_future(self._exchange(scope, body, sent, send))
         watching = asyncio.ensure_future(_watch(receive, sent))
         try:
             await asyncio.wait({exchange, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -114,36 +119,49 @@ class Proxy:
         with suppress(asyncio.CancelledError, _Gone):
             await exchange
 
-    async def _exchange(self, scope: Scope, body: AsyncIterator[bytes] | None, send: Send) -> None:
-        async with AsyncExitStack() as stack:
-            try:
-                answer = await stack.enter_async_context(
-                    self._pool.stream(
-                        scope["method"],
-                        self._url(scope),
-                        headers=_kept(scope["headers"]),
-                        content=body,
-                        extensions={"timeout": {"connect": _CONNECT_SECONDS}},
-                    )
-                )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                return await refuse(send, 503, f"the model cannot be reached: {error}")
-            except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-                return await refuse(send, 502, f"the model broke off: {error}")
-            headers = _kept(answer.headers)
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            async for piece in answer.aiter_stream():
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+    async def _exchange(
+        self, scope: Scope, body: AsyncIterator[bytes] | None, sent: asyncio.Event, send: Send
+    ) -> None:
+        method, headers = scope["method"].encode(), kept(scope["headers"])
+        began = False
+        try:
+            async with aclosing(self._upstream.exchange(method, _target(scope), headers, body)) as answer:
+                async for part in answer:
+                    if isinstance(part, bytes):
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                        continue
+                    strange = _strange(part)
+                    if strange is not None:
+                        return await refuse(send, 502, f"the model answered with {strange}")
+                    began = True
+                    start = {"type": "http.response.start", "status": part.status_code}
+                    # Answered while the client is still sending: the rest of that is not the next request.
+                    ending = [] if sent.is_set() else [(b"connection", b"close")]
+                    await send({**start, "headers": kept(part.headers.raw_items()) + ending})
             await send({"type": "http.response.body", "body": b""})
+        except Unreachable as error:
+            return await refuse(send, 503, f"the model cannot be reached: {error}")
+        except BrokenOff as error:
+            if began:  # the server ends the connection: half an answer must not be taken for a whole one
+                return None
+            return await refuse(send, 502, f"the model broke off: {error}")
         return None
 
-    def _url(self, scope: Scope) -> httpcore.URL:
-        # As the client wrote it: decoding a path and encoding it again does not always give the same.
-        target = scope.get("raw_path") or scope["path"].encode()
-        if scope["query_string"]:
-            target += b"?" + scope["query_string"]
-        host, port = self._origin
-        return httpcore.URL(scheme="http", host=host, port=port, target=target)
+
+def _target(scope: Scope) -> bytes:
+    # As the client wrote it: decoding a path and encoding it again does not always give the same.
+    target = bytes(scope.get("raw_path") or scope["path"].encode())
+    return target + b"?" + scope["query_string"] if scope["query_string"] else target
+
+
+def _strange(head: h11.Response) -> str | None:
+    """What of an answer cannot be passed on."""
+    if head.status_code > 599:
+        return f"the status {head.status_code}"
+    names = [name for name, _ in head.headers]
+    if b"content-length" in names and b"transfer-encoding" in names:
+        return "content-length and transfer-encoding"
+    return None
 
 
 class _Gone(Exception):
@@ -173,7 +191,7 @@ def _has_body(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
 
 
-def _kept(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def kept(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """All headers but those of one connection."""
     named = {
         token.strip().lower()
@@ -181,4 +199,4 @@ def _kept(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         if name.lower() == b"connection"
         for token in value.split(b",")
     }
-    return [pair for pair in headers if pair[0].lower() not in _HOP | named]
+    return [pair for pair in headers if pair[0].lower() not in _HOP | named - _NEVER]

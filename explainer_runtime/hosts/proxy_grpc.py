@@ -14,12 +14,16 @@ from typing import Any
 
 import grpc
 
+from explainer_runtime.hosts.door import messages
+from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.predictors.oip import SERVICE
 
 _NAMED = {f"/{SERVICE}/{name}" for name in ("ModelInfer", "ModelReady", "ModelMetadata")}
 _STREAM = f"/{SERVICE}/ModelStreamInfer"
 _SINGLE = (f"/{SERVICE}/", "/inference.model_repository.", "/grpc.health.v1.Health/Check")
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_LARGEST = 2**31 - 1
+"""Bytes of the largest message that protocol buffers know."""
 # Transport's own; the libraries on both sides write theirs.
 _RESERVED = ("user-agent", "content-type", "te", "grpc-")
 
@@ -50,10 +54,10 @@ class GrpcProxy(grpc.aio.ServerInterceptor):
 
     def _single(self, method: str, own: Any) -> Callable[..., Any]:
         async def answer(request: bytes, context: Any) -> bytes:
+            request = await _plain(request)
             if own is not None and model_name(request) in self._explainers:
-                response = await own.unary_unary(own.request_deserializer(request), context)
-                serialized: bytes = own.response_serializer(response)
-                return serialized
+                async for response in own.stream_stream(_only(request), context):
+                    return bytes(response)
             call = self._channel().unary_unary(method)(
                 request, timeout=context.time_remaining(), metadata=_passed(context.invocation_metadata())
             )
@@ -72,11 +76,11 @@ class GrpcProxy(grpc.aio.ServerInterceptor):
             if own is not None:
                 first = await anext(requests, None)
                 requests = _again(first, requests)
-                if first is not None and model_name(first) in self._explainers:
-                    read = (own.request_deserializer(request) async for request in requests)
-                    async for response in own.stream_stream(read, context):
-                        yield own.response_serializer(response)
+                if first is not None and model_name(await _plain(first)) in self._explainers:
+                    async for response in own.stream_stream(requests, context):
+                        yield response
                     return
+            requests = _each_plain(requests)
             call = self._channel().stream_stream(method)(
                 requests, timeout=context.time_remaining(), metadata=_passed(context.invocation_metadata())
             )
@@ -126,3 +130,22 @@ async def _abort(context: Any, error: grpc.aio.AioRpcError) -> None:
 
 def _passed(metadata: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((key, value) for key, value in metadata or () if not key.startswith(_RESERVED))
+
+
+async def _plain(message: bytes) -> bytes:
+    """A message as it was before it was compressed, which is left to whoever reads it."""
+    if not message.startswith(messages.GZIP):
+        return message
+    try:
+        return await aside(messages.unpacked, message, _LARGEST)
+    except ValueError:
+        return message  # not compressed after all
+
+
+async def _each_plain(raw: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for message in raw:
+        yield await _plain(message)
+
+
+async def _only(message: bytes) -> AsyncIterator[bytes]:
+    yield message

@@ -13,19 +13,45 @@ from collections.abc import Callable
 from typing import Any
 
 from mlserver.errors import MLServerError
+from mlserver.grpc.converters import ModelInferResponseConverter
+from mlserver.grpc.servicers import InferenceServicer
+from mlserver.grpc.utils import handle_mlserver_error
 from mlserver.types import TensorData
 
 from explainer_runtime.errors import InvalidInput
+from explainer_runtime.hosts import v2types
+from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.wire import unpack
 
 _DOUBLE = b"\x21"
 """Tag of `double_param`, field 4, eight bytes: Triton and KServe know it, MLServer does not."""
 
 
+class Servicer(InferenceServicer):
+    """MLServer's, with messages read as they should be, and aside from the event loop."""
+
+    def __init__(self, data_plane: Any, model_repository_handlers: Any) -> None:
+        super().__init__(data_plane, model_repository_handlers)
+        self._InsertHeaders = reading(super()._InsertHeaders)
+
+    @handle_mlserver_error
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        """Answer one request."""
+        raw = self._GetReturnRaw(request)
+        payload = await aside(self._InsertHeaders, request, context)
+        result = await self._data_plane.infer(payload, request.model_name, request.model_version)
+        self._SetTrailingMetadata(result, context)
+        return await aside(ModelInferResponseConverter.from_types, result, raw)
+
+
 def reading(convert: Callable[..., Any]) -> Callable[..., Any]:
     """`convert`, which makes MLServer's request of a gRPC message, with what it drops kept."""
 
     def read(message: Any, context: Any) -> Any:
+        try:
+            v2types.check_id(message.id)
+        except InvalidInput as error:
+            raise v2types.refusal(error) from None
         raw = list(message.raw_input_contents)
         del message.raw_input_contents[:]
         try:
@@ -44,7 +70,7 @@ def reading(convert: Callable[..., Any]) -> Callable[..., Any]:
             except InvalidInput as error:
                 raise MLServerError(str(error), 422) from None
             # What is no numbers stays packed; our runtimes refuse it.
-            tensor.data = TensorData(root=[content] if numbers is None else numbers)
+            tensor.data = TensorData.model_construct(root=[content] if numbers is None else numbers)
         return payload
 
     return read

@@ -33,8 +33,9 @@ def install(app: FastAPI, data_plane: Any) -> None:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
-    data_plane.infer = _plain(data_plane.infer)
-    data_plane.infer_stream = _plain_stream(data_plane.infer_stream)
+    known = data_plane._model_registry.get_model
+    data_plane.infer = _plain(data_plane.infer, known)
+    data_plane.infer_stream = _plain_stream(data_plane.infer_stream, known)
 
 
 def answer(error: MLServerError) -> JSONResponse:
@@ -67,20 +68,22 @@ def where(location: Sequence[str | int]) -> str:
     return path.lstrip(".")
 
 
-def _plain(infer: Callable[..., Any]) -> Callable[..., Any]:
-    async def plain_infer(*args: Any, **kwargs: Any) -> Any:
+def _plain(infer: Callable[..., Any], known: Callable[..., Any]) -> Callable[..., Any]:
+    async def plain_infer(payload: Any, name: str, version: str | None = None) -> Any:
         try:
-            return await infer(*args, **kwargs)
+            await known(name, version)  # MLServer would keep a series of metrics for whatever it was asked
+            return await infer(payload, name, version)
         except Exception as error:
             raise _noted(error) from None
 
     return plain_infer
 
 
-def _plain_stream(infer_stream: Callable[..., Any]) -> Callable[..., Any]:
-    async def plain_infer_stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+def _plain_stream(infer_stream: Callable[..., Any], known: Callable[..., Any]) -> Callable[..., Any]:
+    async def plain_infer_stream(payloads: Any, name: str, version: str | None = None) -> AsyncIterator[Any]:
         try:
-            async for response in infer_stream(*args, **kwargs):
+            await known(name, version)
+            async for response in infer_stream(payloads, name, version):
                 yield response
         except Exception as error:
             raise _noted(error) from None
@@ -123,10 +126,6 @@ async def _fail(request: Request, error: Exception) -> JSONResponse:
 
 
 def one_line(record: logging.LogRecord) -> bool:
-    """Drop from a log record the traceback of an error that was raised on purpose; keep its message."""
+    """Keep out of the log what was raised on purpose: it quotes the caller, and its status is there."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, MLServerError):
-        if record.msg is not error:
-            record.msg = f"{record.msg} {error}"
-        record.exc_info = None
-    return True
+    return not isinstance(error, MLServerError)

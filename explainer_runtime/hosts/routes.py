@@ -16,15 +16,14 @@ from fastapi.responses import Response
 from mlserver.context import model_context
 from mlserver.errors import MLServerError
 from mlserver.handlers.custom import CustomHandler, register_custom_handler
-from mlserver.types import InferenceRequest
-from mlserver.utils import generate_uuid
-from pydantic import ValidationError
 
 from explainer_runtime import wire
-from explainer_runtime.errors import InvalidInput
-from explainer_runtime.hosts import v2types
+from explainer_runtime.errors import InvalidSpec
+from explainer_runtime.hosts import infer, v2types
+from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.faults import faults
-from explainer_runtime.hosts.refusals import answer, where
+from explainer_runtime.hosts.names import check_name
+from explainer_runtime.hosts.refusals import answer
 
 SELDON_PATHS = ("/explain", "/api/v1.0/explain", "/api/v0.1/explain")
 
@@ -55,7 +54,10 @@ def register(runtime: Any) -> None:
 
     MLServer finds them among its attributes; its workers look them up by the names of the functions.
     """
-    if "{" in runtime.name + (runtime.version or ""):  # would be a pattern; loading says no to such a name
+    try:
+        check_name(runtime.name)
+        check_name(runtime.version or "0")
+    except InvalidSpec:  # loading says so
         return
     paths = {
         "explain": (f"/v2/models/{runtime.name}/explain", _v2),
@@ -73,9 +75,9 @@ def register(runtime: Any) -> None:
 
 
 def _v2(runtime: Any, own: bool) -> Callable[..., Any]:
-    async def handler(payload: InferenceRequest) -> Response:
+    async def handler(body: dict[str, Any]) -> Response:
         """Explain the rows of a V2 request; the answer is that of `/infer`."""
-        return await _answered(_v2_answer, runtime if own else _default(runtime.name), payload)
+        return await _answered(_v2_answer, runtime if own else _default(runtime.name), body)
 
     return handler
 
@@ -105,31 +107,24 @@ async def _answered(act: Callable[..., Any], runtime: Any, body: Any) -> Respons
         return answer(error)
 
 
-async def _v2_answer(runtime: Any, payload: InferenceRequest) -> Response:
-    payload.id = payload.id or generate_uuid()
+async def _v2_answer(runtime: Any, body: Mapping[str, Any]) -> Response:
+    with faults():
+        payload = infer.request_of(body)
     response = await runtime.predict(payload)
     headers, response.parameters.headers = response.parameters.headers, None
-    return v2types.as_json(response.model_dump(), headers=headers)
+    return await infer.as_json(response, headers)
 
 
 async def _bare_answer(runtime: Any, body: Mapping[str, Any]) -> Response:
     with faults():
         if "inputs" in body:
-            payload = _v2_body(body)
-            rows, parameters = wire.decode_rows(v2types.tensors(payload)), v2types.parameters(payload)
+            payload = infer.request_of(body)
+            rows = await aside(wire.decode_rows, v2types.tensors(payload))
+            parameters = v2types.parameters(payload)
         else:
-            rows, parameters = wire.decode_body(body)
+            rows, parameters = await aside(wire.decode_body, body)
         explanation = await runtime.explained(rows, parameters)
         return v2types.as_json(explanation.to_json(), headers=runtime.marks())
-
-
-def _v2_body(body: Mapping[str, Any]) -> InferenceRequest:
-    try:
-        return InferenceRequest.model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = where(first["loc"])
-        raise InvalidInput(f"{field}: {first['msg']}", field) from None
 
 
 def _only() -> Any:

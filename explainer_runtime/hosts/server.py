@@ -1,7 +1,7 @@
 """MLServer with the gaps closed that only the server can close: `build` makes one, `run` serves.
 
     server = build(settings, Guard(token_file=...))      # mlserver.Settings, limits.Guard
-    status = await server.run(models)                    # list of mlserver.ModelSettings -> exit status
+    failure = await server.run(models)                   # list of mlserver.ModelSettings
 
 What it adds to MLServer 1.7: the limits of `limits.Guard` at the door (`gate.py`, `interceptor.py`), refusals
 in one form (`refusals.py`), raw gRPC contents as arrays (`reading.py`), streaming with errors that have a
@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import logging
+import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,17 +28,31 @@ from grpc import StatusCode
 from mlserver import MLServer, ModelSettings, Settings
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
-from explainer_runtime.hosts import openapi, refusals, streaming
+from explainer_runtime.hosts import infer, openapi, refusals, streaming
+from explainer_runtime.hosts.door.connections import Port, framed
+from explainer_runtime.hosts.door.packing import Packed
+from explainer_runtime.hosts.door.room import Room
+from explainer_runtime.hosts.door.tls import Tls
 from explainer_runtime.hosts.gate import App, Gate
 from explainer_runtime.hosts.interceptor import Interceptor
 from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.hosts.reading import reading
+from explainer_runtime.hosts.reading import Servicer
 from explainer_runtime.hosts.status import GRPC
+from explainer_runtime.hosts.tokens import Tokens
 from explainer_runtime.hosts.traffic import Traffic
+
+_log = logging.getLogger("explainer_runtime.serve")
+
+MAX_MESSAGE = 64 * 2**20
+"""Bytes of one gRPC message; gRPC's own default of 4 MiB holds 1,300 images of 28x28."""
 
 SWITCH_INTERVAL = 0.001
 """Seconds after which a thread that computes in Python lets another one run; Python's own 0.005 would make
 each step of answering a health check wait that long."""
+
+
+METRICS_CONNECTIONS = 64
+"""Connections at the metrics port, which scrapers need a few of."""
 
 
 def build(
@@ -66,7 +83,7 @@ def build(
 class Server(MLServer):
     """See `build`."""
 
-    failed = stopping = False
+    stopping = loaded = False
 
     def __init__(
         self,
@@ -79,17 +96,51 @@ class Server(MLServer):
         self.guard, self.traffic = guard, Traffic()
         self._around, self._before, self._relays = around, interceptors, relays
         # Made now, so that what is wrong with them is said before anything is started.
-        self._interceptor = Interceptor(guard, self.traffic)
+        self._tokens = Tokens(guard.token_file) if guard.token_file else None
+        self._tls = Tls(guard) if guard.tls_cert else None
+        self._room = Room(guard.max_in_flight)
+        self._max_message = settings.grpc_max_message_length or MAX_MESSAGE
+        self._interceptor = Interceptor(guard, self.traffic, self._room, self._tokens, self._max_message)
         for module in (mlserver.rest.server, mlserver.metrics.server):
             # uvicorn would stop at the first signal by itself; when to stop is decided here.
             module._NoSignalServer.capture_signals = _no_signals
+        self.failure: Exception | None = None
         super().__init__(settings)
 
-    async def run(self, models: list[ModelSettings]) -> int:
-        """Serve `models` until a signal says stop; the exit status, 1 when a model could not be loaded."""
+    async def run(self, models: list[ModelSettings]) -> Exception | None:
+        """Serve `models` until a signal says stop; why they could not be loaded, if they could not."""
         sys.setswitchinterval(SWITCH_INTERVAL)
-        await self.start(models)
-        return 1 if self.failed else 0
+        _open_files()
+        watching = asyncio.create_task(self._tls.watch(_log.info)) if self._tls else None
+        try:
+            await self.start(models)
+        finally:
+            if watching is not None:
+                watching.cancel()
+        return self.failure
+
+    async def start(self, models_settings: Sequence[ModelSettings] = ()) -> None:
+        """Listen, and load; ready is said when everything is loaded and listens, and not before."""
+        servers = [self._rest_server, self._grpc_server, self._metrics_server]
+        listening = asyncio.gather(*(server.start() for server in servers if server is not None))
+        try:
+            await asyncio.gather(*(self._model_registry.load(model) for model in models_settings))
+        except Exception as error:
+            self.failure = error
+            await self.stop()
+        else:
+            # What is there now stays: looking through it for garbage took everybody a quarter of a second.
+            gc.collect()
+            gc.freeze()
+            self.loaded = True
+            while not (self.stopping or getattr(self._rest_server._server, "started", True)):
+                await asyncio.sleep(0.01)
+            _log.info("ready: %s", ", ".join(model.name for model in models_settings) or "no models yet")
+        finally:
+            await listening
+
+    async def _ready(self) -> bool:
+        return self.loaded and all(model.ready for model in await self._model_registry.get_models())
 
     async def stop(self, sig: int | None = None) -> None:
         """Stop answering: say so, finish what was accepted, then close.
@@ -98,7 +149,7 @@ class Server(MLServer):
         """
         if self.stopping:
             return
-        self.stopping, self.failed = True, sig is None
+        self.stopping, self.loaded = True, False
         if sig is not None:
             self.traffic.leaving = True
             await asyncio.sleep(self.guard.linger)
@@ -115,43 +166,67 @@ class Server(MLServer):
     def _create_servers(self) -> None:
         super()._create_servers()
         app = self._rest_server._app
+        self._data_plane.ready = self._ready
         refusals.install(app, self._data_plane)
+        infer.install(app, self._data_plane)
         streaming.install(app, self._data_plane)
         openapi.install(app)
-        app.add_middleware(Gate, guard=self.guard, traffic=self.traffic)
-        if self._around is not None:
-            around = self._around
-            app.add_middleware(lambda app: around(app))
+        app.add_middleware(Packed)
+        app.add_middleware(Gate, guard=self.guard, traffic=self.traffic, room=self._room, tokens=self._tokens)
+        around = self._around or (lambda app: app)
+        app.add_middleware(lambda app: framed(around(app)))
         STATUS_CODE_MAPPING.update({status: StatusCode[code] for status, code in GRPC.items()})
         self._patch_rest()
         self._patch_grpc()
 
     def _patch_rest(self) -> None:
-        rest_server = self._rest_server
-        configure = rest_server._get_config
+        guard, tls = self.guard, self._tls
+        servers = [(self._rest_server, guard.max_connections, tls)]
+        if self._metrics_server is not None:
+            servers.append((self._metrics_server, METRICS_CONNECTIONS, None))
+        for server, most, tls in servers:
+            server._get_config = self._configured(server._get_config, Port(most, guard.header_seconds), tls)
 
+    def _configured(self, configure: Callable[[], Any], port: Port, tls: Tls | None) -> Callable[[], Any]:
         def get_config() -> Any:
             config = configure()
             config.timeout_graceful_shutdown = 1  # the waiting is done before
             config.date_header = config.server_header = not self._relays
+            config.timeout_keep_alive = self.guard.keepalive_seconds
+            config.http, config.ws = port.protocol, "none"
+            if tls is not None:
+                config.ssl_context_factory = lambda *_: tls.context
             return config
 
-        rest_server._get_config = get_config
+        return get_config
 
     def _patch_grpc(self) -> None:
         grpc_server = self._grpc_server
         create, options = grpc_server._create_server, grpc_server._get_options
 
-        def create_reading() -> Any:
-            with _interceptors([*self._before, self._interceptor]):
-                created = create()
-            servicer = grpc_server._inference_servicer
-            servicer._InsertHeaders = reading(servicer._InsertHeaders)
-            return created
+        def create_guarded() -> Any:
+            with _patched([*self._before, self._interceptor], self._tls):
+                return create()
 
-        grpc_server._create_server = create_reading
-        # By default gRPC lets two servers share a port, each getting some of the requests.
-        grpc_server._get_options = lambda: [*options(), ("grpc.so_reuseport", 0)]
+        grpc_server._create_server = create_guarded
+        grpc_server._get_options = lambda: [*{**dict(options()), **self._grpc_options()}.items()]
+
+    def _grpc_options(self) -> dict[str, int]:
+        guard = self.guard
+        return {
+            "grpc.so_reuseport": 0,  # by default two servers may share a port, each getting some requests
+            # What is not an explanation is the model's to limit; the door knows what is one.
+            "grpc.max_receive_message_length": -1 if self._relays else self._max_message,
+            "grpc.max_send_message_length": -1,
+            # Messages are unpacked at the door, where it is counted what they unpack to.
+            "grpc.per_message_decompression": 0,
+            "grpc.compression_enabled_algorithms_bitset": _IDENTITY_AND_GZIP,
+            # No more is taken of a message than one window, before somebody wants to read it.
+            "grpc.http2.bdp_probe": 0,
+            "grpc.max_allowed_incoming_connections": guard.max_connections,
+            "grpc.server_handshake_timeout_ms": int(1000 * guard.header_seconds),
+            "grpc.max_connection_idle_ms": int(1000 * guard.keepalive_seconds),
+        }
 
     def _configure_logger(self) -> None:
         super()._configure_logger()
@@ -159,22 +234,37 @@ class Server(MLServer):
             handler.addFilter(refusals.one_line)
 
 
+_IDENTITY_AND_GZIP = 0b101
+
+
 @contextlib.contextmanager
-def _interceptors(ours: Sequence[Any]) -> Iterator[None]:
-    """Within, a gRPC server that MLServer makes gets these interceptors before its own."""
+def _patched(ours: Sequence[Any], tls: Tls | None) -> Iterator[None]:
+    """Within, a gRPC server that MLServer makes is one of ours."""
     module: Any = sys.modules["mlserver.grpc.server"]
-    aio = module.aio
+    aio, servicer = module.aio, module.InferenceServicer
 
     class Aio:
         @staticmethod
         def server(pool: Any, interceptors: Sequence[Any], **options: Any) -> Any:
-            return aio.server(pool, interceptors=[*ours, *interceptors], **options)
+            server = aio.server(pool, interceptors=[*ours, *interceptors], **options)
+            if tls is not None:
+                secure, credentials = server.add_secure_port, tls.credentials()
+                server.add_insecure_port = lambda address: secure(address, credentials)
+            return server
 
-    module.aio = Aio
+    module.aio, module.InferenceServicer = Aio, Servicer
     try:
         yield
     finally:
-        module.aio = aio
+        module.aio, module.InferenceServicer = aio, servicer
+
+
+def _open_files() -> None:
+    """Allow as many open files as may be allowed: the usual 1,024 are fewer than two ports' connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 65536
+    if soft != resource.RLIM_INFINITY and soft < min(wanted, 65536):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))
 
 
 @contextlib.contextmanager

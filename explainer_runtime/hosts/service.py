@@ -20,9 +20,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import orjson
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from explainer_runtime import artifact
+from explainer_runtime.artifact.strict_json import short
 from explainer_runtime.driver import Progress
 from explainer_runtime.errors import Cancelled, ExplainerError, InvalidSpec, PredictorUnavailable
 from explainer_runtime.explainers import Prepared, prepare
@@ -80,6 +81,43 @@ def parse_settings(path: str, extra: Mapping[str, Any] | None) -> Settings:
     values = {name: _unquoted(name, value) for name, value in extra.items() if name not in _FOREIGN}
     predictor = _predictor(values, extra.get("ssl_verify_path"))
     return parse(Settings, {"artifact": path, **values, "predictor": predictor}, "parameters.extra")
+
+
+def lowered(said: Mapping[str, Any], operator: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artifact's own settings ask for, where an operator's are the most that they may.
+
+    Args:
+        said: Settings beside the artifact.
+        operator: The operator's; where they are silent, the defaults are the most.
+
+    Returns:
+        The operator's, or the artifact's where those are lower; of what has no order, the operator's first.
+
+    Raises:
+        InvalidSpec: A number is none.
+    """
+    chosen = {**said, **operator}
+    most = {name: Settings.model_fields[name].default for name in _CEILINGS} | dict(operator)
+    for name in _CEILINGS & set(said):
+        chosen[name] = min(_number(name, said[name]), _number(name, most[name]))
+    if "limits" in said:
+        bound = parse(Limits, _unquoted("limits", operator.get("limits", {})), "limits")
+        asked = parse(Limits, _unquoted("limits", said["limits"]), "limits")
+        given = asked.model_dump(exclude_unset=True)
+        chosen["limits"] = bound.model_dump() | {
+            name: min(value, getattr(bound, name)) for name, value in given.items()
+        }
+    return chosen
+
+
+_CEILINGS = {"threads", "queue", "queue_rows"}
+
+
+def _number(name: str, value: Any) -> int:
+    try:
+        return TypeAdapter(PositiveInt if name != "queue" else NonNegativeInt).validate_python(value)
+    except ValidationError:
+        raise InvalidSpec(f"parameters.extra.{name}: expected a whole number, got {short(value)}") from None
 
 
 def _predictor(values: dict[str, Any], ca_path: str | None) -> PredictorSettings:

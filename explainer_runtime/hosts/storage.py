@@ -10,14 +10,12 @@ copied once, when the server starts, and the copy is checked like any artifact.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from explainer_runtime.artifact.directory import BESIDE, MANIFEST
+from explainer_runtime.artifact.directory import MANIFEST
 from explainer_runtime.errors import InvalidSpec
 
 MOUNT = Path("/mnt/models")
@@ -96,24 +94,6 @@ def settle(path: Path, scratch: Path) -> Path:
         if not entry.name.startswith(".."):
             left = _copy(entry, path.resolve(), copy / entry.name, left)
     return copy
-
-
-def settings_beside(path: Path) -> dict[str, Any]:
-    """What the `model-settings.json` beside an explainer says; nothing where there is none.
-
-    Raises:
-        InvalidSpec: It is not a JSON object.
-    """
-    file = path / BESIDE
-    if not file.is_file():
-        return {}
-    try:
-        settings = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InvalidSpec(f"{file}: expected JSON, {error}") from None
-    if not isinstance(settings, dict):
-        raise InvalidSpec(f"{file}: expected an object")
-    return settings
 
 
 def _copy(source: Path, root: Path, to: Path, left: int) -> int:

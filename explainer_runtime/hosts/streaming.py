@@ -14,15 +14,16 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import Response, StreamingResponse
 from mlserver.errors import MLServerError
-from mlserver.rest.app import APIRoute
-from mlserver.rest.responses import ServerSentEvent
 from mlserver.types import InferenceRequest, InferenceResponse
 
+from explainer_runtime.errors import InvalidInput
+from explainer_runtime.hosts import infer, v2types
 from explainer_runtime.hosts.refusals import answer
 
-PATHS = (
-    "/v2/models/{model_name}/infer_stream",
-    "/v2/models/{model_name}/versions/{model_version}/infer_stream",
+PATHS = tuple(
+    f"/v2/models/{{model_name}}{version}/{verb}_stream"
+    for verb in ("infer", "generate")
+    for version in ("", "/versions/{model_version}")
 )
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -31,17 +32,21 @@ def install(app: FastAPI, data_plane: Any) -> None:
     """Put these routes before MLServer's own."""
 
     async def infer_stream(
-        payload: InferenceRequest, model_name: str, model_version: str | None = None
+        payload: dict[str, Any], model_name: str, model_version: str | None = None
     ) -> Response:
-        events = _Events(data_plane, payload, model_name, model_version)
+        try:
+            read = infer.request_of(payload)
+        except InvalidInput as error:
+            return answer(v2types.refusal(error))
+        events = _Events(data_plane, read, model_name, model_version)
         first = await events.next()
         if isinstance(first, MLServerError):
             return answer(first)
         return StreamingResponse(events.encoded(first), headers=_HEADERS, media_type="text/event-stream")
 
-    infer_stream.__annotations__.update(payload=InferenceRequest, model_version=str | None)
+    infer_stream.__annotations__.update(payload=dict[str, Any], model_version=str | None)
     routes = [
-        APIRoute(path, infer_stream, methods=["POST"], response_model=None, include_in_schema=False)
+        infer.Route(path, infer_stream, methods=["POST"], response_model=None, include_in_schema=False)
         for path in PATHS
     ]
     app.router.routes[:0] = routes
@@ -70,7 +75,7 @@ class _Events:
                 if isinstance(event, MLServerError):
                     yield b"event: error\ndata: " + answer(event).body + b"\n\n"
                     return
-                yield ServerSentEvent(event).encode()
+                yield b"data: " + await infer.in_json(event) + b"\n\n"
                 event = await self.next()
         finally:
             self._task.cancel()

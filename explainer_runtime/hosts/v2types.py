@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from fastapi.responses import Response
 from mlserver import MLModel, ModelSettings
 from mlserver.codecs.json import encode_to_json_bytes
-from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
+from mlserver.errors import MLServerError
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataTensor,
+    Parameters,
+    ResponseOutput,
+    TensorData,
+)
 
 from explainer_runtime.errors import InvalidInput
+from explainer_runtime.hosts.status import fault
 from explainer_runtime.wire import PICTURE, Tensor
 
 
@@ -20,14 +30,32 @@ def settings_of(settings: ModelSettings) -> Mapping[str, Any]:
     return (settings.parameters.extra if settings.parameters else None) or {}
 
 
+_LONGEST_ID = 256
+
+
+def check_id(text: str | None) -> None:
+    """Refuse an id that cannot go into a header, which is where MLServer puts it.
+
+    Raises:
+        InvalidInput: It is not printable ASCII, or longer than 256 characters: proxies refuse longer headers.
+    """
+    if text and not (len(text) <= _LONGEST_ID and text.isascii() and text.isprintable()):
+        raise InvalidInput(f"id: expected printable ASCII, at most {_LONGEST_ID} characters", "id")
+
+
+def refusal(error: InvalidInput) -> MLServerError:
+    """A caller's mistake as MLServer's error."""
+    told = fault(error)
+    return MLServerError(told.message, told.status)
+
+
 def tensors(payload: InferenceRequest) -> list[Tensor]:
     """The inputs of a request, as they came.
 
     Raises:
-        InvalidInput: Its id cannot go into a header, which is where MLServer puts it.
+        InvalidInput: Its id, see `check_id`.
     """
-    if payload.id and not (payload.id.isascii() and payload.id.isprintable()):
-        raise InvalidInput("id: expected printable ASCII")
+    check_id(payload.id)
     return [
         Tensor(tensor.name, str(tensor.datatype), tuple(tensor.shape), tensor.data.root)
         for tensor in payload.inputs
@@ -63,9 +91,20 @@ def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None =
     return Response(body, status, headers, media_type="application/json")
 
 
+_PIECE = 64 * 1024
+"""Numbers made Python's without a break; the interpreter's lock is held meanwhile."""
+
+
 def _output(tensor: Tensor) -> ResponseOutput:
-    data = tensor.data.ravel().tolist() if isinstance(tensor.data, np.ndarray) else tensor.data
+    data = tensor.data
+    if isinstance(data, np.ndarray):
+        flat = data.ravel()
+        data = [*chain.from_iterable(flat[at : at + _PIECE].tolist() for at in range(0, flat.size, _PIECE))]
     said = {"parameters": Parameters(content_type="base64")} if tensor.name == PICTURE else {}
     return ResponseOutput(
-        name=tensor.name, datatype=tensor.datatype, shape=list(tensor.shape), data=data, **said
+        name=tensor.name,
+        datatype=tensor.datatype,
+        shape=list(tensor.shape),
+        data=TensorData.model_construct(root=data),  # not looked at number by number
+        **said,
     )

@@ -27,10 +27,13 @@ from explainer_runtime.errors import (
     PredictorUnavailable,
 )
 from explainer_runtime.predictors.context import outgoing
+from explainer_runtime.predictors.retry import LONGEST
 from explainer_runtime.predictors.tensors import one_line, seconds_left
 from explainer_runtime.spec import Endpoint
 
 _PIECE = 2**16
+_MOST_LISTS, _MOST_VALUES = 200_000, 10_000_000
+"""Of one answer: a message has at most 8,192 rows, and a thousand scores a row are many."""
 # A server closes idle connections too (uvicorn after 5 s); closing first avoids sending into a closed one.
 _KEEPALIVE = 3.0
 
@@ -115,6 +118,8 @@ class Http:
                     for name, value in response.headers
                 }
                 content = self._read(response, found)
+                if _left_over(response):
+                    response.extensions["network_stream"].spoil()
         except httpcore.TimeoutException:
             raise PredictorTimeout(f"{self._source} did not answer in time") from None
         except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
@@ -140,20 +145,24 @@ class Http:
 
     def _refusal(self, status: int, headers: Mapping[str, str], content: bytes) -> PredictorError:
         if 300 <= status < 400:
-            to = one_line(headers.get("location", "elsewhere"))
-            text = f"redirects ({status}) to {to}, which is not followed; configure that address"
+            quoted = one_line(headers.get("location", "elsewhere"))
+            text = f"redirects ({status}) to {quoted}, which is not followed; configure that address"
         else:
-            text = f"answered {status}: {_error_text(content)}"
+            quoted = _error_text(content)
+            text = f"answered {status}: {quoted}"
         if status == 413:
             text += "; lower max_message"
         text = f"{self._source} {text}"
         match status:
             case 429 | 503:
-                return PredictorUnavailable(text, retry_after(headers.get("retry-after", "")))
+                error: PredictorError = PredictorUnavailable(
+                    text, retry_after(headers.get("retry-after", ""))
+                )
             case 504:
-                return PredictorTimeout(text)
+                error = PredictorTimeout(text)
             case _:
-                return PredictorError(text)
+                error = PredictorError(text)
+        return error.quoting(quoted)
 
 
 def read_json(content: bytes | bytearray | memoryview, source: str) -> Any:
@@ -162,21 +171,30 @@ def read_json(content: bytes | bytearray | memoryview, source: str) -> Any:
     Raises:
         InvalidPrediction: It is something else.
     """
+    text = bytes(content)
+    if text.count(b"[") + text.count(b"{") > _MOST_LISTS or text.count(b",") > _MOST_VALUES:
+        raise InvalidPrediction(f"{source} answered with more lists or values than any scores take")
     try:
-        return orjson.loads(content)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        start = one_line(bytes(content[:100]).decode("latin-1"), 60)
-        raise InvalidPrediction(f"{source} answered with something that is not JSON: {start}") from None
+        start = one_line(text[:100].decode("latin-1"), 60)
+        raise InvalidPrediction(f"{source} answered with something that is not JSON: {start}").quoting(
+            start
+        ) from None
 
 
 def retry_after(text: str) -> float | None:
-    """Seconds of a `Retry-After` header, a number or a date (RFC 9110, 10.2.3); None if it says neither."""
+    """Seconds of a `Retry-After` header, a number or a date (RFC 9110, 10.2.3); None if it says neither.
+
+    At most `LONGEST`: nobody waits longer.
+    """
     if text.strip().isdecimal():
-        return float(text)
+        return min(LONGEST, float(text))
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, OverflowError):
         return None
+    return min(LONGEST, max(0.0, seconds))
 
 
 def _error_text(content: bytes) -> str:
@@ -187,6 +205,16 @@ def _error_text(content: bytes) -> str:
     except (orjson.JSONDecodeError, TypeError, KeyError):
         text = content.decode("utf-8", "replace")
     return one_line(text) or "(no reason given)"
+
+
+def _left_over(response: httpcore.Response) -> bool:
+    """Whether more came than the answer, which the next request on this connection would take for its own.
+
+    httpcore has no word for it: these are names of 1.0, and a test sends such an answer.
+    """
+    stream: Any = response.stream
+    left: tuple[bytes, bool] = stream._stream._connection._h11_state.trailing_data
+    return bool(left[0])
 
 
 class _Backend(httpcore.NetworkBackend):
@@ -204,7 +232,11 @@ class _Backend(httpcore.NetworkBackend):
 
 class _Stream(httpcore.NetworkStream):
     def __init__(self, inner: httpcore.NetworkStream) -> None:
-        self._inner = inner
+        self._inner, self._spoilt = inner, False
+
+    def spoil(self) -> None:
+        """Not to be used again: a pool closes an idle connection that can be read."""
+        self._spoilt = True
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._inner.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
@@ -220,6 +252,8 @@ class _Stream(httpcore.NetworkStream):
         return _Stream(self._inner.start_tls(ssl_context, server_hostname, left))
 
     def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable" and self._spoilt:
+            return True
         return self._inner.get_extra_info(info)
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from explainer_runtime.errors import PredictorUnavailable
 
 T = TypeVar("T")
 
+LONGEST = 3600.0
+"""Seconds that a model is taken at its word for, and that its word is passed on for."""
 _FIRST = 0.05
 """Seconds before the second attempt; each later pause is twice as long. Half of it is chance, so that
 callers who failed together do not come back together."""

@@ -25,6 +25,8 @@ DTYPES: dict[str, np.dtype[Any]] = {**FLOATS, "UINT8": np.dtype("u1")}
 """Datatypes that rows can be sent as; the floats among them are those that scores can come back as."""
 TEXT = {"FP16": 14, "FP32": 16, "FP64": 25, "UINT8": 4}
 """Most characters that a number takes in JSON, with its comma: -1.1754944e-38 is a float32."""
+_AXES = 32
+"""Axes that an answer may have; NumPy has 64."""
 WHOLE: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
@@ -113,8 +115,13 @@ def pick(names: Sequence[str], wanted: str | None, source: str) -> int:
     if wanted is None:
         return 0
     if wanted not in names:
-        raise InvalidPrediction(f"{source} has no output {wanted!r}; it has {', '.join(map(repr, names))}")
+        raise InvalidPrediction(f"{source} has no output {wanted!r}; it has {_some(names)}")
     return list(names).index(wanted)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(one_line(str(name), 60)) for name in names[:10])
+    return shown if len(names) <= 10 else f"{shown}, and {len(names) - 10} more"
 
 
 def decode(numbers: Any, datatype: str, shape: Sequence[int], source: str) -> np.ndarray:
@@ -137,7 +144,10 @@ def decode(numbers: Any, datatype: str, shape: Sequence[int], source: str) -> np
         raise InvalidPrediction(f"{source} answered with a ragged list") from None
     if array.dtype.kind not in "fiub":  # a null, which is how JSON spells NaN, makes it an array of objects
         raise InvalidPrediction(f"{source} answered with something that is not numbers (NaN, text or null)")
-    if any(type(axis) is not int or axis < 0 for axis in shape) or math.prod(shape) != array.size:
+    if len(shape) > _AXES:
+        raise InvalidPrediction(f"{source} answered with a shape of {len(shape)} axes")
+    # A shape that holds nothing is none of rows, and not every one of them is one to NumPy: [0, 2**63].
+    if any(type(axis) is not int or axis < 1 for axis in shape) or math.prod(shape) != array.size:
         raise InvalidPrediction(f"{source} answered with {array.size} numbers for the shape {list(shape)}")
     if datatype in WHOLE and array.dtype.kind == "f":
         raise InvalidPrediction(f"{source} answered with fractions and called them {datatype}")

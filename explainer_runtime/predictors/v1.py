@@ -16,7 +16,7 @@ import orjson
 
 from explainer_runtime.errors import InvalidPrediction
 from explainer_runtime.predictors.http import Http, read_json
-from explainer_runtime.predictors.tensors import TEXT, Answer, Described, Tensor, decode
+from explainer_runtime.predictors.tensors import TEXT, Answer, Described, Tensor, decode, pick
 from explainer_runtime.spec import Endpoint
 
 
@@ -80,8 +80,4 @@ class Predict:
         if not isinstance(prediction, dict):
             return prediction
         names = list(prediction)
-        if self._output is not None and self._output not in names:
-            raise InvalidPrediction(
-                f"{self._source} has no output {self._output!r}; it has {', '.join(map(repr, names))}"
-            )
-        return prediction[self._output or names[0]]
+        return prediction[names[pick(names, self._output, self._source)]]

@@ -24,6 +24,7 @@ from explainer_runtime.errors import (
 )
 from explainer_runtime.predictors import oip
 from explainer_runtime.predictors.context import outgoing
+from explainer_runtime.predictors.retry import LONGEST
 from explainer_runtime.predictors.tensors import (
     DTYPES,
     Answer,
@@ -92,7 +93,7 @@ class Grpc:
         output = answer.outputs[index]
         numbers = _contents(output, index, answer.raw_output_contents, self._source)
         decoded = decode(numbers, output.datatype, list(output.shape), self._source)
-        return Answer(decoded, f"{answer.model_name}/{answer.model_version}")
+        return Answer(decoded, one_line(f"{answer.model_name}/{answer.model_version}"))
 
     def bytes_of(self, datatype: str) -> int:
         """Bytes of one number of this datatype."""
@@ -131,7 +132,11 @@ class Grpc:
             ) from None
 
     def _refusal(self, error: Any) -> PredictorError:
-        status, details = error.code(), one_line(error.details() or "(no reason given)")
+        details = one_line(error.details() or "(no reason given)")
+        return self._refused(error, details).quoting(details)
+
+    def _refused(self, error: Any, details: str) -> PredictorError:
+        status = error.code()
         match status:
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return PredictorTimeout(f"{self._source} did not answer in time")
@@ -155,7 +160,7 @@ def _pause(error: Any) -> float | None:
     said = {name: str(value) for name, value in error.trailing_metadata() or ()}
     for name, unit in (("retry-after", 1.0), ("grpc-retry-pushback-ms", 1e-3)):
         if said.get(name, "").isdecimal():
-            return float(said[name]) * unit
+            return min(LONGEST, float(said[name]) * unit)
     return None
 
 

@@ -25,6 +25,7 @@ from explainer_runtime.predictors.tensors import (
     Described,
     Tensor,
     decode,
+    one_line,
     pick,
     unpacked,
 )
@@ -68,7 +69,7 @@ class Rest:
             output = outputs[index]
             numbers = output["data"] if "data" in output else _bytes_of(outputs, index, tail, self._source)
             decoded = decode(numbers, output["datatype"], output["shape"], self._source)
-            return Answer(decoded, f"{answer.get('model_name')}/{answer.get('model_version')}")
+            return Answer(decoded, one_line(f"{answer.get('model_name')}/{answer.get('model_version')}"))
         except (KeyError, TypeError, AttributeError):
             raise InvalidPrediction(f"{self._source} answered with JSON that is no V2 response") from None
 

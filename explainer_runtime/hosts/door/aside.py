@@ -1,0 +1,31 @@
+"""Work that is not done on the event loop: reading and writing large messages.
+
+The threads are few, because what they do is bounded, and of low priority, like those that explain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+from explainer_runtime.hosts.admission import be_nice
+
+T = TypeVar("T")
+
+SMALL = 32 * 1024
+"""Bytes, or values, up to which work is done at once: handing it over takes longer."""
+
+
+async def aside(function: Callable[..., T], *args: Any) -> T:
+    """What `function` returns, called in another thread and in this context."""
+    run = contextvars.copy_context().run
+    return await asyncio.get_running_loop().run_in_executor(_pool(), run, function, *args)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(4, "door", initializer=be_nice)

@@ -1,0 +1,153 @@
+"""Connections: how many, how long they may be silent, and how they end.
+
+uvicorn waits for ever for a client who has connected and says nothing, and one who opens a thousand such
+connections takes every descriptor that the process has. Here a connection is either being answered or silent.
+A silent one has some seconds to ask; at the limit the one that has been silent longest makes place for a new
+one, and where all are being answered a few more are let in to ask about health, and about nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from explainer_runtime.hosts.gate import App, Receive, Scope, Send, closing, refuse
+
+SPARE = 16
+"""Connections beyond the limit, which may ask about health."""
+_LINGER = 2.0
+"""Seconds in which a client may read an answer to what it is still sending."""
+_LINGERING = 2**20
+"""Bytes thrown away meanwhile."""
+
+
+@dataclass(eq=False)
+class Port:
+    """The connections at one port.
+
+    Attributes:
+        most: How many there may be.
+        seconds: For which one may be silent before it has asked, and in which a header must arrive.
+        silent: Those that wait to be asked something, the one that has waited longest first.
+    """
+
+    most: int
+    seconds: float
+    silent: dict[Connection, None] = field(default_factory=dict)
+
+    def protocol(self, *args: Any, **kwargs: Any) -> Connection:
+        """What uvicorn makes for each connection."""
+        return Connection(self, *args, **kwargs)
+
+
+class Connection(H11Protocol):
+    """One connection."""
+
+    def __init__(self, port: Port, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._port = port
+        self._late: asyncio.TimerHandle | None = None
+        self._lingering = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Let it in, or make place for it."""
+        super().connection_made(_Ending(transport, self))  # type: ignore[arg-type]
+        certificate = transport.get_extra_info("peercert")
+        self._wait(self._port.seconds)
+        spare = False
+        if len(self.connections) > self._port.most:
+            silent = next(iter(self._port.silent))
+            spare = silent is self and len(self.connections) <= self._port.most + SPARE
+            if not spare:
+                silent._drop()
+        self.app_state = {**self.app_state, "certificate": bool(certificate), "spare": spare}
+
+    def data_received(self, data: bytes) -> None:
+        """Go on reading a request, or throw away what comes behind its answer."""
+        if self._lingering:
+            self._lingering -= len(data)
+            if self._lingering <= 0:
+                self._drop()
+            return
+        super().data_received(data)
+        self._look(arrived=True)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._busy()
+        super().connection_lost(exc)
+
+    def linger(self, transport: Any) -> None:
+        """End with an answer that the client should hear, though it is still sending."""
+        self._lingering = _LINGERING
+        transport.write_eof()
+        transport.resume_reading()
+        self.loop.call_later(_LINGER, self._drop)
+
+    def _look(self, arrived: bool = False) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._busy()
+        else:
+            self._wait(self._port.seconds if arrived else None)
+
+    def _wait(self, seconds: float | None) -> None:
+        """Be silent. Without `seconds`, uvicorn ends it after `keepalive_seconds`."""
+        self._port.silent.setdefault(self)
+        if seconds is not None and self._late is None:
+            self._late = self.loop.call_later(seconds, self._drop)
+
+    def _busy(self) -> None:
+        self._port.silent.pop(self, None)
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _drop(self) -> None:
+        self._busy()
+        self.connections.discard(self)
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Ending:
+    """A transport that, when it is closed while the client is sending, closes one direction first.
+
+    Closing both would reset the connection, and the answer would be lost on its way.
+    """
+
+    def __init__(self, transport: Any, connection: Connection) -> None:
+        self._transport, self._connection = transport, connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        sending = self._connection.conn.their_state is h11.SEND_BODY
+        if sending and self._transport.can_write_eof() and not self._transport.is_closing():
+            self._connection.linger(self._transport)
+        else:
+            self._transport.close()
+
+
+def framed(app: App) -> App:
+    """`app`, without requests of which two servers might see different ends (RFC 9112, section 6.3)."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            names = [name for name, _ in scope["headers"]]
+            if b"content-length" in names and b"transfer-encoding" in names:
+                return await refuse(
+                    closing(send), 400, "expected content-length or transfer-encoding, got both"
+                )
+        return await app(scope, receive, send)
+
+    return checked

@@ -1,0 +1,51 @@
+"""Answers as gzip, for who accepts it, packed aside from the event loop."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+from explainer_runtime.hosts.door.aside import aside
+from explainer_runtime.hosts.gate import App, Message, Receive, Scope, Send
+
+_WORTHWHILE = 1000
+"""Bytes below which an answer stays as it is."""
+_LEVEL = 5
+
+
+class Packed:
+    """ASGI middleware. An answer that comes in several pieces is a stream, and is passed on as it comes."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or not _accepted(dict(scope["headers"])):
+            return await self._app(scope, receive, send)
+        start: Message = {}
+
+        async def packing(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            if start:
+                body, whole = message.get("body", b""), not message.get("more_body")
+                names = {name.lower() for name, _ in start.get("headers", ())}
+                headers = [*start.get("headers", ()), (b"vary", b"accept-encoding")]
+                if whole and len(body) >= _WORTHWHILE and b"content-encoding" not in names:
+                    body = await aside(gzip.compress, body, _LEVEL)
+                    message = {**message, "body": body}
+                    headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
+                    length = b"%d" % len(body)
+                    headers += [(b"content-encoding", b"gzip"), (b"content-length", length)]
+                await send({**start, "headers": headers})
+                start = {}
+            await send(message)
+
+        return await self._app(scope, receive, packing)
+
+
+def _accepted(headers: dict[bytes, Any]) -> bool:
+    return b"gzip" in headers.get(b"accept-encoding", b"").lower()

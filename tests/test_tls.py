@@ -1,0 +1,198 @@
+"""Certificates for REST and gRPC: asked for, shown, renewed. One real server, made by openssl's commands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+
+import grpc
+import httpx
+import pytest
+from servers import Server, free_ports, start
+from staged import Held, anchor, model
+from test_attacks import valid
+
+from explainer_runtime.errors import InvalidSpec
+from explainer_runtime.hosts.door.tls import Tls
+from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.predictors import oip
+from explainer_runtime.spec import parse
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+
+
+def openssl(folder, words):
+    subprocess.run(["openssl", *words.split()], cwd=folder, check=True, capture_output=True)
+
+
+def issue(folder, name, subject):
+    """A certificate of the authority in the folder, made on its first use."""
+    if not (folder / "ca.crt").exists():
+        openssl(folder, f"req -x509 {KEY} -subj /CN=ca -keyout ca.key -out ca.crt")
+    openssl(folder, f"req {KEY} -subj /CN={subject} -keyout {name}.key -out {name}.csr")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    signed = f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2"
+    openssl(folder, f"{signed} -extfile names -out {name}.crt")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    issue(folder, "server", "first")
+    issue(folder, "client", "client")
+    return folder
+
+
+def guard(folder, **more):
+    files = {"tls_cert": str(folder / "server.crt"), "tls_key": str(folder / "server.key")}
+    return Guard(**files, **more)
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    """A server that takes a certificate or a token."""
+    (folder / "tokens").write_text("sesame\n")
+    flags = ["--tls-cert", folder / "server.crt", "--tls-key", folder / "server.key"]
+    flags += ["--tls-client-ca", folder / "ca.crt", "--guard", f'{{"token_file": "{folder / "tokens"}"}}']
+    ports = free_ports()
+    with model(Held()) as predictor:
+        url = predictor["url"] + "/cnn"
+        words = ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
+        command = [sys.executable, "-m", "explainer_runtime.cli", "serve", anchor(folder), "--name", "m"]
+        command += ["--predictor", url, *flags, *words]
+        process = start([str(word) for word in command], folder / "server.log")
+        server = Server(ports, folder / "server.log")
+        try:
+            for _ in range(600):
+                with contextlib.suppress(httpx.TransportError):
+                    if ask(server, folder, "/v2/health/ready", "GET").status_code == 200:
+                        break
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.1)
+                    raise AssertionError(server.log.read_text())
+            yield server
+        finally:
+            process.terminate()
+            process.wait(timeout=40)
+
+
+def ask(server, folder, path, method="POST", shown=False, token=None, body=b""):
+    context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    if shown:
+        context.load_cert_chain(folder / "client.crt", folder / "client.key")
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+    url = f"https://127.0.0.1:{server.ports.http}{path}"
+    with httpx.Client(verify=context, timeout=30) as client:
+        return client.request(method, url, content=body, headers=headers)
+
+
+INFER = "/v2/models/m/infer"
+
+
+def test_health_needs_neither_certificate_nor_token(server, folder):
+    assert ask(server, folder, "/v2/health/live", "GET").status_code == 200
+
+
+CASES = [(False, None, 401), (True, None, 200), (False, "sesame", 200)]
+
+
+@pytest.mark.parametrize(("shown", "token", "status"), CASES)
+def test_a_certificate_is_as_good_as_a_token(server, folder, shown, token, status):
+    answer = ask(server, folder, INFER, shown=shown, token=token, body=valid())
+    assert answer.status_code == status
+    if status == 401:
+        assert answer.json() == {"error": "expected authorization: Bearer <token> or a client certificate"}
+
+
+def test_a_certificate_of_a_stranger_is_none(server, folder, tmp_path):
+    issue(tmp_path, "client", "stranger")
+    context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    context.load_cert_chain(tmp_path / "client.crt", tmp_path / "client.key")
+    with httpx.Client(verify=context) as client, pytest.raises(httpx.TransportError):
+        client.get(f"https://127.0.0.1:{server.ports.http}/v2/health/live")
+
+
+def test_plain_http_is_not_answered(server):
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{server.ports.http}/v2/health/live")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_grpc_takes_a_connection_with_a_certificate_only(server, folder, shown):
+    read = lambda name: (folder / name).read_bytes()  # noqa: E731
+    mine = (read("client.key"), read("client.crt")) if shown else ()
+    credentials = grpc.ssl_channel_credentials(read("ca.crt"), *mine)
+    message = oip.ModelInferRequest(model_name="absent")
+    channel = grpc.secure_channel(f"127.0.0.1:{server.ports.grpc}", credentials)
+    with channel, pytest.raises(grpc.RpcError) as refusal:
+        oip.method(channel, "ModelInfer")(message, timeout=20)
+    assert refusal.value.code().name == ("NOT_FOUND" if shown else "UNAVAILABLE")
+
+
+def subject(server, folder):
+    context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    plain = socket.create_connection(("127.0.0.1", server.ports.http))
+    with context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+        return dict(part[0] for part in secure.getpeercert()["subject"])["commonName"]
+
+
+def test_a_renewed_certificate_is_used_and_connections_go_on(server, folder):
+    assert subject(server, folder) == "first"
+    issue(folder, "next", "second")
+    context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    with httpx.Client(verify=context, timeout=30) as client:
+        live = f"https://127.0.0.1:{server.ports.http}/v2/health/live"
+        assert client.get(live).status_code == 200
+        for kind in ("key", "crt"):  # not at the same moment: for a while they do not fit each other
+            os.replace(folder / f"next.{kind}", folder / f"server.{kind}")
+        for _ in range(100):
+            assert client.get(live).status_code == 200
+            if subject(server, folder) == "second":
+                break
+            threading.Event().wait(0.2)
+        assert subject(server, folder) == "second"
+    files = [(folder / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt")]
+    credentials = grpc.ssl_channel_credentials(*files)
+    with grpc.secure_channel(f"127.0.0.1:{server.ports.grpc}", credentials) as channel:
+        assert oip.method(channel, "ServerLive")(oip.MESSAGES["ServerLiveRequest"](), timeout=20).live
+
+
+# --- files that cannot be used ----------------------------------------------------------------------------
+
+
+def test_a_pair_that_does_not_fit_is_refused_at_start_and_not_used_later(tmp_path):
+    issue(tmp_path, "server", "first")
+    issue(tmp_path, "other", "other")
+    tls, told = Tls(guard(tmp_path)), []
+    shutil.copy(tmp_path / "other.key", tmp_path / "server.key")
+    given = tls._given
+    tls.renew(told.append)
+    assert "not replaced" in told[0]
+    assert tls._given is given
+    with pytest.raises(InvalidSpec, match="tls_cert, tls_key"):
+        Tls(guard(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tls_cert": "a"}, "tls_cert and tls_key together"),
+        ({"tls_key": "a"}, "tls_cert and tls_key together"),
+        ({"tls_client_ca": "a"}, "tls_client_ca: expected tls_cert"),
+    ],
+)
+def test_half_of_the_settings_is_none(given, said):
+    with pytest.raises(InvalidSpec, match=said):
+        parse(Guard, given, "guard")
+
+
+def test_a_certificate_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InvalidSpec, match="cannot be used: No such file"):
+        Tls(Guard(tls_cert=tmp_path / "a", tls_key=tmp_path / "b"))

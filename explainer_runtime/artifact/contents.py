@@ -62,14 +62,14 @@ def check(spec: Spec, inputs: Inputs, arrays: Mapping[str, np.ndarray], models: 
         _need("surrogate_kernel_0", arrays, "array", "gradient='surrogate'")
     if "student" in models or "surrogate_kernel_0" in arrays:
         wanted |= {"reference_rows": ("f", rows), "reference_scores": ("f", ("R", inputs.classes))}
-    for name, shape in (
+    for name, size in (
         ("student_agreement", (1,)),
         ("surrogate_agreement", (1,)),
         ("curvature", (2,)),
         ("bend", (2,)),
     ):
         if name in arrays:
-            wanted[name] = ("f", shape)
+            wanted[name] = ("f", size)
     sizes: dict[str, int] = {"K": inputs.classes}
     for name, (kind, shape) in wanted.items():
         _need(name, arrays, "array", f"a {spec.kind}")

@@ -117,6 +117,7 @@ def test_fit_inspect_and_verify_agree_on_what_was_fitted(place):
         "shape": [*SHAPE],
         "low": -0.5,
         "high": 0.5,
+        "layout": "channels_last",
         "classes": 3,
         "class_names": None,
     }

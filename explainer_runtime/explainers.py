@@ -324,6 +324,7 @@ def _search(
                 low=contract.low,
                 high=contract.high,
                 classes=contract.classes,
+                layout=contract.layout,
                 segment=segment,
                 background=fitted.arrays.get("background"),
             )
@@ -406,9 +407,10 @@ def _check_spec(spec: Spec, contract: Inputs) -> None:
             if not (low < high).all():
                 raise InvalidSpec("feature_range: expected every lower bound below its upper bound")
         case AnchorImage():
-            if len(contract.shape) != 3:
+            if contract.layout is None:
                 raise InvalidSpec(
-                    f"anchor_image: expected images (height, width, channels), got {contract.shape}"
+                    f"anchor_image: expected images (height, width, channels), got {contract.shape}; if it "
+                    "is one, its `layout` has to be said: 'channels_last' or 'channels_first'"
                 )
         case _:
             assert_never(spec)

@@ -17,6 +17,8 @@ import orjson
 OK = "ok"
 NOT_FOUND = "not_found"
 BUDGET_EXHAUSTED = "budget_exhausted"
+EMPTY_ANCHOR = "the anchor is empty: the class stays whichever superpixels are masked"
+"""What is said of an anchor that holds nothing, wherever it is shown."""
 
 
 @dataclass(frozen=True)

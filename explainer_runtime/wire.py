@@ -315,7 +315,8 @@ def describe_input(inputs: Inputs) -> Tensor:
 
 def describe_outputs(spec: Spec, inputs: Inputs) -> list[Tensor]:
     """Every output of an explainer, for its metadata, in the order of `encode`."""
-    row, classes, image = inputs.shape, (inputs.classes,), inputs.shape[:-1]
+    row, classes = inputs.shape, (inputs.classes,)
+    image = row[1:] if inputs.layout == "channels_first" else row[:-1]
     number, count = ("FP32", ()), ("INT64", ())
     distances: Fields = {
         "distance_l1": number,
@@ -353,6 +354,7 @@ def describe_outputs(spec: Spec, inputs: Inputs) -> list[Tensor]:
                 "precision": number,
                 "coverage": number,
                 "size": count,
+                "vacuous": ("BOOL", ()),
                 "prediction": count,
                 "original_proba": ("FP32", classes),
             }

@@ -59,9 +59,8 @@ def test_the_cells_that_decide_are_the_anchor(cells):
 @pytest.mark.parametrize("p_sample", [0.3, 0.5, 0.8])
 def test_coverage_is_the_chance_that_a_mask_shows_the_anchor(p_sample):
     answer = explain(needs(2, 6), p_sample=p_sample)
-    expected = (1 - p_sample) ** 2
-    # 10,000 draws: four standard deviations.
-    assert abs(answer["coverage"][0] - expected) < 4 * np.sqrt(expected * (1 - expected) / 10_000)
+    assert answer["coverage"][0] == np.float32((1 - p_sample) ** 2)
+    assert answer.raw[0]["coverage"] == pytest.approx([1 - p_sample, (1 - p_sample) ** 2], rel=1e-12)
 
 
 def test_a_model_that_always_says_the_same_has_an_empty_anchor():

@@ -164,9 +164,9 @@ def test_a_grey_image_needs_neither_batch_nor_channel(place):
 
 def test_options_of_a_request_yield_to_those_of_the_command(place):
     run(place, *EXPLAIN, "@request.json", "--out", "a.json")
-    run(place, *EXPLAIN, "@request.json", "--option", "seed=4", "--option", "tau=0.2", "--out", "b.json")
+    run(place, *EXPLAIN, "@request.json", "--option", "seed=4", "--option", "delta=0.2", "--out", "b.json")
     specs = [json.loads((place / name).read_bytes())["meta"]["spec"] for name in ("a.json", "b.json")]
-    assert [(spec["seed"], spec["tau"]) for spec in specs] == [(3, 0.15), (4, 0.2)]
+    assert [(spec["seed"], spec["delta"]) for spec in specs] == [(3, 0.1), (4, 0.2)]
 
 
 def test_every_kind_of_answer_is_what_its_name_says(place):

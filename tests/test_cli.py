@@ -169,6 +169,30 @@ def test_options_of_a_request_yield_to_those_of_the_command(place):
     assert [(spec["seed"], spec["delta"]) for spec in specs] == [(3, 0.1), (4, 0.2)]
 
 
+def test_an_empty_anchor_is_told_from_one_in_the_table_and_in_json(place):
+    # The network answers each image in one way, whatever little of it is masked.
+    options = ("--option", "p_sample=0.01", "--option", "threshold=0.5")
+    table = run(place, *EXPLAIN, "@x.npz", *options)
+    assert "empty" in table.stdout
+    assert "try" in table.stdout
+    rows = document(place, *EXPLAIN, "@x.npz", *options)["rows"]
+    assert all(row["vacuous"] and "the anchor is empty" in row["note"] for row in rows)
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_computed(place, monkeypatch):
+    from explainer_runtime import artifact, explainers
+    from explainer_runtime.spec import Counterfactual
+
+    table = explainers.fit(Counterfactual(), inputs=Inputs(shape=(24,), low=-1, high=1, classes=3))
+    artifact.save(table, place / "table")
+    np.save(place / "row.npy", np.zeros((1, 24), "f"))
+    monkeypatch.setattr(explainers, "prepare", lambda *given, **more: pytest.fail("computed"))
+    for name in ("answer.png", "answer.html"):
+        done = run(place, "explain", "@table", "--model", "@tiny.keras", "--input", "@row.npy", "--out", name)
+        assert done.exit_code == 2
+        assert "pictures need images" in done.stderr
+
+
 def test_every_kind_of_answer_is_what_its_name_says(place):
     for name in ("answer.html", "answer.PNG", "answer.json", "answer.npz"):
         assert document(place, *EXPLAIN, "@x.npz", "--out", name)["out"] == str(place / name)

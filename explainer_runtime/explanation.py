@@ -17,7 +17,7 @@ import orjson
 OK = "ok"
 NOT_FOUND = "not_found"
 BUDGET_EXHAUSTED = "budget_exhausted"
-EMPTY_ANCHOR = "the anchor is empty: the class stays whichever superpixels are masked"
+EMPTY_ANCHOR = "the anchor is empty: masking superpixels at random hardly ever changes the class"
 """What is said of an anchor that holds nothing, wherever it is shown."""
 
 

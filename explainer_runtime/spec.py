@@ -253,9 +253,10 @@ class AnchorImage(Value):
     kind: Literal["anchor_image"] = "anchor_image"
     segmentation: Segmentation = Slic()
     """How an image is cut into superpixels; a name alone (`"slic"`) takes that one's defaults."""
-    fill: Literal["mean", "image_mean", "constant", "blur", "background"] = "mean"
+    fill: Literal["mean", "image_mean", "constant", "blur", "background"] = "image_mean"
     """What a masked superpixel shows: its own mean, the image's mean, `fill_value`, a blurred copy, or
-    the same pixels of a random background image (needs `images_background` at `fit`)."""
+    the same pixels of a random image among those that `fit` was given (`background`, or its rows). A fill
+    that still shows the class gives empty anchors; its own mean does so on most images of one object."""
     fill_value: float = 0.0
     """Value of masked pixels when `fill='constant'`, in input units."""
     p_sample: Level = 0.5

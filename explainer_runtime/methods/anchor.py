@@ -56,9 +56,9 @@ def search(
         An explanation with `anchor` (the image where the anchor is, `low` elsewhere), `anchor_mask`,
         `segments`, `precision` (share of the draws made to prove it that kept the class), `coverage`
         (share of random masks that show the whole anchor), `size` (superpixels in it), `vacuous` (whether
-        it is empty: the class stays whatever is masked), `prediction` and `original_proba`; see `_raw` for
-        the rest. Where `found` is false they describe the best candidate. An image that the budget did not
-        allow to be predicted has `prediction` -1, scores of zero and no anchor.
+        it is empty: masking at random hardly ever changes the class), `prediction` and `original_proba`; see
+        `_raw` for the rest. Where `found` is false they describe the best candidate. An image that the budget
+        did not allow to be predicted has `prediction` -1, scores of zero and no anchor.
 
     Raises:
         InvalidInput: `x` is not a batch of images, or nobody has said where they have their channels.
@@ -192,11 +192,11 @@ def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -
 def _why_empty(subject: Subject, spec: AnchorImage) -> str:
     if subject.holds_masked:
         return (
-            f"{EMPTY_ANCHOR}, and even with all of them masked: what they show then (fill '{spec.fill}') has "
-            "the class, too. Try another fill, or smaller superpixels."
+            f"{EMPTY_ANCHOR}. With all of them masked the image still has it, so what they show then (fill "
+            f"'{spec.fill}') has the class, too: try another fill, or smaller superpixels."
         )
     return (
-        f"{EMPTY_ANCHOR}: with a share of {spec.p_sample:g} of them masked enough is left. Try a larger "
+        f"{EMPTY_ANCHOR}. With a share of {spec.p_sample:g} of them masked enough is left: try a larger "
         "p_sample, or smaller superpixels."
     )
 

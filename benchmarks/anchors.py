@@ -11,7 +11,7 @@ from benchmarks.table import Row, row, timed
 from explainer_runtime import AnchorImage, Explanation, Inputs, Limits, fit, prepare
 from explainer_runtime.spec import Grid
 
-SPEC = AnchorImage(segmentation=Grid(rows=7, columns=4), threshold=0.95, p_sample=0.8)
+SPEC = AnchorImage(segmentation=Grid(rows=7, columns=4), fill="mean", threshold=0.95, p_sample=0.8)
 CONTRACT = Inputs(shape=(28, 28, 1), low=0, high=1, classes=10)
 INDICES = range(0, 20, 2)
 BATCH = 32

@@ -353,6 +353,7 @@ def _search(spec: Spec, x: np.ndarray, ground: Ground, segment: Segmenter | None
                 low=contract.low,
                 high=contract.high,
                 classes=contract.classes,
+                layout=contract.layout,
                 segment=segment,
                 background=ground.arrays.get("background"),
             )
@@ -449,9 +450,10 @@ def _check_spec(spec: Spec, contract: Inputs) -> None:
                     "feature_range: expected finite bounds, every lower one at or below its upper one"
                 )
         case AnchorImage():
-            if len(contract.shape) != 3:
+            if contract.layout is None:
                 raise InvalidSpec(
-                    f"anchor_image: expected images (height, width, channels), got {contract.shape}"
+                    f"anchor_image: expected images (height, width, channels), got {contract.shape}; if it "
+                    "is one, its `layout` has to be said: 'channels_last' or 'channels_first'"
                 )
         case _:
             assert_never(spec)

@@ -278,15 +278,31 @@ class Quickshift(Value):
 Segmentation = Annotated[Grid | Slic | Felzenszwalb | Quickshift, Field(discriminator="kind")]
 
 
+_RETIRED = {
+    "coverage_samples": "coverage is exact",
+    "tau": "how finely candidates are told apart follows from `threshold` and `delta`",
+}
+"""Settings of anchors in 0.1.0 without an effect; artifacts hold them. To be refused from 0.3.0."""
+
+
+def _without_retired(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    for name in (name for name in _RETIRED if name in value):
+        warnings.warn(f"{name}: has no effect any more: {_RETIRED[name]}", DeprecationWarning, stacklevel=2)
+    return {name: setting for name, setting in value.items() if name not in _RETIRED}
+
+
 class AnchorImage(Value):
     """The superpixels that hold the answer in place whatever the others show (Ribeiro et al., AAAI 2018)."""
 
     kind: Literal["anchor_image"] = "anchor_image"
     segmentation: Segmentation = Slic()
     """How an image is cut into superpixels; a name alone (`"slic"`) takes that one's defaults."""
-    fill: Literal["mean", "image_mean", "constant", "blur", "background"] = "mean"
+    fill: Literal["mean", "image_mean", "constant", "blur", "background"] = "image_mean"
     """What a masked superpixel shows: its own mean, the image's mean, `fill_value`, a blurred copy, or
-    the same pixels of a random background image (needs `images_background` at `fit`)."""
+    the same pixels of a random image among those that `fit` was given (`background`, or its rows). A fill
+    that still shows the class gives empty anchors; its own mean does so on most images of one object."""
     fill_value: float = 0.0
     """Value of masked pixels when `fill='constant'`, in input units."""
     p_sample: Level = 0.5
@@ -294,25 +310,26 @@ class AnchorImage(Value):
     threshold: Level = 0.95
     """Least precision of an anchor: how often the class stays when everything else may be masked."""
     delta: Level = 0.1
-    """Probability that a bound may fail: 1 - delta is the confidence of the search."""
-    tau: Level = 0.15
-    """Width of the confidence interval at which the best candidates are told apart."""
-    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """Least samples of one candidate each time more are drawn."""
-    coverage_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Masks drawn to estimate coverage; they cost no predictions."""
+    """Probability that a set is taken for an anchor whose precision is below `threshold` less 0.01."""
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Least samples of one candidate each time more are drawn; 1 leaves it to what its proof takes."""
     beam_size: Annotated[int, Field(ge=1, le=100)] = 1
     """Candidates kept from one anchor size to the next."""
     stop_on_first: bool = False
-    """Stop at the first anchor that is verified instead of settling the whole beam."""
+    """Stop at the first anchor that is proven instead of settling whether a smaller one is."""
     max_anchor_size: PositiveInt | None = None
     """Most superpixels in an anchor; None is no limit."""
-    min_samples_start: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """Samples that start the search."""
+    min_samples_start: Annotated[int, Field(ge=1, le=100_000)] = 62
+    """Least samples that start the search; two a superpixel are drawn in any case, up to 190."""
     n_covered_ex: Annotated[int, Field(ge=0, le=1000)] = 10
     """Most example images of each outcome kept in `raw`."""
     seed: Seed = 0
     """Seed of everything random in the answer; the same seed gives the same bytes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _retired(cls, value: Any) -> Any:
+        return _without_retired(value)
 
     @field_validator("segmentation", mode="before")
     @classmethod
@@ -357,12 +374,16 @@ class AnchorOptions(BudgetOptions):
     threshold: Level | None = None
     p_sample: Level | None = None
     delta: Level | None = None
-    tau: Level | None = None
     beam_size: Annotated[int, Field(ge=1, le=100)] | None = None
     max_anchor_size: PositiveInt | None = None
     stop_on_first: bool | None = None
     n_covered_ex: Annotated[int, Field(ge=0, le=1000)] | None = None
     seed: Seed | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _retired(cls, value: Any) -> Any:
+        return _without_retired(value)
 
 
 class CounterfactualProtoOptions(BudgetOptions):

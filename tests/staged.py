@@ -89,7 +89,7 @@ def model(held: Held):
 
 
 def anchor(folder: Path) -> str:
-    spec = AnchorImage(segmentation=Grid(rows=4, columns=4), fill="constant", delta=0.01, tau=0.01)
+    spec = AnchorImage(segmentation=Grid(rows=4, columns=4), fill="constant", delta=0.01)
     return str(artifact.save(fit(spec, inputs=CONTRACT), folder / "anchor"))
 
 

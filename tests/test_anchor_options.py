@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from toys import Counting
 
+from explainer_runtime import artifact
+from explainer_runtime.artifact import manifest
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.methods import anchor
 from explainer_runtime.solve import solve
-from explainer_runtime.spec import AnchorImage, Grid, Inputs
+from explainer_runtime.spec import AnchorImage, Grid, Inputs, parse_spec
 
 SHAPE = (6, 6, 1)
 CONTRACT = Inputs(shape=SHAPE, low=0, high=1, classes=2)
@@ -59,9 +63,8 @@ def test_the_cells_that_decide_are_the_anchor(cells):
 @pytest.mark.parametrize("p_sample", [0.3, 0.5, 0.8])
 def test_coverage_is_the_chance_that_a_mask_shows_the_anchor(p_sample):
     answer = explain(needs(2, 6), p_sample=p_sample)
-    expected = (1 - p_sample) ** 2
-    # 10,000 draws: four standard deviations.
-    assert abs(answer["coverage"][0] - expected) < 4 * np.sqrt(expected * (1 - expected) / 10_000)
+    assert answer["coverage"][0] == np.float32((1 - p_sample) ** 2)
+    assert answer.raw[0]["coverage"] == pytest.approx([1 - p_sample, (1 - p_sample) ** 2], rel=1e-12)
 
 
 def test_a_model_that_always_says_the_same_has_an_empty_anchor():
@@ -188,3 +191,109 @@ def test_wider_beams_find_anchors_no_longer():
     narrow, wide = explain(needs(1, 5, 8)), explain(needs(1, 5, 8), options={"beam_size": 3})
     assert wide["size"] <= narrow["size"]
     assert wide["found"].all()
+
+
+# --- what an empty anchor says ----------------------------------------------------------------------------
+
+
+def test_an_empty_anchor_tells_whether_it_is_the_fill_that_has_the_class():
+    filled, sparse = explain(needs()), explain(some_cell(), p_sample=0.05)
+    for answer, holds, advice in ((filled, True, "another fill"), (sparse, False, "larger p_sample")):
+        assert answer["vacuous"].tolist() == [True]
+        assert answer.raw[0]["holds_masked"] == holds
+        assert answer.raw[0]["note"].startswith("the anchor is empty")
+        assert advice in answer.raw[0]["note"]
+
+
+def test_an_anchor_that_holds_something_or_was_not_found_is_not_called_empty():
+    for answer in (explain(needs(0)), explain(needs(1, 5, 8), options={"max_anchor_size": 1})):
+        assert not answer["vacuous"].any()
+        assert "note" not in answer.raw[0]
+
+
+def some_cell():
+    """Class 1 while any cell is white."""
+    return Counting(
+        lambda x: np.stack([1 - x.max(axis=(1, 2, 3)), x.max(axis=(1, 2, 3))], axis=1).astype("f"), 4096
+    )
+
+
+# --- channels first ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("fill", ["mean", "image_mean", "constant", "blur", "background"])
+def test_an_image_with_its_channels_first_is_explained_as_with_them_last(fill, channels):
+    rng = np.random.default_rng(7)
+    x = rng.uniform(0, 1, (2, 8, 12, channels)).astype("f")
+    background = rng.uniform(0, 1, (3, 8, 12, channels)).astype("f")
+    weights = rng.normal(size=(8, 12, channels))
+
+    def model(images):
+        yes = 1 / (1 + np.exp(-2 * np.stack([(image * weights).sum() for image in images])))
+        return np.stack([1 - yes, yes], axis=1).astype("f")
+
+    spec = AnchorImage(segmentation=Grid(rows=2, columns=3), fill=fill)
+    answers = []
+    for turn in (lambda images: images, lambda images: np.moveaxis(images, -1, 1)):
+        inputs = Inputs(shape=turn(x).shape[1:], low=0, high=1, classes=2)
+        fitted = fit(spec, inputs=inputs, background=turn(background))
+
+        def turned(images, turn=turn):
+            return model(images if turn(x) is x else np.moveaxis(images, 1, -1))
+
+        answers.append(prepare(fitted, Counting(turned, 4096))(turn(x)))
+    last, first = answers
+    np.testing.assert_array_equal(first["anchor"], np.moveaxis(last["anchor"], -1, 1))
+    for name in set(last.arrays) - {"anchor"}:
+        np.testing.assert_array_equal(first[name], last[name], err_msg=name)
+    assert first["segments"].shape == (2, 8, 12)
+
+
+def test_a_mask_hides_the_same_place_in_every_channel():
+    x = np.ones((1, 3, 6, 6), "f")
+    seen = []
+
+    def watch(images):
+        seen.append(images)
+        return np.tile(np.array([[0.0, 1.0]], "f"), (len(images), 1))
+
+    inputs = Inputs(shape=(3, 6, 6), low=0, high=1, classes=2)
+    prepare(fit(AnchorImage(segmentation=GRID, fill="constant"), inputs=inputs), Counting(watch, 4096))(x)
+    shown = np.concatenate(seen)
+    assert (shown == shown[:, :1]).all()
+
+
+def test_images_whose_channels_may_be_anywhere_are_refused_until_somebody_says():
+    with pytest.raises(InvalidSpec, match="layout"):
+        fit(AnchorImage(), inputs=Inputs(shape=(3, 3, 3), low=0, high=1, classes=2))
+    said = Inputs(shape=(3, 3, 3), low=0, high=1, classes=2, layout="channels_first")
+    fit(AnchorImage(), inputs=said)
+
+
+# --- settings of 0.1.0 ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "value"), [("coverage_samples", 500), ("tau", 0.3)])
+def test_settings_without_an_effect_are_accepted_with_a_warning(name, value):
+    with pytest.warns(DeprecationWarning, match=f"{name}: has no effect"):
+        spec = parse_spec({"kind": "anchor_image", name: value})
+    assert spec == AnchorImage()
+    assert name not in spec.model_dump()
+
+
+def test_an_option_without_an_effect_is_accepted_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="tau: has no effect"):
+        answer = explain(needs(0), options={"tau": 0.3})
+    assert answer.to_json() == explain(needs(0)).to_json()
+
+
+def test_an_artifact_of_0_1_0_loads_and_keeps_its_fill(tmp_path):
+    old = {"coverage_samples": 10_000, "tau": 0.15, "fill": "mean", "batch_size": 100}
+    saved = artifact.save(fit(AnchorImage(segmentation=GRID), inputs=CONTRACT), tmp_path / "old")
+    written = json.loads((saved / "explainer.json").read_bytes())
+    written["spec"] |= old
+    (saved / "explainer.json").write_bytes(manifest.dump(written))
+    with pytest.warns(DeprecationWarning, match="has no effect"):
+        loaded = artifact.load(saved)
+    assert (loaded.spec.fill, loaded.spec.batch_size) == ("mean", 100)

@@ -257,9 +257,33 @@ def test_a_grey_image_needs_neither_batch_nor_channel(place):
 
 def test_options_of_a_request_yield_to_those_of_the_command(place):
     run(place, *EXPLAIN, "@request.json", "--out", "a.json")
-    run(place, *EXPLAIN, "@request.json", "--option", "seed=4", "--option", "tau=0.2", "--out", "b.json")
+    run(place, *EXPLAIN, "@request.json", "--option", "seed=4", "--option", "delta=0.2", "--out", "b.json")
     specs = [json.loads((place / name).read_bytes())["meta"]["spec"] for name in ("a.json", "b.json")]
-    assert [(spec["seed"], spec["tau"]) for spec in specs] == [(3, 0.15), (4, 0.2)]
+    assert [(spec["seed"], spec["delta"]) for spec in specs] == [(3, 0.1), (4, 0.2)]
+
+
+def test_an_empty_anchor_is_told_from_one_in_the_table_and_in_json(place):
+    # The network answers each image in one way, whatever little of it is masked.
+    options = ("--option", "p_sample=0.01", "--option", "threshold=0.5")
+    table = run(place, *EXPLAIN, "@x.npz", *options)
+    assert "empty" in table.stdout
+    assert "try" in table.stdout
+    rows = document(place, *EXPLAIN, "@x.npz", *options)["rows"]
+    assert all(row["vacuous"] and "the anchor is empty" in row["note"] for row in rows)
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_computed(place, monkeypatch):
+    from explainer_runtime import artifact, explainers
+    from explainer_runtime.spec import Counterfactual
+
+    table = explainers.fit(Counterfactual(), inputs=Inputs(shape=(24,), low=-1, high=1, classes=3))
+    artifact.save(table, place / "table")
+    np.save(place / "row.npy", np.zeros((1, 24), "f"))
+    monkeypatch.setattr(explainers, "prepare", lambda *given, **more: pytest.fail("computed"))
+    for name in ("answer.png", "answer.html"):
+        done = run(place, "explain", "@table", "--model", "@tiny.keras", "--input", "@row.npy", "--out", name)
+        assert done.exit_code == 2
+        assert "pictures need images" in done.stderr
 
 
 def test_every_kind_of_answer_is_what_its_name_says(place):

@@ -192,7 +192,7 @@ def test_explanations_of_a_served_model_share_calls_and_stay_what_they_were(kind
         return [Output("scores", "FP32", (len(x), CLASSES), PREDICT(x))]
 
     images = rows(3, 6)
-    spec = AnchorImage(segmentation=Grid(rows=2, columns=2), coverage_samples=100)
+    spec = AnchorImage(segmentation=Grid(rows=2, columns=2))
     with kind(Model(respond)) as server:
         fitted = fit(spec, inputs=Inputs(shape=SHAPE, low=0, high=1, classes=CLASSES))
         explain = prepare(fitted, connect(f"{server.url}/m"))

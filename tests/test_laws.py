@@ -38,8 +38,8 @@ CASES = {
     "negative": (CEM(no_info_val=0.0), WHITE),
     "positive": (CEM(no_info_val=0.0, mode="PP"), WHITE),
     "positive black box": (CEM(no_info_val=0.0, mode="PP", pp_space="difference"), OTHER),
-    "anchor": (AnchorImage(segmentation=Grid(rows=3, columns=3), coverage_samples=200), BLACK),
-    "anchor in process": (AnchorImage(segmentation=Grid(rows=3, columns=3), coverage_samples=200), WHITE),
+    "anchor": (AnchorImage(segmentation=Grid(rows=3, columns=3)), BLACK),
+    "anchor in process": (AnchorImage(segmentation=Grid(rows=3, columns=3)), WHITE),
 }
 
 

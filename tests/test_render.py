@@ -1,5 +1,6 @@
 """Pictures: what a colour means, what a card says, and that a page needs nothing but itself."""
 
+import dataclasses
 import io
 from html.parser import HTMLParser
 
@@ -20,7 +21,8 @@ NAMES = ("Sandal", "Sneaker", "<b>Ankle & boot</b>")
 
 
 def contract(shape=(6, 4, 1), names=NAMES):
-    return Inputs(shape=shape, low=-0.5, high=0.5, classes=3, class_names=names)
+    said = {"layout": "channels_last"} if shape == (1, 1, 1) else {}
+    return Inputs(shape=shape, low=-0.5, high=0.5, classes=3, class_names=names, **said)
 
 
 def images(count=2, shape=(6, 4, 1)):
@@ -157,9 +159,25 @@ def test_a_row_without_an_explanation_says_so(explain, what):
     assert card.note
 
 
-def test_an_empty_anchor_says_that_it_is_empty():
+def test_an_empty_anchor_says_that_it_is_empty_and_what_to_try():
     (card, _) = render.cards(anchors(images(), size=0), images(), contract())
-    assert "empty" in card.note
+    assert "empty" in card.headline
+    assert card.panels[2].title == "empty anchor"
+    assert "Try another fill" in card.note
+    assert "Try another fill" in render.html(anchors(images(), size=0), images(), contract())
+
+
+def test_an_empty_anchor_gives_the_reason_that_came_with_it():
+    x = images(1)
+    empty = dataclasses.replace(anchors(x, size=0), raw=({"note": "the fill has the class"},))
+    (card,) = render.cards(empty, x, contract())
+    assert card.note == "The fill has the class"
+
+
+def test_a_note_makes_room_for_itself_in_every_card_of_a_picture():
+    x = images(2)
+    plain, noted = anchors(x), anchors(x, size=0)
+    assert render.picture(noted, x, contract()).height > render.picture(plain, x, contract()).height
 
 
 @given(st.floats(0, 1))
@@ -318,23 +336,59 @@ def positives(space):
         "distance_l1": np.asarray([change.sum()]),
         "distance_l0": np.asarray([(change > 0).sum()]),
     }
-    return x, Explanation("cem", arrays, meta={"spec": {"mode": "PP", "pp_space": space}})
+    spec = {"mode": "PP", "pp_space": space, "no_info_val": -0.5}
+    return x, Explanation("cem", arrays, meta={"spec": spec})
 
 
-@pytest.mark.parametrize(
-    ("space", "shows", "caption", "detail"),
-    [
-        (
-            "absolute",
-            "taken away",
-            "8 of 24 pixels",
-            "kept: L1 4, 4 of 24 values · taken away: 8 of 24 pixels",
-        ),
-        ("difference", "kept", "4 of 24 pixels", "kept: L1 4, 4 of 24 values"),
-    ],
-)
-def test_a_positive_says_what_was_kept_and_what_the_map_shows(space, shows, caption, detail):
+@pytest.mark.parametrize("space", ["absolute", "difference"])
+def test_all_numbers_of_a_positive_are_of_the_part_that_was_kept(space):
     x, explanation = positives(space)
     (card,) = render.cards(explanation, x, contract())
-    assert [panel.title for panel in card.panels] == ["input", "pertinent positive", shows]
-    assert (card.detail, card.panels[2].caption) == (detail, caption)
+    assert [panel.title for panel in card.panels] == ["input", "pertinent positive", "kept"]
+    assert (card.detail, card.panels[2].caption) == ("kept: 4 of 24 values, L1 4", "4 of 24 pixels")
+    text = render.html(explanation, x, contract())
+    assert "Pertinent positives" in text
+    assert "L1 kept" in text
+    assert "values kept" in text
+
+
+def test_a_positive_whose_nothing_is_not_known_shows_its_difference_from_the_input():
+    x, explanation = positives("absolute")
+    explanation.meta["spec"]["no_info_val"] = None
+    (card,) = render.cards(explanation, x, contract())
+    assert (card.panels[2].title, card.panels[2].caption) == ("difference", "8 of 24 pixels")
+    assert card.detail == "kept: 4 of 24 values, L1 4"
+
+
+# --- channels first ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("explain", [counterfactuals, anchors])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_with_its_channels_first_is_drawn_as_with_them_last(explain, channels):
+    x = images(2, (16, 12, channels))
+    last = explain(x)
+    first = Explanation(
+        last.kind,
+        {
+            name: np.moveaxis(array, -1, 1) if array.shape == x.shape else array
+            for name, array in last.arrays.items()
+        },
+    )
+    turned = contract((channels, 16, 12))
+    assert turned.layout == "channels_first"
+    whole = [
+        render.png(one, rows, inputs)
+        for one, rows, inputs in (
+            (last, x, contract((16, 12, channels))),
+            (first, np.moveaxis(x, -1, 1), turned),
+        )
+    ]
+    assert whole[0] == whole[1]
+
+
+@pytest.mark.parametrize("shape", [(5,), (6, 6, 2), (2, 6, 6), (3, 3, 3), (28, 28, 28), (2, 6, 4, 1)])
+def test_what_cannot_be_drawn_is_refused_by_its_contract_alone(shape):
+    with pytest.raises(InvalidInput, match="pictures need images"):
+        render.check(contract(shape))
+    render.check(contract((6, 4, 1)))

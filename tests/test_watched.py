@@ -155,7 +155,7 @@ def test_explanations_that_share_calls_each_find_rows_in_another_order():
 # --- in place ---------------------------------------------------------------------------------------------
 
 CONTRACT = Inputs(shape=(4, 4, 1), low=-1, high=1, classes=CLASSES)
-ANCHOR = AnchorImage(segmentation=Grid(rows=2, columns=2), coverage_samples=100)
+ANCHOR = AnchorImage(segmentation=Grid(rows=2, columns=2))
 
 
 def linear(x):

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class AnchorImage(Explainer):
     Args:
         predictor: A Keras model, its `predict`, or a function of images `(N, H, W, C)` that answers with
             class scores `(N, K)` or labels `(N,)`, whole numbers or words; see `models.as_predictor`.
-        image_shape: `(H, W, C)`.
+        image_shape: `(H, W, C)`, or `(C, H, W)` where that can be told from the shape or `layout` says so.
         dtype: Of the image that a function is tried with.
         segmentation_fn: `slic`, `felzenszwalb`, `quickshift`, `grid`, or a function of an image that answers
             with a label for each pixel `(H, W)`; such an explainer cannot be saved.
@@ -37,6 +37,7 @@ class AnchorImage(Explainer):
         images_background: Images `(B, H, W, C)`, of which masked superpixels show a random one.
         seed: None is 0: the same call gives the same answer.
         feature_range: Lowest and highest value of a pixel; None guesses from the images.
+        layout: `channels_last` or `channels_first`; None takes it from `image_shape`, if it is beyond doubt.
         settings: Any other field of `spec.AnchorImage`: `fill`, and what `explain` takes, as its defaults;
             and what the model's numbers mean, as fields of `spec.ModelContract`: `output="logits"`.
     """
@@ -45,8 +46,8 @@ class AnchorImage(Explainer):
     names: ClassVar[Mapping[str, str]] = {
         name: name
         for name in (
-            "fill", "p_sample", "threshold", "delta", "tau", "batch_size", "coverage_samples", "beam_size",
-            "stop_on_first", "max_anchor_size", "min_samples_start", "n_covered_ex", "seed",
+            "fill", "p_sample", "threshold", "delta", "batch_size", "beam_size", "stop_on_first",
+            "max_anchor_size", "min_samples_start", "n_covered_ex", "seed",
         )
     }  # fmt: skip
     _segment: partial[np.ndarray] | None = None
@@ -62,6 +63,7 @@ class AnchorImage(Explainer):
         seed: int | None = None,
         *,
         feature_range: tuple[float, float] | None = None,
+        layout: Literal["channels_last", "channels_first"] | None = None,
         **settings: Any,
     ) -> None:
         shape = tuple(int(size) for size in image_shape)
@@ -77,6 +79,8 @@ class AnchorImage(Explainer):
             settings.setdefault("fill", "background")
         spec = parse_spec(plain({**settings, "kind": "anchor_image", "seed": seed or 0}))
         inputs = contract(shape, 2 if labels else classes_of(model, shape), feature_range or (-OPEN, OPEN))
+        if layout is not None:
+            inputs = inputs.model_copy(update={"layout": layout})
         images = None if images_background is None else np.asarray(images_background)
         fitted = explainers.fit(spec, inputs=inputs, background=images)
         self._fitted = fitted if images is None else pixels(fitted, images)
@@ -102,20 +106,21 @@ class AnchorImage(Explainer):
         *,
         seed: int | None = None,
     ) -> Explanation:
-        """The anchor of one image `(H, W, C)`.
+        """The anchor of one image, of the shape `image_shape`.
 
         Args:
             image: The image, without a batch axis.
-            binary_cache_size, cache_margin, verbose, verbose_every: Have no effect.
+            tau, coverage_samples, binary_cache_size, cache_margin, verbose, verbose_every: Have no effect;
+                coverage is exact.
 
         The other arguments are the fields of `spec.AnchorImage` by the same name; None keeps the explainer's.
 
         Returns:
-            `anchor` `(H, W, C)`: the image, its values stretched to 0..255, where the anchor is, 0 elsewhere;
+            `anchor`, shaped like the image, its values stretched to 0..255, where the anchor is, 0 elsewhere;
             `segments` `(H, W)`; `precision`; `coverage`; and `raw`, with `feature`, `mean`, `precision` and
             `coverage` (one entry a superpixel, as it was added), `examples` (pictures stretched like the
             anchor), `all_precision`, `num_preds`, `success`, `instance`, `instances`, `prediction` `(1,)`,
-            `vacuous`.
+            `vacuous` (it is empty), `note` (why, and what to try) and `holds_masked`.
 
         Raises:
             InvalidInput: It is not one image of the right shape, or not finite.
@@ -127,9 +132,7 @@ class AnchorImage(Explainer):
                 "p_sample": p_sample,
                 "threshold": threshold,
                 "delta": delta,
-                "tau": tau,
                 "batch_size": batch_size,
-                "coverage_samples": coverage_samples,
                 "beam_size": beam_size,
                 "stop_on_first": stop_on_first,
                 "max_anchor_size": max_anchor_size,
@@ -151,7 +154,8 @@ class AnchorImage(Explainer):
             dataclasses.replace(fitted, spec=spec), predictor, segment=self._segment, warm=False
         )
         answer = prepared(row, options, limits=NO_LIMITS)
-        return self._explanation(answer, _data(answer, row[0], label))
+        first = self._fitted.inputs.layout == "channels_first"
+        return self._explanation(answer, _data(answer, row[0], 0 if first else -1, label))
 
     def save(self, path: str | Path) -> Path:
         """Write what was fitted as an artifact; `load_explainer` reads it. The model is not part of it.
@@ -191,7 +195,7 @@ class AnchorImage(Explainer):
         }
 
 
-def _data(answer: Answer, image: np.ndarray, label: int | None) -> dict[str, Any]:
+def _data(answer: Answer, image: np.ndarray, channels: int, label: int | None) -> dict[str, Any]:
     """The answer as notebooks read it."""
     raw, mask = answer.raw[0], answer["anchor_mask"][0]
     low, high = float(image.min()), float(image.max())
@@ -207,7 +211,7 @@ def _data(answer: Answer, image: np.ndarray, label: int | None) -> dict[str, Any
         for each in raw["examples"]
     ]
     return {
-        "anchor": stretched(image) * mask[..., None],
+        "anchor": stretched(image) * np.expand_dims(mask, channels),
         "segments": answer["segments"][0],
         "precision": float(answer["precision"][0]),
         "coverage": float(answer["coverage"][0]),

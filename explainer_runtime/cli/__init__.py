@@ -153,6 +153,8 @@ def explain(
 
     encode = answers.encoder(out) if out else None
     fitted = artifact.load(path)
+    if out:
+        answers.check(out, fitted.inputs)
     if fitted.spec.kind == "counterfactual" and server is None:
         import_tensorflow_quietly()
     request = requests.read_rows(input_path, fitted.inputs, fitted.spec.kind)

@@ -11,7 +11,7 @@ import numpy as np
 
 from explainer_runtime import render
 from explainer_runtime.errors import InvalidInput
-from explainer_runtime.explanation import Explanation
+from explainer_runtime.explanation import EMPTY_ANCHOR, Explanation
 from explainer_runtime.spec import Inputs
 
 if TYPE_CHECKING:
@@ -52,6 +52,16 @@ def encoder(path: Path) -> Encoder:
     return encoders[path.suffix.lower()]
 
 
+def check(path: Path, contract: Inputs) -> None:
+    """Refuse a picture that cannot be drawn of such rows, before anything is computed.
+
+    Raises:
+        InvalidInput: `path` is to be a picture or a page, and rows of this contract are no images.
+    """
+    if path.suffix.lower() in (".html", ".png"):
+        render.check(contract)
+
+
 def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
     """The answer in short: the numbers of every row and what they cost, as JSON values."""
     small = {name: array.tolist() for name, array in explanation.arrays.items() if array.ndim == 1}
@@ -60,6 +70,9 @@ def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
         for name in ("original_class", "counterfactual_class", "target_class", "prediction"):
             if name in row and contract.class_names:
                 row[f"{name}_name"] = contract.class_names[row[name]]
+    for row, raw in zip(rows, explanation.raw, strict=False):
+        if "note" in raw:
+            row["note"] = raw["note"]
     cost = explanation.cost
     return {
         "kind": explanation.kind,
@@ -77,19 +90,25 @@ def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
 
 def explained(summary: Mapping[str, Any], out: Path | None) -> Table:
     """The summary of an explanation for people."""
+    from rich.markup import escape
     from rich.table import Table
 
     cost, rows = summary["cost"], summary["rows"]
     caption = f"{cost['calls']:,} model calls, {cost['rows']:,} rows, {cost['seconds']:.2f} s"
+    lines = [f"{caption}; written to {out}" if out else caption]
+    lines += [
+        f"row {index}: {row.get('note', EMPTY_ANCHOR)}" for index, row in enumerate(rows) if _empty(row)
+    ]
     table = Table(
         title=f"{summary['kind']}: found {summary['found']} of {len(rows)}",
-        caption="\n".join([f"{caption}; written to {out}" if out else caption, *summary["warnings"]]),
+        caption=escape("\n".join([*lines, *summary["warnings"]])),
     )
     columns = [name for name in _COLUMNS if rows and name in rows[0]]
     for name in ("row", "found", *columns):
         table.add_column(name.replace("_", " "), justify="right")
     for index, row in enumerate(rows):
         found = "[green]yes[/]" if row["found"] else f"[red]{row['status']}[/]"
+        found = "[yellow]empty[/]" if _empty(row) else found
         table.add_row(str(index), found, *(_short(row.get(f"{name}_name", row[name])) for name in columns))
     return table
 
@@ -134,6 +153,10 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
     for name, text in lines.items():
         table.add_row(name, escape(_printable(text)))
     return table
+
+
+def _empty(row: Mapping[str, Any]) -> bool:
+    return bool(row.get("vacuous", False))
 
 
 def _npz(explanation: Explanation) -> bytes:

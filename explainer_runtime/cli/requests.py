@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -17,6 +17,9 @@ from explainer_runtime import wire
 from explainer_runtime.cli import files
 from explainer_runtime.errors import InvalidInput, InvalidOption
 from explainer_runtime.spec import OPTIONS, Inputs
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -47,7 +50,7 @@ def read_rows(path: Path, contract: Inputs, kind: str) -> Request:
         x = files.array(path, ("x", "x_test"), "input")
         if x.dtype == np.uint8:
             x = files.scaled(x, contract.low, contract.high)
-        return Request(_shaped(files.finite(x, "input"), contract.shape), {})
+        return Request(_shaped(files.finite(x, "input"), contract), {})
     if suffix == ".json":
         return _v2_request(path, kind)
     raise InvalidInput(f"{path}: expected an image ({', '.join(IMAGES)}), .npz, .npy or .json", "input")
@@ -56,32 +59,41 @@ def read_rows(path: Path, contract: Inputs, kind: str) -> Request:
 def read_image(path: Path, contract: Inputs) -> np.ndarray:
     """One image file as a row of the contract: grey or RGB as it asks, its bytes scaled to its range.
 
-    Raises:
-        InvalidInput: Not an image, of another size, with more than 8 bits, or partly transparent.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    It is turned as its EXIF data say.
 
-    shape = contract.shape
+    Raises:
+        InvalidInput: Not an image, of another size, with more than 8 bits, of several frames, or partly
+            transparent.
+    """
+    from PIL import Image, ImageOps
+
+    first = contract.layout == "channels_first"
+    shape = (*contract.shape[1:], contract.shape[0]) if first else contract.shape
     modes = {(): "L", (1,): "L", (3,): "RGB"}
-    if len(shape) not in (2, 3) or shape[2:] not in modes:
-        raise InvalidInput(f"{path}: this explainer takes rows of shape {shape}, not images", "input")
+    if len(shape) not in (2, 3) or shape[2:] not in modes or (len(shape) == 3 and contract.layout is None):
+        said = f" with layout {contract.layout}" if len(shape) == 3 else ""
+        raise InvalidInput(
+            f"{path}: this explainer takes rows of shape {contract.shape}{said}, not images", "input"
+        )
     files.check(path, "input")
     try:
         with Image.open(path) as image:
             # Before decoding: a small file can hold a very large image.
             if image.size not in ((shape[1], shape[0]), (shape[0], shape[1])):
                 _refuse_size(path, shape, image.size)
-            if image.mode.startswith(("I", "F")):
-                raise InvalidInput(f"{path}: expected 8 bits a channel, got mode {image.mode}", "input")
+            _refuse_what_would_be_cut(path, image)
             upright = ImageOps.exif_transpose(image)
             if upright.size != (shape[1], shape[0]):
                 _refuse_size(path, shape, upright.size)
             if upright.convert("RGBA").getchannel("A").getextrema()[0] != 255:
                 raise InvalidInput(f"{path}: is partly transparent; put it on a background first", "input")
-            pixels = np.asarray(upright.convert(modes[shape[2:]]))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            pixels = np.asarray(upright.convert(modes[shape[2:]])).reshape(shape)
+    except InvalidInput:
+        raise
+    except Exception as error:  # decoders meet damage with errors of every kind, IndexError among them
         raise InvalidInput(f"{path}: cannot be read as an image: {error}", "input") from None
-    return files.scaled(pixels, contract.low, contract.high).reshape(shape)
+    row = np.moveaxis(pixels, -1, 0) if first else pixels
+    return np.ascontiguousarray(files.scaled(row, contract.low, contract.high))
 
 
 def read_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -146,15 +158,39 @@ def _v2_request(path: Path, kind: str) -> Request:
     return Request(wire.decode_rows(tensors), wire.decode_options(parameters, OPTIONS[kind].model_fields))
 
 
-def _shaped(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`x` as rows of `shape`: one row alone, or grey images without an axis for it, are understood."""
-    for allowed in (shape, shape[:-1] if shape[-1] == 1 and len(shape) > 1 else shape):
+def _shaped(x: np.ndarray, contract: Inputs) -> np.ndarray:
+    """`x` as rows of the contract: one row alone, or grey images without an axis for it, are understood."""
+    shape = contract.shape
+    if contract.layout == "channels_first":
+        grey = shape[1:] if shape[0] == 1 else shape
+    else:
+        grey = shape[:-1] if shape[-1] == 1 and len(shape) > 1 else shape
+    for allowed in (shape, grey):
         if x.shape == allowed:
             return x.reshape(1, *shape)
         if x.shape[1:] == allowed:
             return x.reshape(len(x), *shape)
     wanted = ", ".join(map(str, shape))
     raise InvalidInput(f"expected rows of shape (N, {wanted}), got {x.shape}", "input")
+
+
+def _refuse_what_would_be_cut(path: Path, image: ImageFile) -> None:
+    """Refuse what the reader would silently reduce: 16 bits to their upper eight, a film to one frame."""
+    # Of 16 bits a channel, colour and grey with transparency are decoded to 8; only the decoder's mode tells.
+    deep = image.format in ("PNG", "TIFF") and any(";16" in str(part) for part in image.tile)
+    if deep or image.mode.startswith(("I", "F")):
+        raise InvalidInput(
+            f"{path}: expected 8 bits a channel, got more (mode {image.mode}); convert it first, stretched "
+            "as the images were that the model was trained on",
+            "input",
+        )
+    # A JPEG of several pictures (MPO) is a photograph with its previews.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise InvalidInput(
+            f"{path}: expected one picture, got {frames} frames; save one of them as a file of its own",
+            "input",
+        )
 
 
 def _refuse_size(path: Path, shape: tuple[int, ...], size: tuple[int, int]) -> None:

@@ -157,6 +157,8 @@ class ExplainerRuntime(MLModel):
         with _counting(self._ready()):
             wanted = [output.name for output in payload.outputs or ()]
             wire.check_outputs(wanted, [output.name for output in self.outputs or ()])
+            if PICTURE in wanted:
+                render.check(self._ready().fitted.inputs)
             return wire.decode_rows(v2types.tensors(payload)), wanted
 
     async def _respond(

@@ -9,13 +9,13 @@ cut into, what masked parts show, and how the answer is written down.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, assert_never
+from typing import Any, Literal, NamedTuple, assert_never
 
 import numpy as np
 
 from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidSpec
-from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
+from explainer_runtime.explanation import COMMON, EMPTY_ANCHOR, NOT_FOUND, OK, Explanation, Fields
 from explainer_runtime.search import masking, superpixels
 from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.masking import Canvas
@@ -25,6 +25,7 @@ from explainer_runtime.spec import AnchorImage, Felzenszwalb, Grid, Quickshift, 
 
 Segmenter = Callable[[np.ndarray], np.ndarray]
 """An image `(H, W, C)`, in input units -> a label for each pixel `(H, W)`, of any numbers."""
+Layout = Literal["channels_last", "channels_first"]
 
 
 def search(
@@ -34,40 +35,49 @@ def search(
     low: float,
     high: float,
     classes: int,
+    layout: Layout | None = "channels_last",
     segment: Segmenter | None = None,
     background: np.ndarray | None = None,
 ) -> Search[Explanation]:
     """The search for an anchor of each image. The waves of all images go out together.
 
     Args:
-        x: Images `(N, H, W, C)`, float32, in input units. Not changed.
+        x: Images, float32, in input units: `(N, H, W, C)`, or `(N, C, H, W)` where `layout` says so. Not
+            changed.
         spec: Settings, with the options of the request in force. Every image starts from `spec.seed`, so
             that it is explained in a batch as it is alone.
         low: Smallest value of a pixel; what the picture of the anchor shows elsewhere.
         high: Largest value of a pixel.
         classes: How many class scores the model gives.
-        segment: Cuts an image into superpixels in place of `spec.segmentation`.
-        background: Images `(B, H, W, C)`; with `fill='background'` masked pixels show a random one of them.
+        layout: Where images have their channels; superpixels are places, alike in every channel.
+        segment: Cuts an image into superpixels in place of `spec.segmentation`; shown it as `(H, W, C)`.
+        background: Images like `x`; with `fill='background'` masked pixels show a random one of them.
 
     Returns:
         An explanation with `anchor` (the image where the anchor is, `low` elsewhere), `anchor_mask`,
-        `segments`, `precision` (share of draws that kept the class), `coverage` (share of random masks that
-        show the whole anchor), `size` (superpixels in it), `prediction` and `original_proba`; see `_raw`
-        for the rest. Where `found` is false they describe the best candidate. An image that the budget did
-        not allow to be predicted has `prediction` -1, scores of zero and no anchor.
+        `segments`, `precision` (share of the draws made to prove it that kept the class), `coverage`
+        (share of random masks that show the whole anchor), `size` (superpixels in it), `vacuous` (whether
+        it is empty: masking at random hardly ever changes the class), `prediction` and `original_proba`; see
+        `_raw` for the rest. Where `found` is false they describe the best candidate. An image that the budget
+        did not allow to be predicted has `prediction` -1, scores of zero and no anchor.
 
     Raises:
-        InvalidInput: `x` is not a batch of images.
+        InvalidInput: `x` is not a batch of images, or nobody has said where they have their channels.
         InvalidSpec: `fill='background'` without images of the same shape, or labels of another shape.
         MissingExtra: The segmentation needs scikit-image.
     """
-    if x.ndim != 4:
-        raise InvalidInput(f"expected images of shape (N, height, width, channels), got {x.shape}")
+    if x.ndim != 4 or layout is None:
+        raise InvalidInput(
+            f"expected images of shape (N, height, width, channels), or channels first, got {x.shape} with "
+            f"layout {layout}; the input contract's `layout` says 'channels_last' or 'channels_first'"
+        )
+    channels = -1 if layout == "channels_last" else 0
     subjects = []
     for image in x:
-        segments = _segments(image, spec, low, high, segment)
-        canvas = Canvas(image, segments, _fills(image, segments, spec, background))
-        subjects.append(Subject(canvas, classes, spec.seed))
+        upright = np.moveaxis(image, channels, -1)
+        segments = _segments(upright, spec, low, high, segment)
+        fills = _fills(image, upright, segments, spec, background, channels)
+        subjects.append(Subject(Canvas(image, segments, fills, channels), classes, spec.seed))
     rules = Rules(*(getattr(spec, name) for name in Rules._fields))
     holdings = yield from lockstep([hold(each.superpixels, rules, spec.seed, each.ask) for each in subjects])
     answers = [_answer(each, holding, spec, low) for each, holding in zip(subjects, holdings, strict=True)]
@@ -90,6 +100,7 @@ def fields(fitted: Fitted) -> Fields:
         "precision": number,
         "coverage": number,
         "size": ("INT64", ()),
+        "vacuous": ("BOOL", ()),
         "prediction": ("INT64", ()),
         "original_proba": ("FP32", (inputs.classes,)),
     }
@@ -122,18 +133,23 @@ def _segments(
 
 
 def _fills(
-    image: np.ndarray, segments: np.ndarray, spec: AnchorImage, background: np.ndarray | None
+    image: np.ndarray,
+    upright: np.ndarray,
+    segments: np.ndarray,
+    spec: AnchorImage,
+    background: np.ndarray | None,
+    channels: int,
 ) -> np.ndarray:
-    """What masked pixels may show, `(B, H, W, C)`, float32."""
+    """What masked pixels may show, `(B, ...)` like the image, float32; `upright` has its channels last."""
     match spec.fill:
         case "mean":
-            return masking.segment_mean(image, segments)[None]
+            shown = masking.segment_mean(upright, segments)
         case "image_mean":
-            return masking.image_mean(image)[None]
+            shown = masking.image_mean(upright)
         case "constant":
-            return np.full((1, *image.shape), spec.fill_value, np.float32)
+            shown = np.full(upright.shape, spec.fill_value, np.float32)
         case "blur":
-            return masking.blurred(image)[None]
+            shown = masking.blurred(upright)
         case "background":
             if background is None or not len(background) or background.shape[1:] != image.shape:
                 got = "none" if background is None else f"shape {background.shape}"
@@ -141,6 +157,7 @@ def _fills(
             return np.asarray(background, np.float32)
         case _:
             assert_never(spec.fill)
+    return np.moveaxis(shown, -1, channels)[None]
 
 
 # --- the answer -----------------------------------------------------------------------------------------
@@ -157,6 +174,7 @@ class _Answer(NamedTuple):
     precision: np.float32
     coverage: np.float32
     size: np.int64
+    vacuous: np.bool_
     prediction: np.int64
     original_proba: np.ndarray
     raw: Mapping[str, Any]
@@ -168,29 +186,38 @@ def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -
     prefixes = np.zeros((len(order) + 1, subject.superpixels), dtype=bool)
     for size in range(1, len(order) + 1):
         prefixes[size, order[:size]] = True
-    tally = holding.evidence.tally(prefixes)
-    precision = tally.hits / np.maximum(tally.tries, 1)
-    coverage = _coverage(len(order), spec)
+    own, seen = holding.evidence.own(prefixes), holding.evidence.tally(prefixes)
+    # Draws of its own had no part in choosing a set, so they do not flatter it.
+    tries, hits = np.where(own.tries > 0, own, seen)
+    precision = hits / np.maximum(tries, 1)
+    # Superpixels are masked independently of each other, so this is exact.
+    coverage = (1 - spec.p_sample) ** np.arange(len(order) + 1)
     return _Answer(
         found=np.bool_(holding.found),
         status=holding.stopped or (OK if holding.found else NOT_FOUND),
-        anchor=np.where(mask[..., None], canvas.image, np.float32(low)),
+        anchor=np.where(np.expand_dims(mask, canvas.channels), canvas.image, np.float32(low)),
         anchor_mask=mask,
         segments=canvas.segments,
         precision=np.float32(precision[-1]),
         coverage=np.float32(coverage[-1]),
         size=np.int64(len(order)),
+        vacuous=np.bool_(holding.found and not order),
         prediction=np.int64(subject.prediction),
         original_proba=subject.scores,
-        raw=_raw(subject, holding, prefixes, precision, coverage, spec.n_covered_ex),
+        raw=_raw(subject, holding, prefixes, precision, coverage, spec),
     )
 
 
-def _coverage(features: int, spec: AnchorImage) -> np.ndarray:
-    """Share of random masks that show the first 0, 1, ... `features` of an anchor, `(features + 1,)`."""
-    rng = np.random.default_rng([spec.seed, 2])
-    shown = rng.random((spec.coverage_samples, features)) >= spec.p_sample
-    return np.append(1.0, np.logical_and.accumulate(shown, axis=1).mean(axis=0))
+def _why_empty(subject: Subject, spec: AnchorImage) -> str:
+    if subject.holds_masked:
+        return (
+            f"{EMPTY_ANCHOR}. With all of them masked the image still has it, so what they show then (fill "
+            f"'{spec.fill}') has the class, too: try another fill, or smaller superpixels."
+        )
+    return (
+        f"{EMPTY_ANCHOR}. With a share of {spec.p_sample:g} of them masked enough is left: try a larger "
+        "p_sample, or smaller superpixels."
+    )
 
 
 def _raw(
@@ -199,23 +226,25 @@ def _raw(
     prefixes: np.ndarray,
     precision: np.ndarray,
     coverage: np.ndarray,
-    examples: int,
+    spec: AnchorImage,
 ) -> dict[str, Any]:
     """The rest, in the words that clients of anchors know; lists have one entry a feature, as it was added.
 
     `mean` and `precision` (the same) and `coverage` are those of the anchor's first features, `examples`
     pictures in input units that show them with the class kept (`covered_true`) and lost (`covered_false`).
     `all_precision` is the share of random masks that keep the class with nothing held; `num_preds` counts
-    the pictures asked about. `vacuous`: the fully masked image has the class too, so part of what holds it
-    is the fill, and another `fill` tells more.
+    the pictures asked about. `vacuous`: the anchor is empty; `note` says why then, and what to try.
+    `holds_masked`: the image with every superpixel masked has the class too, so part of what holds it is the
+    fill, and another `fill` tells more.
     """
     evidence = holding.evidence
     about = evidence.about(prefixes)
 
     def pictures(draws: np.ndarray) -> np.ndarray:
-        chosen = np.flatnonzero(draws)[:examples]
+        chosen = np.flatnonzero(draws)[: spec.n_covered_ex]
         return subject.canvas.draw(evidence.shown[chosen], subject.fills[chosen])
 
+    vacuous = holding.found and not holding.features
     return {
         "feature": list(holding.features),
         "mean": precision[1:].tolist(),
@@ -232,5 +261,6 @@ def _raw(
         "num_preds": subject.rows,
         "instance": subject.canvas.image,
         "prediction": subject.prediction,
-        "vacuous": subject.holds_masked,
-    }
+        "holds_masked": subject.holds_masked,
+        "vacuous": vacuous,
+    } | ({"note": _why_empty(subject, spec)} if vacuous else {})

@@ -7,8 +7,8 @@ Only NumPy and Pillow are needed, and nothing is fetched when a page is opened.
 
 from __future__ import annotations
 
-from explainer_runtime.render.cards import Card, Panel, cards
+from explainer_runtime.render.cards import Card, Panel, cards, check
 from explainer_runtime.render.page import html
 from explainer_runtime.render.sheet import picture, png
 
-__all__ = ["Card", "Panel", "cards", "html", "picture", "png"]
+__all__ = ["Card", "Panel", "cards", "check", "html", "picture", "png"]

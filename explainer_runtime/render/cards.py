@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from explainer_runtime.errors import InvalidInput
-from explainer_runtime.explanation import Explanation
+from explainer_runtime.explanation import EMPTY_ANCHOR, Explanation
 from explainer_runtime.render.panels import outlined, photograph, signed, spotlight
-from explainer_runtime.render.words import chance, number
+from explainer_runtime.render.words import chance, number, sentence
 
 if TYPE_CHECKING:
     from explainer_runtime.spec import Inputs
@@ -79,17 +79,37 @@ def cards(explanation: Explanation, x: np.ndarray, inputs: Inputs, *, size: int 
         InvalidInput: The rows are not images, or the explanation has nothing to show.
     """
     x = np.asarray(x, np.float32)
-    if x.ndim not in (3, 4) or x.shape[3:] not in ((), (1,), (3,)):
-        shape = ", ".join(map(str, x.shape[1:]))
-        raise InvalidInput(f"pictures need images (H, W), (H, W, 1) or (H, W, 3), got rows of ({shape})")
+    check(inputs, x.shape[1:])
     if len(x) != len(explanation):
         raise InvalidInput(f"expected the {len(explanation)} rows that were explained, got {len(x)}")
     # By what is there, not by its name: several methods answer with a counterfactual.
     draw = next((draw for field, draw in _DRAWN.items() if field in explanation.arrays), None)
     if draw is None:
         raise InvalidInput(f"there are no pictures of {explanation.kind}")
-    factor = max(1, round(size / max(x.shape[1:3])))
+    first = inputs.layout == "channels_first" and x.ndim == 4
+    factor = max(1, round(size / max(x.shape[2:] if first else x.shape[1:3])))
     return [draw(explanation, row, _Canvas(x[row], inputs, factor)) for row in range(len(x))]
+
+
+def check(inputs: Inputs, shape: tuple[int, ...] | None = None) -> None:
+    """Refuse rows that no picture can be drawn of; ask before anything is computed.
+
+    Args:
+        inputs: The input contract: shape and layout of a row.
+        shape: Shape of the rows, where it may differ from the contract's by an axis for grey.
+
+    Raises:
+        InvalidInput: They are not images of one or three channels, or nobody has said where those are.
+    """
+    shape = inputs.shape if shape is None else shape
+    channels = {"channels_last": shape[2:], "channels_first": shape[:1], None: ()}[inputs.layout]
+    if len(shape) == 2 or (len(shape) == 3 and channels in ((1,), (3,))):
+        return
+    said = f" with layout {inputs.layout}" if len(shape) == 3 else ""
+    raise InvalidInput(
+        "pictures need images (H, W), or with 1 or 3 channels where the contract's layout says, "
+        f"got rows of ({', '.join(map(str, shape))}){said}"
+    )
 
 
 @dataclass(frozen=True)
@@ -101,11 +121,23 @@ class _Canvas:
     factor: int
 
     def image(self, values: np.ndarray) -> np.ndarray:
-        return values.reshape(*self.x.shape[:2], -1).astype(np.float32)
+        """`(H, W, C)`, float32, wherever the model wants its channels."""
+        values = values.astype(np.float32)
+        if values.ndim == 2:
+            return values[..., None]
+        return np.moveaxis(values, 0, -1) if self.inputs.layout == "channels_first" else values
 
     def photograph(self, title: str, caption: str, values: np.ndarray) -> Panel:
         pixels = photograph(self.image(values), self.inputs.low, self.inputs.high, self.factor)
         return Panel(title, caption, f"{title.capitalize()}: {caption}", pixels)
+
+    def change(self, title: str, difference: np.ndarray) -> Panel:
+        """A signed map; its caption counts the pixels."""
+        count, of = int((np.abs(difference) > 1e-6).any(axis=-1).sum()), difference[..., 0].size
+        limit = max(float(np.abs(difference).max()), 1e-6)
+        pixels = f"{count} of {of} pixels"
+        told = f"{title.capitalize()}: {pixels}, by up to {number(limit)}; red is brighter, blue is darker"
+        return Panel(title, pixels, told, signed(difference, limit, self.factor), limit)
 
     def name(self, index: int) -> str:
         names = self.inputs.class_names
@@ -117,24 +149,14 @@ def _counterfactual(explanation: Explanation, row: int, canvas: _Canvas) -> Card
 
 
 def _pertinent(explanation: Explanation, row: int, canvas: _Canvas) -> Card:
-    spec = explanation.meta.get("spec", {})
-    if spec.get("mode") != "PP":
-        return _changed(explanation, row, canvas, "pertinent", "pertinent negative")
-    shows = "kept" if spec.get("pp_space") == "difference" else "taken away"
-    return _changed(explanation, row, canvas, "pertinent", "pertinent positive", shows)
+    if explanation.meta.get("spec", {}).get("mode") == "PP":
+        return _positive(explanation, row, canvas)
+    return _changed(explanation, row, canvas, "pertinent", "pertinent negative")
 
 
-def _changed(
-    explanation: Explanation, row: int, canvas: _Canvas, field: str, title: str, shows: str = "difference"
-) -> Card:
-    """The input, what it was changed into (`field`), and what the change is.
-
-    A pertinent positive is measured by the part that was kept, but what can be drawn is mostly what was
-    `taken away`; both are said, each by its name. Only where it is a difference itself is it what was `kept`.
-    """
-    before = int(explanation["original_class"][row])
-    own = f"{canvas.name(before)} {chance(explanation['original_proba'][row][before])}"
-    original = canvas.photograph("input", own, canvas.x)
+def _changed(explanation: Explanation, row: int, canvas: _Canvas, field: str, title: str) -> Card:
+    """The input, what it was changed into (`field`), and what the change is."""
+    before, original = _original(explanation, row, canvas)
     if not explanation["found"][row]:
         headline = f"{canvas.name(before)}: no {title} found"
         return Card(False, headline, "", (original,), _why(explanation, row))
@@ -143,31 +165,48 @@ def _changed(
     scores = explanation[f"{field}_proba"][row]
     other = canvas.name(after)
     changed = explanation[field][row]
-    difference = canvas.image(changed) - (0 if shows == "kept" else canvas.image(canvas.x))
-    count, of = int((np.abs(difference) > 1e-6).any(axis=-1).sum()), difference[..., 0].size
-    limit = max(float(np.abs(difference).max()), 1e-6)
-    pixels, size = f"{count} of {of} pixels", f"L1 {number(explanation['distance_l1'][row])}"
-    detail = f"{size} · {pixels}"
-    if shows != "difference":
-        detail = f"kept: {size}, {explanation['distance_l0'][row]} of {difference.size} values"
-    if shows == "taken away":
-        detail += f" · taken away: {pixels}"
+    change = canvas.change("difference", canvas.image(changed) - canvas.image(canvas.x))
     return Card(
         True,
         f"{canvas.name(before)} → {other}" if before != after else f"{other}, now {chance(scores[after])}",
-        detail,
-        (
-            original,
-            canvas.photograph(title, f"{other} {chance(scores[after])}", changed),
-            Panel(
-                shows,
-                pixels,
-                f"{shows.capitalize()}: {pixels}, by up to {number(limit)}; red is brighter, blue is darker",
-                signed(difference, limit, canvas.factor),
-                limit,
-            ),
-        ),
+        f"L1 {number(explanation['distance_l1'][row])} · {change.caption}",
+        (original, canvas.photograph(title, f"{other} {chance(scores[after])}", changed), change),
     )
+
+
+def _positive(explanation: Explanation, row: int, canvas: _Canvas) -> Card:
+    """The input, the part of it that is enough for its class, and how that part differs from nothing.
+
+    Its numbers are those of the part kept. Where the explanation does not say what the value of nothing is,
+    the map shows the difference from the input instead, with a count of its own.
+    """
+    title = "pertinent positive"
+    before, original = _original(explanation, row, canvas)
+    if not explanation["found"][row]:
+        return Card(
+            False, f"{canvas.name(before)}: no {title} found", "", (original,), _why(explanation, row)
+        )
+    spec, kept = explanation.meta.get("spec", {}), explanation["pertinent"][row]
+    nothing = 0.0 if spec.get("pp_space") == "difference" else spec.get("no_info_val")
+    if nothing is None:
+        change = canvas.change("difference", canvas.image(kept) - canvas.image(canvas.x))
+    else:
+        change = canvas.change("kept", canvas.image(kept - np.broadcast_to(np.float32(nothing), kept.shape)))
+    after = int(explanation["pertinent_class"][row])
+    said = f"{canvas.name(after)} {chance(explanation['pertinent_proba'][row][after])}"
+    count = f"{explanation['distance_l0'][row]} of {kept.size} values"
+    return Card(
+        True,
+        f"{canvas.name(before)}, from part of the image",
+        f"kept: {count}, L1 {number(explanation['distance_l1'][row])}",
+        (original, canvas.photograph(title, said, kept), change),
+    )
+
+
+def _original(explanation: Explanation, row: int, canvas: _Canvas) -> tuple[int, Panel]:
+    before = int(explanation["original_class"][row])
+    own = f"{canvas.name(before)} {chance(explanation['original_proba'][row][before])}"
+    return before, canvas.photograph("input", own, canvas.x)
 
 
 def _anchor(explanation: Explanation, row: int, canvas: _Canvas) -> Card:
@@ -186,8 +225,8 @@ def _anchor(explanation: Explanation, row: int, canvas: _Canvas) -> Card:
         headline = f"{name}: no anchor found"
         note = f"{_why(explanation, row)} The best candidate is shown."
     elif size == 0:
-        headline = f"{name}, whatever is masked"
-        note = "The anchor is empty: masking superpixels at random hardly ever changes the class."
+        headline = f"{name}: an empty anchor"
+        note = _why_empty(explanation, row)
     else:
         headline, note = f"{name}, held by {size} superpixel{'' if size == 1 else 's'}", ""
     return Card(
@@ -203,7 +242,7 @@ def _anchor(explanation: Explanation, row: int, canvas: _Canvas) -> Card:
                 outlined(image, segments, *look),
             ),
             Panel(
-                "anchor" if found else "best candidate",
+                ("anchor" if size else "empty anchor") if found else "best candidate",
                 f"precision {precision}",
                 f"The anchor in full, the rest dimmed: {held}",
                 spotlight(image, mask, *look),
@@ -211,6 +250,12 @@ def _anchor(explanation: Explanation, row: int, canvas: _Canvas) -> Card:
         ),
         note,
     )
+
+
+def _why_empty(explanation: Explanation, row: int) -> str:
+    """As the method says it or, where its words did not come along, that it is so and what to try."""
+    said = explanation.raw[row].get("note") if explanation.raw else None
+    return sentence(said or f"{EMPTY_ANCHOR}. Try another fill, a larger p_sample or smaller superpixels.")
 
 
 def _why(explanation: Explanation, row: int) -> str:

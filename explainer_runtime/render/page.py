@@ -27,15 +27,17 @@ if TYPE_CHECKING:
 
 _TITLES = {
     "counterfactual": ("Counterfactuals", "The smallest change found that gives the image another class."),
+    "pertinent": ("Pertinent negatives", "The least addition found that takes the image's class away."),
     "anchor_mask": (
         "Anchors",
         "The part of the image that holds its class in place, whatever the rest shows.",
     ),
 }
+_POSITIVES = "Pertinent positives", "The least part found that is enough for the image's class."
 _NUMBERS = {
     "distance_l1": "L1",
     "distance_l2": "L2",
-    "distance_l0": "pixels",
+    "distance_l0": "values",
     "target_proba": "p",
     "precision": "precision",
     "coverage": "coverage",
@@ -60,6 +62,8 @@ def html(
     """
     shown = cards(explanation, x, inputs, size=size)
     name, idea = next(title for field, title in _TITLES.items() if field in explanation.arrays)
+    if _kept(explanation):
+        name, idea = _POSITIVES
     found = sum(card.found for card in shown)
     return document(
         title or name,
@@ -146,6 +150,8 @@ def _figure(panel: Panel) -> str:
 
 def _numbers(explanation: Explanation, shown: Sequence[Card]) -> str:
     columns = {name: word for name, word in _NUMBERS.items() if name in explanation.arrays}
+    if _kept(explanation):  # what is measured is the part, not what was taken away
+        columns |= {name: f"{columns[name]} kept" for name in columns if name.startswith("distance")}
     return table(
         ["answer", "found", "status", *columns.values()],
         [
@@ -154,6 +160,11 @@ def _numbers(explanation: Explanation, shown: Sequence[Card]) -> str:
             for row, card in enumerate(shown)
         ],
     )
+
+
+def _kept(explanation: Explanation) -> bool:
+    """Whether these are pertinent positives."""
+    return "pertinent" in explanation.arrays and explanation.meta.get("spec", {}).get("mode") == "PP"
 
 
 def _told(explanation: Explanation, row: int) -> bool:

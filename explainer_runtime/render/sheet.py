@@ -63,7 +63,8 @@ def encode(image: Image.Image) -> bytes:
 
 def sheet(shown: Sequence[Card]) -> Image.Image:
     """Cards in a grid: one column, or two where there are many."""
-    blocks = [_block(card) for card in shown]
+    most = max(len(_note(card)) for card in shown)
+    blocks = [_block(card, most) for card in shown]
     columns = 1 if len(blocks) <= 3 else 2
     wide, tall = blocks[0].size  # all of a size: rows of one batch have one shape
     whole = Image.new("RGB", (columns * wide, -(-len(blocks) // columns) * tall), _WHITE)
@@ -76,20 +77,42 @@ def sheet(shown: Sequence[Card]) -> Image.Image:
     return whole
 
 
-def _block(card: Card) -> Image.Image:
+def _block(card: Card, note: int) -> Image.Image:
+    """One card, with room for so many lines of note."""
     side, tall = card.panels[0].pixels.shape[1], card.panels[0].pixels.shape[0]
-    panels = 3  # the width of every card, so that a missing panel leaves room for the note
-    width = 2 * _MARGIN + panels * side + (panels - 1) * _GAP
+    width = 2 * _MARGIN + _inner(card)
     top = _MARGIN + _HEADLINE + _TEXT + 30
-    height = top + _SMALL + 8 + tall + 2 * _TEXT + _MARGIN
+    below = top + _SMALL + 8 + tall + 2 * _TEXT + (8 if note else 0)
+    height = below + note * (_SMALL + 4) + _MARGIN
     block = Image.new("RGB", (width, height), _WHITE)
     draw = ImageDraw.Draw(block)
-    inner = width - 2 * _MARGIN
+    inner = _inner(card)
     _write(draw, (_MARGIN, _MARGIN - 6), card.headline, _HEADLINE, _INK, inner)
     _write(draw, (_MARGIN, _MARGIN + _HEADLINE + 4), card.detail or card.note, _TEXT, _GREY, inner)
+    for line, words in enumerate(_note(card)):
+        _write(draw, (_MARGIN, below + line * (_SMALL + 4)), words, _SMALL, _GREY, inner)
     for index, panel in enumerate(card.panels):
         _panel(block, draw, panel, _MARGIN + index * (side + _GAP), top)
     return block
+
+
+def _inner(card: Card) -> int:
+    """Width of what a card shows: that of three panels, so that missing ones leave room for the words."""
+    return 3 * card.panels[0].pixels.shape[1] + 2 * _GAP
+
+
+def _note(card: Card) -> list[str]:
+    """The note in lines; none where it stands in place of the numbers."""
+    if not (card.note and card.detail):
+        return []
+    font, lines = _font(_SMALL), [""]
+    for word in _plain(card.note).split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > _inner(card) and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _panel(block: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, left: int, top: int) -> None:

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and words as people read them."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def chance(probability: float) -> str:
 def number(value: float) -> str:
     """Three significant digits, without an exponent where people would not use one."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def sentence(words: str) -> str:
+    """The words with a capital to begin with."""
+    return words[:1].upper() + words[1:]

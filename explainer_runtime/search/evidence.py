@@ -2,8 +2,10 @@
 
 A draw *for* a set shows all of that set and each other feature by chance. The same draw is an exact draw
 for every larger set that it happens to show: given that the rest of the larger set is shown, what lies
-outside it is still chance. So one pool of draws serves every set between what was forced and what was shown,
-and a search that grows sets starts each of them with the draws it already has.
+outside it is still chance. So one pool of draws serves every set between what was forced and what was shown.
+
+That holds for estimates. A proof is stricter: only `own` draws of a set count, which were made for it after
+it had been chosen and had no part in choosing it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from explainer_runtime.search.bandit import Tally
+
+class Tally(NamedTuple):
+    """How often each set was tried and in how many draws the answer stayed, `(A,)` int64."""
+
+    tries: np.ndarray
+    hits: np.ndarray
 
 
 class Evidence(NamedTuple):
@@ -21,25 +28,31 @@ class Evidence(NamedTuple):
     Attributes:
         forced: The set each was drawn for, `(M, K)`, bool.
         shown: What it showed, `(M, K)`, bool; never less than `forced`.
-        kept: Whether the answer stayed, `(M,)`, bool.
+        lead: How far the answer was from changing, `(M,)`, in any unit; positive where it stayed.
+        fresh: Whether the draw may prove its set, `(M,)`, bool: independent of all others, and made after
+            the set was chosen.
     """
 
     forced: np.ndarray
     shown: np.ndarray
-    kept: np.ndarray
+    lead: np.ndarray
+    fresh: np.ndarray
 
     @classmethod
     def none(cls, features: int) -> Evidence:
         """No draws yet."""
-        return cls(np.zeros((0, features), bool), np.zeros((0, features), bool), np.zeros(0, bool))
+        masks = np.zeros((0, features), bool)
+        return cls(masks, masks, np.zeros(0), np.zeros(0, bool))
 
-    def plus(self, forced: np.ndarray, shown: np.ndarray, kept: np.ndarray) -> Evidence:
+    @property
+    def kept(self) -> np.ndarray:
+        """Whether the answer stayed, `(M,)`, bool."""
+        return self.lead > 0
+
+    def plus(self, forced: np.ndarray, shown: np.ndarray, lead: np.ndarray, *, fresh: bool) -> Evidence:
         """These draws, and those."""
-        return Evidence(
-            np.concatenate([self.forced, forced]),
-            np.concatenate([self.shown, shown]),
-            np.concatenate([self.kept, kept]),
-        )
+        more = Evidence(forced, shown, np.asarray(lead, np.float64), np.full(len(forced), fresh))
+        return Evidence(*map(np.concatenate, zip(self, more, strict=True)))
 
     def about(self, sets: np.ndarray) -> np.ndarray:
         """Which draws are draws for which of `sets` `(A, K)`, bool: `(M, A)`, bool."""
@@ -54,8 +67,8 @@ class Evidence(NamedTuple):
         return self._count(self.about(sets))
 
     def own(self, sets: np.ndarray) -> Tally:
-        """The same of draws that were made for just this set: those that had no part in choosing it."""
-        same = np.ones((len(self.kept), len(sets)), dtype=bool)
+        """The same of fresh draws that were made for just this set: those that can prove it."""
+        same = np.repeat(self.fresh[:, None], len(sets), axis=1)
         for forced, own in zip(_words(self.forced), _words(sets), strict=True):
             same &= forced[:, None] == own
         return self._count(same)

@@ -15,21 +15,23 @@ class Canvas(NamedTuple):
     """What masks are drawn with.
 
     Attributes:
-        image: `(H, W, C)`, float32, in input units.
+        image: `(H, W, C)` or, as the model takes it, `(C, H, W)`; float32, in input units.
         segments: Superpixel of each pixel `(H, W)`, 0 to K-1.
-        fills: What masked pixels show, `(B, H, W, C)`, float32: one fill, or several to choose from.
+        fills: What masked pixels show, `(B, ...)` like the image: one fill, or several to choose from.
+        channels: Axis of the image that holds its channels: -1 or 0.
     """
 
     image: np.ndarray
     segments: np.ndarray
     fills: np.ndarray
+    channels: int = -1
 
     def draw(self, shown: np.ndarray, fill: np.ndarray | None = None) -> np.ndarray:
-        """Images `(M, H, W, C)`, float32, of masks `shown` `(M, K)`, bool.
+        """Images `(M, ...)`, float32, of masks `shown` `(M, K)`, bool; every channel is masked alike.
 
         `fill` `(M,)` is the index of the fill of each; None is the first for all.
         """
-        pixels = np.take(shown, self.segments, axis=1)[..., None]
+        pixels = np.expand_dims(np.take(shown, self.segments, axis=1), self.channels or 1)
         return np.where(pixels, self.image, self.fills[:1] if fill is None else self.fills[fill])
 
 

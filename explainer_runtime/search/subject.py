@@ -36,11 +36,11 @@ class Subject:
         self.holds_masked = False
         self.rows = 0
         self.fills = np.zeros(0, np.int64)
-        self._known: dict[bytes, bool] = {}
+        self._known: dict[bytes, float] = {}
         self._rng = np.random.default_rng([seed, 1])  # a stream of its own beside that of the masks
 
     def ask(self, shown: np.ndarray) -> Search[np.ndarray]:
-        """Whether the class stays with these superpixels shown: `(M, K)` -> `(M,)`, bool.
+        """How far the class leads with these superpixels shown: `(M, K)` -> `(M,)`, as `_lead` says.
 
         The first question carries two pictures more: the image itself, and one with everything masked.
         """
@@ -51,11 +51,11 @@ class Subject:
             shown, fills = np.concatenate([ends, shown]), np.concatenate([[0, 0], fills])
         keys = self._keys(shown, fills)
         yield from self._learn(keys, shown, fills)
-        kept = np.array([self._known[key] for key in keys], dtype=bool)
+        lead = np.array([self._known[key] for key in keys])
         if first:
-            self.holds_masked, kept, fills = bool(kept[1]), kept[2:], fills[2:]
+            self.holds_masked, lead, fills = bool(lead[1] > 0), lead[2:], fills[2:]
         self.fills = np.concatenate([self.fills, fills])
-        return kept
+        return lead
 
     def _learn(self, keys: list[bytes], shown: np.ndarray, fills: np.ndarray) -> Search[None]:
         places: dict[bytes, int] = {}
@@ -68,10 +68,10 @@ class Subject:
             part = fresh[start : start + size]
             scores = yield Rows(self.canvas.draw(shown[part], fills[part]), self.rows / (self.rows + 512))
             if self.prediction < 0:
-                self.scores, self.prediction = scores[0], int(scores[0].argmax())
+                self.scores, self.prediction = np.exp(scores[0]), int(scores[0].argmax())
             self.rows += len(part)
-            stayed = scores.argmax(axis=1) == self.prediction
-            self._known.update(zip((keys[place] for place in part), stayed.tolist(), strict=True))
+            lead = _lead(scores, self.prediction)
+            self._known.update(zip((keys[place] for place in part), lead.tolist(), strict=True))
 
     def _keys(self, shown: np.ndarray, fills: np.ndarray) -> list[bytes]:
         """A name for each picture: equal for equal pictures."""
@@ -79,3 +79,12 @@ class Subject:
         seen = np.where(shown.all(axis=1), 0, fills).astype("<u4")
         packed = np.concatenate([np.packbits(shown, axis=1), seen[:, None].view(np.uint8)], axis=1)
         return [row.tobytes() for row in packed]
+
+
+def _lead(scores: np.ndarray, prediction: int) -> np.ndarray:
+    """Log-odds of the class against the best other `(M,)`; positive just where it is the model's answer."""
+    logs = np.log(np.maximum(scores, np.finfo(np.float32).tiny).astype(np.float64))
+    others = np.delete(logs, prediction, axis=1).max(axis=1)
+    # Where two classes share the first place the model's answer is the one of lower number.
+    far = np.maximum(np.abs(logs[:, prediction] - others), 1e-6)
+    return np.asarray(np.where(scores.argmax(axis=1) == prediction, far, -far))

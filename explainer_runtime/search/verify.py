@@ -1,63 +1,83 @@
-"""Is this probability really above the threshold? A test that looks again and again, and knows when to stop.
+"""Is this probability really above the threshold? An exact test that knows when to stop.
 
-A set is accepted when its share of hits is at least the threshold and its lower bound is above the
-threshold less `SLACK`: to tell .950 from .949 would take for ever. The usual test (Ribeiro et al. 2018)
-allows five times that slack, and anchors come out of it that do not hold what they promise.
+A set is *proven* when draws of its own would so seldom have turned out so well by chance, were its
+probability at the bar or below it: the tail of a binomial distribution, computed and not bounded. The bar is
+the threshold less `SLACK`, since to tell .950 from .949 would take for ever. (The usual test, Ribeiro et al.
+2018, allows five times that slack, and anchors come out of it that do not hold what they promise.)
 
-The other half is to give up in time. Whoever is below the threshold, or so little above it that the draws
-left cannot show it, is not waited for: a larger set will be, and it inherits the draws.
+Who tests often is deceived some time, so `delta`, the chance of a wrong acceptance in a whole search, is
+dealt out beforehand: the r-th set that is put to the test gets 1 / (r (r + 1)) of it, which sums to one, and
+each of its looks a fixed share. When a look is due depends on nothing that was drawn: after as many draws as
+a clean record would take, then after twice as many, and so on. By the union bound a search accepts a set
+below the bar with probability `delta` at most, however it came by its sets.
 """
 
 from __future__ import annotations
 
+from math import ceil, log, log1p
 from typing import NamedTuple
 
 import numpy as np
 
-from explainer_runtime.search.bandit import Tally, exceeds, kl_bernoulli
-
 SLACK = 0.01
 """How far below the threshold the probability of what was accepted may lie."""
-_MOST = 2000
-"""Draws for one set, after which it is given up."""
-_EARLY = 300
-"""Draws for one set before which its mean says too little to give it up."""
-_DOUBT = 0.5
-"""How far a mean may lie below the threshold by chance, in nats of evidence against it."""
-_AHEAD = 200
-"""Draws for a set that seems to miss the threshold but may not; its extensions inherit them."""
+SHARES = (0.1, 0.4, 0.25, 0.15, 0.1)
+"""What each look gets of its set's part of delta. Most sets are proven at the second."""
+_LEAST = 24
+"""Draws before the first look, at least: a low bar is passed in a few, but then little is known."""
+_HOPE = 0.9
+"""How a record is read when it is asked whether more draws may prove it: as if one more draw, this much of
+which was a hit, had been seen."""
 
 
-class Verdict(NamedTuple):
-    """What a tally says of each arm, `(A,)`."""
+class Trial(NamedTuple):
+    """How sets are put to the test.
 
-    valid: np.ndarray
-    """Whether it is accepted."""
-    wanted: np.ndarray
-    """Draws, int64, that should decide it; 0 where it is accepted or given up."""
-    promising: np.ndarray
-    """Whether its mean is what it should be and more draws may prove it."""
-
-
-def verify(tally: Tally, own: Tally, threshold: float, level: float, least: int) -> Verdict:
-    """Accept, ask for more, or give up.
-
-    Args:
-        tally: All that is known of each arm, which is also what it was chosen by.
-        own: What was drawn for it since; only this can prove it, for the best of many tallies flatters.
-        threshold: Least probability of a hit.
-        level: Minus the logarithm of the probability that the test may fail.
-        least: Draws that are worth asking for.
+    Attributes:
+        bar: What must be exceeded.
+        delta: Chance that any of the sets tested is accepted wrongly.
+        looks: Draws of a set after which it is looked at.
+        enough: How many of them to draw at once for a set that is likely to pass.
     """
-    bar = max(0.0, threshold - SLACK)
-    above = tally.mean >= threshold
-    valid = above & exceeds(own, bar, level)
-    # If the mean stays where it is, so many draws lift the lower bound over the bar.
-    enough = level / kl_bernoulli(np.maximum(tally.mean, threshold), bar)
-    left = (own.tries < _MOST) & ~valid
-    promising = left & above & ((own.tries < _EARLY) | (enough <= _MOST))
-    against = tally.tries * kl_bernoulli(tally.mean, threshold)
-    doubtful = left & ~above & (tally.tries < _EARLY) & (against <= _DOUBT)
-    more = np.clip(np.ceil(1.1 * (enough - own.tries)), least, max(least, _MOST))
-    wanted = np.where(promising, more, np.where(doubtful, max(least, _AHEAD), 0))
-    return Verdict(valid, wanted.astype(np.int64), promising)
+
+    bar: float
+    delta: float
+    looks: tuple[int, ...]
+    enough: int
+
+    @classmethod
+    def of(cls, threshold: float, delta: float, least: int = 1) -> Trial:
+        """For this threshold and risk; `least`: draws that are worth asking for at a time."""
+        bar = max(1e-9, threshold - SLACK)
+        # A clean record passes at `delta / 5` after this many draws and a third; a look before saves draws.
+        first = max(_LEAST, ceil(0.75 * log(5 / delta) / -log(bar)))
+        looks = tuple(max(first, least) << look for look in range(len(SHARES)))
+        return cls(bar, delta, looks, next(look for look in looks if look >= 2 * first))
+
+    def level(self, rank: int, look: int) -> float:
+        """What the `look`-th look (from 0) at the `rank`-th set (from 1) may take of delta."""
+        return self.delta * SHARES[look] / (rank * (rank + 1))
+
+    def proven(self, tries: int, hits: int, rank: int) -> bool:
+        """Whether `hits` in `tries` draws, one of `looks`, prove the `rank`-th set."""
+        if tries not in self.looks:
+            return False
+        return tail(hits, tries, self.bar) <= self.level(rank, self.looks.index(tries))
+
+    def wanted(self, tries: int, hits: int, rank: int) -> int:
+        """How many more draws may prove the set if it goes on as it has begun; 0: give it up."""
+        share = (hits + _HOPE) / (tries + 1)
+        for look, goal in enumerate(self.looks):
+            if goal > tries:
+                expected = hits + ceil((goal - tries) * share)
+                if tail(expected, goal, self.bar) <= self.level(rank, look):
+                    return goal - tries
+        return 0
+
+
+def tail(hits: int, tries: int, p: float) -> float:
+    """The probability of `hits` or more in `tries` draws that hit with probability `p`, in (0, 1)."""
+    misses = np.arange(1, tries - hits + 1)
+    # Each term of the sum from the one before it, in logarithms: none of them overflows.
+    steps = np.log((tries - misses + 1) / misses) + (log1p(-p) - log(p))
+    return min(1.0, float(np.exp(tries * log(p) + np.append(0.0, np.cumsum(steps))).sum()))

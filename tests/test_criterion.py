@@ -81,7 +81,7 @@ def test_pull_is_the_slope_of_the_margin(case):
     smooth = decided(scores, asked.wanted, asked.against) & (np.abs(likely - ahead) > CLEAR)
     smooth &= best(scores, asked.wanted) < -CLEAR  # log(1 - p) has a pole at 0
     some, at = asked.only(smooth), scores[smooth]
-    # Near that pole a central difference errs by (1e-6 / 1e-3)^2 / 3 of the slope, its rounding is 1e-16 / 1e-6
+    # Near that pole a central difference errs by (1e-6 / 1e-3)^2 / 3 of the slope, its rounding is 1e-10
     # of the values, and the slope itself is kept in float32.
     np.testing.assert_allclose(some.pull(at), finite_difference(some.margin, at), rtol=1e-5, atol=1e-6)
 

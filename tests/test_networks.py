@@ -96,9 +96,6 @@ def test_lengths_are_in_ranges_of_a_feature_whatever_the_unit():
         loss = Penalty(nets, np.ones(5, "f"), np.ones(5, "f"), np.tile(target, (5, 1)).astype("f"))
         value, slope = loss(x * np.float32(unit), np.arange(5))
         losses.append((value, slope * unit))
-        np.testing.assert_allclose(
-            nets.errors(x * np.float32(unit)) / unit**2, nets.errors(x * unit) / unit**2
-        )
     for one, other in zip(*losses, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 

@@ -410,6 +410,16 @@ def test_the_smallest_changes_are_undone_first():
         assert size[kept].min() >= size[~kept].max()
 
 
+def test_where_nothing_has_changed_nothing_is_weighed():
+    sought = problem(0.0)  # any row will do
+    best, lanes = Best(sought.start, Linear(W).log_scores(X)), np.arange(len(X))
+    best.cost[:] = 0
+    seen: list[np.ndarray] = []
+    drive(sparsify(sought, best, lanes, 0.0, rungs=(12, 0), groups=6), answer(Linear(W), seen))
+    assert all(len(rows) for rows in seen)
+    np.testing.assert_array_equal(best.x, 0)
+
+
 def test_what_the_model_does_not_need_is_undone_where_groups_are_weighed():
     w = np.stack([np.zeros(6), [0, 0, 2.5, 0, 0, 2.5]]).astype("f")
     origin = np.zeros((1, 6), "f")

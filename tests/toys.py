@@ -59,6 +59,45 @@ class Counting(CallablePredictor):
         return self.most
 
 
+class Linear(Counting):
+    """The same model as a white box in NumPy: its log-scores and slopes are closed forms.
+
+    Each row is computed on its own, to the last bit, so laws about batches can be exact. It counts what it is
+    asked for, whichever way.
+
+    Args:
+        w: Weights `(K, F)`.
+        bias: Of the logits `(K,)`.
+        exclusive: Whether the scores are a softmax; else each is a sigmoid of its own.
+        most: Rows a call.
+    """
+
+    exclusive = True
+
+    def __init__(self, w: np.ndarray, bias=0.0, *, exclusive: bool = True, most: int = 4096) -> None:
+        super().__init__(lambda x: np.exp(self._logs(x)), most)
+        self.w, self.bias, self.exclusive = w.astype(np.float64), bias, exclusive
+        self.contract = ModelContract(output="probabilities" if exclusive else "scores")
+
+    def log_scores(self, x):
+        self.calls, self.rows = self.calls + 1, self.rows + len(x)
+        return self._logs(x)
+
+    def slope(self, x, pull):
+        said = self.log_scores(x)
+        weight, scores = pull(said).astype(np.float64), np.exp(said.astype(np.float64))
+        lost = weight.sum(axis=1, keepdims=True) if self.exclusive else weight
+        back = ((weight - scores * lost)[:, :, None] * self.w).sum(axis=1)
+        return said, back.astype(np.float32).reshape(x.shape)
+
+    def _logs(self, x):
+        logits = (x.reshape(len(x), 1, -1).astype(np.float64) * self.w).sum(axis=2) + self.bias
+        if not self.exclusive:
+            return -np.logaddexp(0, -logits).astype(np.float32)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        return (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
 def drive(search: Search, answer):
     """The least driver there is: answers every ask with a function; a `Stop` in its place is thrown."""
     try:

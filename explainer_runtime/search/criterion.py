@@ -78,7 +78,7 @@ class Criterion(NamedTuple):
         lag = np.flatnonzero(ahead < likely)
         slope[lag] = 0
         slope[lag, best[lag]] = 1
-        against = log_scores[lag, other[lag]] + self.lead[lag]
+        against = _top(log_scores[lag], self.against[lag]) + self.lead[lag]
         slope[lag, other[lag]] -= np.exp(against - np.logaddexp(against, self.kappa[lag]))
         return np.asarray(slope, np.float32)
 
@@ -93,7 +93,7 @@ class Criterion(NamedTuple):
         return np.asarray(np.minimum(np.minimum(odds - self.least, ahead) - self.shift, self.most - odds))
 
     def odds(self, log_scores: np.ndarray) -> np.ndarray:
-        """Log-odds of the likeliest wanted class `(L,)`, at most `SURE` either way."""
+        """Log-odds of the likeliest wanted class `(L,)`, finite."""
         best = _best(log_scores, self.wanted)
         own = np.take_along_axis(log_scores, best[:, None], axis=1)[:, 0].astype(np.float64)
         if self.exclusive:
@@ -114,7 +114,7 @@ class Criterion(NamedTuple):
         `(L, K)`."""
         rows, slope = np.arange(len(log_scores)), np.zeros_like(log_scores)
         best, other = _best(log_scores, self.wanted), _best(log_scores, self.against)
-        own, rest = np.exp(log_scores[rows, best]), np.exp(log_scores[rows, other])
+        own, rest = np.exp(log_scores[rows, best]), np.exp(_top(log_scores, self.against))
         lag = rest + np.exp(self.kappa) - own
         short = np.maximum(lag, 1 / (1 + np.exp(np.minimum(-self.least, 80))) - own)
         slope[rows, best] = np.where(short > 0, -own, 0)
@@ -126,8 +126,7 @@ class Criterion(NamedTuple):
         return likely, self._ahead(log_scores, self.lead)
 
     def _ahead(self, log_scores: np.ndarray, lead: np.ndarray) -> np.ndarray:
-        own = np.where(self.wanted, log_scores, _NEVER).max(axis=1).astype(np.float64)
-        other = np.where(self.against, log_scores, _NEVER).max(axis=1).astype(np.float64)
+        own, other = _top(log_scores, self.wanted), _top(log_scores, self.against)
         return np.asarray(own - np.logaddexp(other + lead, np.maximum(self.kappa, _NEVER)))
 
 
@@ -188,6 +187,10 @@ def one_hot(classes: np.ndarray, count: int) -> np.ndarray:
 
 def _best(log_scores: np.ndarray, among: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(among, log_scores, _NEVER).argmax(axis=1))
+
+
+def _top(log_scores: np.ndarray, among: np.ndarray) -> np.ndarray:
+    return np.where(among, log_scores, _NEVER).max(axis=1).astype(np.float64)
 
 
 def _logsumexp(values: np.ndarray) -> np.ndarray:

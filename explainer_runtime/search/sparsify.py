@@ -77,8 +77,10 @@ def _worth(
         return ladder.reshape(-1, *d.shape)
 
     d, which = _candidates(problem, best, lanes, without)
-    log_scores = yield Rows(problem.space.rows(d, which), done)
-    margin = problem.criterion.only(which).margin(log_scores)
+    margin = np.zeros(0)
+    if len(d):  # where nothing has changed, there is nothing to weigh
+        log_scores = yield Rows(problem.space.rows(d, which), done)
+        margin = problem.criterion.only(which).margin(log_scores)
     worth = {}
     for lane in lanes:
         worth[lane] = np.zeros(problem.low[0].size)

@@ -19,9 +19,9 @@ import numpy as np
 import orjson
 
 from explainer_runtime import methods
-from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidOption
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.fitted import Fitted
 from explainer_runtime.spec import Inputs
 
 EXPLANATION = "explanation"

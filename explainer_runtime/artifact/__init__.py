@@ -14,15 +14,16 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from explainer_runtime.artifact import contents, networks, strict_json, tensors
+from explainer_runtime import methods
 from explainer_runtime.artifact import manifest as manifests
+from explainer_runtime.artifact import networks, strict_json, tensors
 from explainer_runtime.artifact.directory import (
     ARRAYS,
     MANIFEST,
@@ -34,33 +35,14 @@ from explainer_runtime.artifact.directory import (
 from explainer_runtime.artifact.manifest import Manifest
 from explainer_runtime.artifact.networks import Network
 from explainer_runtime.artifact.replace import replace
-from explainer_runtime.errors import InvalidArtifact, InvalidSpec
+from explainer_runtime.errors import InvalidArtifact, InvalidOption, InvalidSpec
+from explainer_runtime.fitted import Fitted
 from explainer_runtime.spec import Inputs, Spec, parse, parse_spec
 
 __all__ = ["Fitted", "Report", "load", "pack", "save", "unpack", "verify"]
 
 MAX_BYTES = 2 * 2**30
 """Bytes of all files together that are read unless the caller allows more."""
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What `fit` makes and an artifact holds: everything of an explainer but the model it explains.
-
-    Attributes:
-        spec: Settings of the method.
-        inputs: What rows it accepts.
-        arrays: Fitted arrays by name (`[a-z0-9_]+`); bool, integers or finite floats.
-        models: Fitted Keras models by name; functional or Sequential, of built-in layers.
-        model: What is known of the model that it was fitted to, in words: a `digest` of its weights, or its
-            `name`, `version` and `platform`; its `accuracy` where labels were given.
-    """
-
-    spec: Spec
-    inputs: Inputs
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    models: Mapping[str, Any] = field(default_factory=dict)
-    model: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -222,7 +204,10 @@ def _parse(files: Mapping[str, bytes]) -> _Parts:
     if _shapes(arrays) != {name: array.model_dump() for name, array in manifest.arrays.items()}:
         raise InvalidArtifact(f"{ARRAYS}: names, dtypes or shapes are not those in {MANIFEST}; save again")
     held = _networks(files)
-    contents.check(spec, inputs, arrays, held)
+    try:
+        methods.of(spec.kind).check(Fitted(spec, inputs, arrays, held))
+    except (InvalidSpec, InvalidOption) as error:
+        raise InvalidArtifact(str(error)) from None
     return _Parts(manifest, spec, inputs, arrays, held)
 
 

@@ -8,14 +8,15 @@ cut into, what masked parts show, and how the answer is written down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, assert_never
+from collections.abc import Mapping
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 
-from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explanation import COMMON, EMPTY_ANCHOR, NOT_FOUND, OK, Explanation, Fields
+from explainer_runtime.fitted import Fitted, check_arrays, check_rows
+from explainer_runtime.methods.common import Given, Ground, Segmenter
 from explainer_runtime.search import masking, superpixels
 from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.masking import Canvas
@@ -23,22 +24,36 @@ from explainer_runtime.search.subject import Subject
 from explainer_runtime.search.subsets import Holding, Rules, hold
 from explainer_runtime.spec import AnchorImage, Felzenszwalb, Grid, Quickshift, Slic
 
-Segmenter = Callable[[np.ndarray], np.ndarray]
-"""An image `(H, W, C)`, in input units -> a label for each pixel `(H, W)`, of any numbers."""
-Layout = Literal["channels_last", "channels_first"]
+SLOPES = False
+_BACKGROUNDS = 100
+"""Background images kept in an artifact; they only have to be various."""
 
 
-def search(
-    x: np.ndarray,
-    spec: AnchorImage,
-    *,
-    low: float,
-    high: float,
-    classes: int,
-    layout: Layout | None = "channels_last",
-    segment: Segmenter | None = None,
-    background: np.ndarray | None = None,
-) -> Search[Explanation]:
+def check(fitted: Fitted) -> None:
+    """See `Method`."""
+    inputs, spec = fitted.inputs, fitted.spec
+    assert isinstance(spec, AnchorImage)
+    if inputs.layout is None:
+        raise InvalidSpec(
+            f"anchor_image: expected images (height, width, channels), got {inputs.shape}; if it "
+            "is one, its `layout` has to be said: 'channels_last' or 'channels_first'"
+        )
+    if spec.fill == "background":
+        check_arrays(fitted, {"background": ("f", ("M", *inputs.shape))})
+
+
+def fit(given: Given) -> dict[str, np.ndarray]:
+    """Some of the background images, evenly spaced, where masked pixels show them."""
+    images = given.x if given.background is None else given.background
+    if given.spec.fill != "background":
+        return {}
+    if images is None:
+        raise InvalidSpec("fill='background' needs `background` images, or `x`, at fit")
+    chosen = np.linspace(0, len(images) - 1, min(len(images), _BACKGROUNDS)).round().astype(int)
+    return {"background": check_rows(np.asarray(images)[chosen], given.inputs, _BACKGROUNDS)}
+
+
+def search(x: np.ndarray, spec: AnchorImage, ground: Ground) -> Search[Explanation]:
     """The search for an anchor of each image. The waves of all images go out together.
 
     Args:
@@ -46,12 +61,9 @@ def search(
             changed.
         spec: Settings, with the options of the request in force. Every image starts from `spec.seed`, so
             that it is explained in a batch as it is alone.
-        low: Smallest value of a pixel; what the picture of the anchor shows elsewhere.
-        high: Largest value of a pixel.
-        classes: How many class scores the model gives.
-        layout: Where images have their channels; superpixels are places, alike in every channel.
-        segment: Cuts an image into superpixels in place of `spec.segmentation`; shown it as `(H, W, C)`.
-        background: Images like `x`; with `fill='background'` masked pixels show a random one of them.
+        ground: What the search stands on. Superpixels are places, alike in every channel; with
+            `fill='background'` masked pixels show a random one of the fitted images; elsewhere the picture of
+            the anchor shows the smallest value of a pixel.
 
     Returns:
         An explanation with `anchor` (the image where the anchor is, `low` elsewhere), `anchor_mask`,
@@ -66,6 +78,8 @@ def search(
         InvalidSpec: `fill='background'` without images of the same shape, or labels of another shape.
         MissingExtra: The segmentation needs scikit-image.
     """
+    inputs, low = ground.inputs, ground.inputs.low
+    layout, background = inputs.layout, ground.arrays.get("background")
     if x.ndim != 4 or layout is None:
         raise InvalidInput(
             f"expected images of shape (N, height, width, channels), or channels first, got {x.shape} with "
@@ -75,9 +89,9 @@ def search(
     subjects = []
     for image in x:
         upright = np.moveaxis(image, channels, -1)
-        segments = _segments(upright, spec, low, high, segment)
+        segments = _segments(upright, spec, low, inputs.high, ground.segment)
         fills = _fills(image, upright, segments, spec, background, channels)
-        subjects.append(Subject(Canvas(image, segments, fills, channels), classes, spec.seed))
+        subjects.append(Subject(Canvas(image, segments, fills, channels), inputs.classes, spec.seed))
     rules = Rules(*(getattr(spec, name) for name in Rules._fields))
     holdings = yield from lockstep([hold(each.superpixels, rules, spec.seed, each.ask) for each in subjects])
     answers = [_answer(each, holding, spec, low) for each, holding in zip(subjects, holdings, strict=True)]

@@ -18,13 +18,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from explainer_runtime.artifact import Fitted
+from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explanation import Explanation, Fields
-from explainer_runtime.methods.common import Ground, Plan, changed, changed_fields, explanation, run
+from explainer_runtime.fitted import Fitted, check_arrays, need
+from explainer_runtime.methods import teaching
+from explainer_runtime.methods.common import (
+    Given,
+    Ground,
+    Plan,
+    changed,
+    changed_fields,
+    check_changed,
+    explanation,
+    run,
+)
 from explainer_runtime.methods.elastic import NET_FIELDS, effort, net_fields, problem, schedule
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import criterion, one_hot
-from explainer_runtime.search.networks import Networks, curvature
+from explainer_runtime.search.networks import curvature
 from explainer_runtime.spec import CEM
 
 _RHO = {
@@ -42,35 +53,51 @@ _SURE = 0.5
 much."""
 
 
-def fit(x: np.ndarray | None, spec: CEM, networks: Networks, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+SLOPES = True
+
+
+def check(fitted: Fitted) -> None:
+    """See `Method`."""
+    spec, inputs = fitted.spec, fitted.inputs
+    assert isinstance(spec, CEM)
+    check_changed(fitted)
+    if spec.gamma:
+        need("autoencoder", fitted.models, "gamma: the autoencoder's loss")
+    check_arrays(fitted, {"no_info": ("f", inputs.shape)})
+
+
+def fit(given: Given) -> dict[str, np.ndarray]:
     """What an explainer keeps of its training rows `(M, *S)`.
 
     Returns:
-        `no_info` `(*S)`, float32: `no_info_val`, or the median or mean of each feature; `bend` `(2,)`.
+        `no_info` `(*S)`, float32: `no_info_val`, or the median or mean of each feature; `bend` `(2,)`; and a
+        surrogate, where the model is a black box.
     """
+    spec, x, shape = given.spec, given.rows(), given.inputs.shape
     if spec.no_info_val is not None:
-        no_info = np.broadcast_to(np.asarray(spec.no_info_val, np.float32), shape)
+        try:
+            no_info = np.broadcast_to(np.asarray(spec.no_info_val, np.float32), shape)
+        except ValueError:
+            raise InvalidSpec(f"no_info_val: expected numbers or lists that broadcast to {shape}") from None
+    elif x is not None:
+        no_info = (np.median if spec.no_info_type == "median" else np.mean)(x, axis=0)
     else:
-        assert x is not None, "checked by whoever fits"
-        middle = np.median if spec.no_info_type == "median" else np.mean
-        no_info = middle(x, axis=0)
-    fitted = {"no_info": np.ascontiguousarray(no_info, np.float32)}
-    if networks.autoencoder is not None:
-        some = slice(None) if x is None else np.linspace(0, len(x) - 1, min(len(x), _PROBES)).astype(int)
-        fitted["bend"] = curvature(networks, fitted["no_info"][None] if x is None else x[some])
+        raise InvalidSpec("no_info_val: give it, or training rows `x` at fit to take it from")
+    fitted = teaching.fit(given) if teaching.useful(spec, x, given.predictor) else {}
+    fitted["no_info"] = np.ascontiguousarray(no_info, np.float32)
+    if given.networks.autoencoder is not None:
+        probes = fitted["no_info"][None] if x is None else x[:: max(1, len(x) // _PROBES)][:_PROBES]
+        fitted["bend"] = curvature(given.networks, probes)
     return fitted
 
 
-def search(
-    x: np.ndarray, spec: CEM, ground: Ground, low: np.ndarray, high: np.ndarray
-) -> Search[Explanation]:
+def search(x: np.ndarray, spec: CEM, ground: Ground) -> Search[Explanation]:
     """The search for a pertinent negative or positive of each row.
 
     Args:
         x: Rows `(N, *S)`, float32.
         spec: Settings, with the options of the request in force.
         ground: What the search stands on.
-        low, high: Bounds of a row, float32, broadcasting to `(N, *S)`.
 
     Returns:
         An explanation with `pertinent` `(N, *S)`: the row with the addition (PN), or what was kept (PP), as
@@ -78,7 +105,7 @@ def search(
         same (PP). Elsewhere it is the row itself. What is measured is the addition, or the part that was
         kept.
     """
-    low, high = (np.broadcast_to(bound, x.shape) for bound in (low, high))
+    low, high = ground.bounds(spec, x)
     place = _place(x, spec, np.broadcast_to(ground.arrays["no_info"], x.shape), low, high)
     outcome = yield from run(x, ground, partial(_plan, spec, ground, place), keep=spec.keep_path)
     change = np.where(_per(outcome.found, x), outcome.x - place.origin, 0)

@@ -9,12 +9,15 @@ row is given back as it came.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from explainer_runtime.artifact import Fitted
+from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
+from explainer_runtime.fitted import Fitted, Shape, check_arrays, check_rows
+from explainer_runtime.methods import teaching
+from explainer_runtime.predictors.base import Predictor
 from explainer_runtime.search import neighbours
 from explainer_runtime.search.asks import Rows, Search, Stop
 from explainer_runtime.search.best import Best
@@ -36,6 +39,36 @@ _CHANGED = 1e-6
 """Least difference, in ranges of a feature, that counts as a change."""
 
 
+Segmenter = Callable[[np.ndarray], np.ndarray]
+"""An image `(H, W, C)`, in input units -> a label for each pixel `(H, W)`, of any numbers."""
+
+
+class Given(NamedTuple):
+    """What an explainer is fitted from.
+
+    Attributes:
+        spec: Settings.
+        inputs: The input contract.
+        x: Training rows `(M, *S)` as they were given, or None.
+        predictor: The model, or None.
+        networks: The autoencoder and the encoder, where there are any.
+        background: Images that masked pixels may show, or None.
+        progress: Told the share that is done, or None.
+    """
+
+    spec: Any
+    inputs: Inputs
+    x: np.ndarray | None
+    predictor: Predictor | None
+    networks: Networks
+    background: np.ndarray | None = None
+    progress: Callable[[float], None] | None = None
+
+    def rows(self) -> np.ndarray | None:
+        """The training rows as float32 rows that keep the contract, or None."""
+        return None if self.x is None else check_rows(self.x, self.inputs, len(self.x))
+
+
 class Ground(NamedTuple):
     """What a search stands on, besides its rows and settings.
 
@@ -47,6 +80,7 @@ class Ground(NamedTuple):
         snap: Rows as the model sees them, where it takes whole numbers only.
         road: Where slopes come from: `exact`, `surrogate`, `random` or `full`.
         guide: The surrogate and what was kept of the rows it was taught, for that road.
+        segment: Cuts an image into superpixels in place of what the spec says, or None.
     """
 
     inputs: Inputs
@@ -56,6 +90,15 @@ class Ground(NamedTuple):
     snap: Callable[[np.ndarray], np.ndarray] | None = None
     road: str = "exact"
     guide: Guide | None = None
+    segment: Segmenter | None = None
+
+    def bounds(self, spec: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds of rows `(N, *S)`; both the row itself where it may not change."""
+        low, high = (np.broadcast_to(bound, x.shape) for bound in feature_range(spec, self.inputs))
+        if spec.region is None:
+            return low, high
+        free = _broadcast(spec.region, self.inputs, "region").astype(bool)
+        return np.where(free, low, x), np.where(free, high, x)
 
     @property
     def unit(self) -> float:
@@ -245,6 +288,32 @@ def changed_fields(fitted: Fitted, field: str) -> Fields:
         **({"autoencoder_error": number} if "autoencoder" in fitted.models else {}),
         "gradient_source": ("BYTES", ()),
     }
+
+
+def feature_range(spec: Any, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest allowed values `(*S)`, float32."""
+    low, high = spec.feature_range or (inputs.low, inputs.high)
+    return _broadcast(low, inputs, "feature_range"), _broadcast(high, inputs, "feature_range")
+
+
+def check_changed(fitted: Fitted) -> None:
+    """What any explainer that changes rows has to be; see `Method.check`."""
+    spec: Any = fitted.spec
+    low, high = feature_range(spec, fitted.inputs)
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+        raise InvalidSpec("feature_range: expected finite bounds, every lower one at or below its upper one")
+    if spec.region is not None:
+        _broadcast(spec.region, fitted.inputs, "region")
+    teaching.check(fitted)
+    arrays: dict[str, tuple[str, Shape]] = {"curvature": ("f", (2,)), "bend": ("f", (2,))}
+    check_arrays(fitted, {name: shape for name, shape in arrays.items() if name in fitted.arrays})
+
+
+def _broadcast(value: Any, inputs: Inputs, name: str) -> np.ndarray:
+    try:
+        return np.broadcast_to(np.asarray(value, np.float32), inputs.shape)
+    except ValueError:
+        raise InvalidSpec(f"{name}: expected numbers or lists that broadcast to {inputs.shape}") from None
 
 
 def distances(change: np.ndarray, unit: float) -> dict[str, np.ndarray]:

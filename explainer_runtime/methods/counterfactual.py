@@ -13,14 +13,18 @@ from functools import partial
 
 import numpy as np
 
-from explainer_runtime.artifact import Fitted
+from explainer_runtime.errors import InvalidOption
 from explainer_runtime.explanation import Explanation, Fields
+from explainer_runtime.fitted import Fitted
+from explainer_runtime.methods import teaching
 from explainer_runtime.methods.common import (
     EFFORTS,
+    Given,
     Ground,
     Plan,
     changed,
     changed_fields,
+    check_changed,
     explanation,
     run,
 )
@@ -39,9 +43,30 @@ like dust."""
 _COHERENT = {"balanced": 0.2, "smallest": 0.0}
 
 
-def search(
-    x: np.ndarray, spec: Counterfactual, ground: Ground, low: np.ndarray, high: np.ndarray
-) -> Search[Explanation]:
+SLOPES = True
+
+
+def check(fitted: Fitted) -> None:
+    """See `Method`."""
+    spec, classes = fitted.spec, fitted.inputs.classes
+    assert isinstance(spec, Counterfactual)
+    if isinstance(spec.target_class, int) and spec.target_class >= classes:
+        raise InvalidOption(
+            f"target_class: expected 'other', 'same' or a class from 0 to {classes - 1}, "
+            f"got {spec.target_class}",
+            "target_class",
+        )
+    check_changed(fitted)
+
+
+def fit(given: Given) -> dict[str, np.ndarray]:
+    """A surrogate, where the model is a black box."""
+    if not teaching.useful(given.spec, given.x, given.predictor):
+        return {}
+    return teaching.fit(given)
+
+
+def search(x: np.ndarray, spec: Counterfactual, ground: Ground) -> Search[Explanation]:
     """The search for a counterfactual of each row.
 
     Args:
@@ -49,14 +74,13 @@ def search(
         spec: Settings, with the options of the request in force.
         ground: What the search stands on. An autoencoder takes no part in it: its error says how plausible an
             answer is.
-        low, high: Bounds of a row, float32, broadcasting to `(N, *S)`.
 
     Returns:
         An explanation with `counterfactual` `(N, *S)`, inside the bounds where `found`: the model, asked
         last, gave it the probability sought, and another class where `target_class` is `other`. Elsewhere it
         is the row itself.
     """
-    outcome = yield from run(x, ground, partial(_plan, x, spec, ground, low, high), keep=spec.keep_path)
+    outcome = yield from run(x, ground, partial(_plan, x, spec, ground), keep=spec.keep_path)
     sought = np.where(_wanted(spec, outcome.original), outcome.log_scores, -np.inf).argmax(axis=1)
     likely = np.exp(np.take_along_axis(outcome.log_scores, sought[:, None], axis=1)[:, 0])
     by_schedule = spec.schedule == "reference"  # there the multiplier is lambda itself
@@ -93,9 +117,8 @@ def _wanted(spec: Counterfactual, scores: np.ndarray) -> np.ndarray:
             return one_hot(np.full(len(scores), wanted), scores.shape[1])
 
 
-def _plan(
-    x: np.ndarray, spec: Counterfactual, ground: Ground, low: np.ndarray, high: np.ndarray, scores: np.ndarray
-) -> Plan:
+def _plan(x: np.ndarray, spec: Counterfactual, ground: Ground, scores: np.ndarray) -> Plan:
+    low, high = ground.bounds(spec, x)
     owner, asked = _lanes(spec, ground, scores)
     reference = spec.schedule == "reference"
     unit = 1.0 if reference else ground.unit

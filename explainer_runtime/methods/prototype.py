@@ -9,19 +9,28 @@ the rows themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from explainer_runtime.artifact import Fitted
+from explainer_runtime.errors import InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation, Fields
-from explainer_runtime.methods.common import Ground, Plan, changed, changed_fields, explanation, run
+from explainer_runtime.fitted import Fitted, check_arrays, need
+from explainer_runtime.methods import teaching
+from explainer_runtime.methods.common import (
+    Given,
+    Ground,
+    Plan,
+    changed,
+    changed_fields,
+    check_changed,
+    explanation,
+    run,
+)
 from explainer_runtime.methods.elastic import NET_FIELDS, effort, net_fields, problem, schedule
-from explainer_runtime.predictors import Predictor
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import criterion, one_hot
-from explainer_runtime.search.networks import Networks, curvature
+from explainer_runtime.search.networks import curvature
 from explainer_runtime.search.prototypes import Codes, Prototypes, choose, collect, prototypes
 from explainer_runtime.search.prototypes import trust as trust_score
 from explainer_runtime.spec import CounterfactualProto
@@ -32,50 +41,75 @@ _PROBES = 32
 """Training rows at which the curvature of the networks is measured."""
 
 
-def fit(
-    x: np.ndarray,
-    predictor: Predictor | None,
-    networks: Networks,
-    classes: int,
-    progress: Callable[[float], None] | None = None,
-) -> dict[str, np.ndarray]:
+SLOPES = True
+
+
+def check(fitted: Fitted) -> None:
+    """See `Method`."""
+    spec, classes = fitted.spec, fitted.inputs.classes
+    assert isinstance(spec, CounterfactualProto)
+    for wanted in spec.target_class or ():
+        if wanted >= classes:
+            raise InvalidOption(
+                f"target_class: expected classes from 0 to {classes - 1}, got {wanted}", "target_class"
+            )
+    check_changed(fitted)
+    if spec.gamma:
+        need("autoencoder", fitted.models, "gamma: the autoencoder's loss")
+    if "codes" in fitted.arrays:
+        check_arrays(
+            fitted,
+            {
+                "codes": ("f", ("M", "E")),
+                "classes": ("i", ("M",)),
+                "means": ("f", ("K", "E")),
+                "norms": ("f", ("M",)),
+            },
+        )
+    elif spec.theta:
+        raise InvalidSpec("theta: prototypes need training rows `x` and a `predictor` at fit")
+    elif spec.threshold:
+        raise InvalidOption(
+            "threshold: this explainer was fitted without prototypes; fit it with theta or threshold",
+            "threshold",
+        )
+
+
+def fit(given: Given) -> dict[str, np.ndarray]:
     """What an explainer keeps of its training rows `(M, *S)`.
 
-    Args:
-        x: Training rows, float32.
-        predictor: The model, which says what class each row has; None keeps no prototypes.
-        networks: Autoencoder and encoder, where there are any.
-        classes: How many classes the model scores.
-        progress: Told the share that is done.
-
     Returns:
-        `bend` `(2,)`; with a predictor `codes` `(M, E)`, `classes` `(M,)` int64, ascending, `means`
-        `(K, E)` and `norms` `(M,)`.
+        `bend` `(2,)`; with prototypes `codes` `(M, E)`, `classes` `(M,)` int64, ascending, `means` `(K, E)`
+        and `norms` `(M,)`; and a surrogate, where the model is a black box.
     """
+    spec, x, predictor, networks = given.spec, given.rows(), given.predictor, given.networks
+    guided = spec.theta or spec.threshold
+    if guided and (x is None or predictor is None):
+        raise InvalidSpec("theta, threshold: prototypes need training rows `x` and a `predictor` at fit")
+    taught = teaching.fit(given) if teaching.useful(spec, x, predictor) else {}
+    if x is None:
+        return taught
     probes = x[np.linspace(0, len(x) - 1, min(len(x), _PROBES)).round().astype(int)]
-    fitted = {"bend": curvature(networks, probes)}
-    if predictor is None:
+    fitted = {**taught, "bend": curvature(networks, probes)}
+    if not guided or predictor is None:
         return fitted
-    codes, given = [], []
+    codes, said = [], []
     for start in range(0, len(x), _FIT_BATCH):
         part = x[start : start + _FIT_BATCH]
-        given.append(predictor(part).argmax(axis=1))
+        said.append(predictor(part).argmax(axis=1))
         codes.append(networks.codes(part))
-        if progress is not None:
-            progress(min(1.0, (start + len(part)) / len(x)))
-    return fitted | collect(np.concatenate(codes), np.concatenate(given), classes)._asdict()
+        if given.progress is not None:
+            given.progress(min(1.0, (start + len(part)) / len(x)))
+    return fitted | collect(np.concatenate(codes), np.concatenate(said), given.inputs.classes)._asdict()
 
 
-def search(
-    x: np.ndarray, spec: CounterfactualProto, ground: Ground, low: np.ndarray, high: np.ndarray
-) -> Search[Explanation]:
+def search(x: np.ndarray, spec: CounterfactualProto, ground: Ground) -> Search[Explanation]:
     """The search for a counterfactual of each row.
 
     Args:
         x: Rows `(N, *S)`, float32.
         spec: Settings, with the options of the request in force.
         ground: What the search stands on.
-        low, high: Bounds of a row, float32, broadcasting to `(N, *S)`.
 
     Returns:
         An explanation with `counterfactual` `(N, *S)`, inside the bounds; `found` is true where the model,
@@ -84,9 +118,7 @@ def search(
         `prototype_distance` the squared distance of the answer's code to it, -1 where there was none.
     """
     guide = _Guide(x, spec, ground)
-    outcome = yield from run(
-        x, ground, partial(_plan, x, spec, ground, low, high, guide), keep=spec.keep_path
-    )
+    outcome = yield from run(x, ground, partial(_plan, x, spec, ground, guide), keep=spec.keep_path)
     fields = changed(outcome, x, ground, "counterfactual") | net_fields(spec, outcome, outcome.x - x, ground)
     if guide.near is not None:
         fields |= guide.fields(outcome.x)
@@ -156,9 +188,9 @@ class _Guide:
 
 
 def _plan(
-    x: np.ndarray, spec: CounterfactualProto, ground: Ground, low: np.ndarray, high: np.ndarray,
-    guide: _Guide, scores: np.ndarray,
-) -> Plan:  # fmt: skip
+    x: np.ndarray, spec: CounterfactualProto, ground: Ground, guide: _Guide, scores: np.ndarray
+) -> Plan:
+    low, high = ground.bounds(spec, x)
     own = scores.argmax(axis=1)
     allowed = ~one_hot(own, scores.shape[1])
     if spec.target_class is not None:

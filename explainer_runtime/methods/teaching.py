@@ -9,15 +9,19 @@ taught.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explainer_runtime.artifact import Fitted
-from explainer_runtime.predictors.base import Predictor
+from explainer_runtime.errors import InvalidSpec
+from explainer_runtime.fitted import Fitted, Shape, check_arrays
+from explainer_runtime.predictors.base import Predictor, WhiteBox
 from explainer_runtime.search import surrogate
 from explainer_runtime.search.feedback import Guide
 from explainer_runtime.search.surrogate import Surrogate
-from explainer_runtime.spec import Inputs
+
+if TYPE_CHECKING:
+    from explainer_runtime.methods.common import Given
 
 LEAST = 50
 """Rows without which nothing is taught."""
@@ -31,25 +35,18 @@ _CHUNK = 512
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-def fit(
-    x: np.ndarray,
-    predictor: Predictor,
-    inputs: Inputs,
-    seed: int,
-    progress: Callable[[float], None] | None = None,
-) -> dict[str, np.ndarray]:
+def fit(given: Given) -> dict[str, np.ndarray]:
     """What an explainer of this model needs to search without it: arrays of a `Fitted`.
 
-    Args:
-        x: Training rows `(M, *S)`, float32, at least `LEAST`.
-        predictor: The model.
-        inputs: The input contract.
-        seed: Of the choice of rows, the mixtures and the surrogate.
-        progress: Told the share of the rows that the model has answered.
+    The seed of the spec is that of the choice of rows, of the mixtures and of the surrogate.
 
     Raises:
         PredictorError: The model failed.
     """
+    x, predictor, inputs, seed = given.rows(), given.predictor, given.inputs, given.spec.seed
+    assert x is not None
+    assert predictor is not None
+    progress = given.progress
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(x))
     checks, rows = np.split(x[order], [min(_CHECKS, len(x) // 10)])
@@ -68,6 +65,38 @@ def fit(
         "surrogate_rows": np.array([len(scores)], np.int64),
         "surrogate_agreement": np.array([same.mean()], np.float32),
     }
+
+
+def useful(spec: Any, x: np.ndarray | None, predictor: Predictor | None) -> bool:
+    """Whether a surrogate is to be taught: where it is asked for, or nothing else would do as well.
+
+    Raises:
+        InvalidSpec: It is asked for, and there is no model or there are too few rows.
+    """
+    enough = predictor is not None and x is not None and len(x) >= LEAST
+    if spec.gradient == "surrogate":
+        if not enough:
+            raise InvalidSpec(f"gradient='surrogate' needs a `predictor` and {LEAST} or more rows `x` at fit")
+        return True
+    black = not isinstance(predictor, WhiteBox)
+    return enough and black and (spec.gradient, spec.schedule) == ("auto", "fast")
+
+
+def check(fitted: Fitted) -> None:
+    """Refuse an explainer that is to be searched by a surrogate and has none, or no rows beside it.
+
+    Raises:
+        InvalidSpec: It is.
+    """
+    inputs, spec = fitted.inputs, fitted.spec
+    if getattr(spec, "gradient", None) == "surrogate" and not taught(fitted):
+        raise InvalidSpec("gradient='surrogate' needs a surrogate: fit with training rows and a predictor")
+    if taught(fitted):
+        rows: dict[str, tuple[str, Shape]] = {
+            "reference_rows": ("f", ("R", *inputs.shape)),
+            "reference_scores": ("f", ("R", "K")),
+        }
+        check_arrays(fitted, rows)
 
 
 def taught(fitted: Fitted) -> bool:

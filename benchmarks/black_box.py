@@ -1,4 +1,4 @@
-"""Counterfactuals of a model in another process, seen through its endpoint alone: student, random, full.
+"""Counterfactuals of a model in another process, seen through its endpoint alone: surrogate, random, full.
 
 The model is the reference's prototype network behind our Keras runtime, asked over gRPC and over REST. The
 reference is its white-box record at p >= .99; ours is asked for the class boundary (p >= .5) and, beside it,
@@ -41,24 +41,24 @@ def run() -> Iterator[Row]:
         with serving([(Path(folder) / "cnn.log", command)], ports):
             roads = {"gRPC": f"grpc://127.0.0.1:{ports[1]}/cnn", "REST": f"http://127.0.0.1:{ports[0]}/cnn"}
             models = {road: connect(address) for road, address in roads.items()}
-            yield from _student(models)
+            yield from _surrogate(models)
             yield from _random(models["gRPC"])
             yield from _full(models["gRPC"])
 
 
-def _student(models: dict[str, Predictor]) -> Iterator[Row]:
-    spec = Counterfactual(gradient="student", tol=0.5)
+def _surrogate(models: dict[str, Predictor]) -> Iterator[Row]:
+    spec = Counterfactual(gradient="surrogate", tol=0.5)
     with timed() as clock:
         fitted = fit(spec, _train(), predictor=models["gRPC"], inputs=CONTRACT)
-    yield row("black box", "student, fit", "rows", fitted.arrays["student_rows"][0], "rows", 10_000)
-    yield row("black box", "student, fit", "cpu", clock.cpu, "s")
-    agreement = fitted.arrays["student_agreement"][0]
-    yield row("black box", "student, fit", "agreement on held-out rows", agreement, "share")
+    yield row("black box", "surrogate, fit", "rows", fitted.arrays["surrogate_rows"][0], "rows", 10_000)
+    yield row("black box", "surrogate, fit", "cpu", clock.cpu, "s")
+    agreement = fitted.arrays["surrogate_agreement"][0]
+    yield row("black box", "surrogate, fit", "agreement on held-out rows", agreement, "share")
     for road, model in models.items():
         explain = prepare(fitted, model)
-        yield from _measure(f"student, p >= .5, {road}", explain, 0.5)
-        yield from _concurrent(f"student, p >= .5, {road}", explain)
-    yield from _measure("student, p >= .99, gRPC", prepare(fitted, models["gRPC"]), 0.01)
+        yield from _measure(f"surrogate, p >= .5, {road}", explain, 0.5)
+        yield from _concurrent(f"surrogate, p >= .5, {road}", explain)
+    yield from _measure("surrogate, p >= .99, gRPC", prepare(fitted, models["gRPC"]), 0.01)
 
 
 def _random(model: Predictor) -> Iterator[Row]:

@@ -25,7 +25,7 @@ from explainer_runtime import CEM, CallablePredictor, CounterfactualProto, Expla
 from explainer_runtime.artifact import Fitted
 from explainer_runtime.explainers import Prepared
 
-OTHERS = np.arange(100, 120)
+OTHERS = np.arange(120, 180)
 """Test images that no setting was chosen by."""
 
 

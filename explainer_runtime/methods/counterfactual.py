@@ -41,6 +41,9 @@ _SQUARES = {"balanced": 1.2, "smallest": 0.3}
 """What the squared distance counts beside the L1 distance: changes are shared by neighbours, and look less
 like dust."""
 _COHERENT = {"balanced": 0.2, "smallest": 0.0}
+"""How much neighbours have a say in what it costs to change a pixel; see `least_change.Pace`."""
+_DEEPER = {"balanced": 0.15, "smallest": 0.0}
+"""Log-odds beyond what is asked for: other models agree with a deeper answer more often."""
 
 
 SLOPES = True
@@ -160,7 +163,14 @@ def _lanes(spec: Counterfactual, ground: Ground, scores: np.ndarray) -> tuple[np
         most=min(1.0, most - edge),
         exclusive=ground.exclusive,
     )
-    return owner, asked
+    return owner, asked._replace(
+        level=asked.level + asked.sign * min(_DEEPER[spec.objective], _band(asked) / 4)
+    )
+
+
+def _band(asked: Criterion) -> float:
+    """Log-odds between the least and the most at which a point is valid, at the narrowest."""
+    return float((asked.most - asked.least).min()) - 2 * SLACK
 
 
 def _against(spec: Counterfactual, sought: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -173,12 +183,11 @@ def _against(spec: Counterfactual, sought: np.ndarray, own: np.ndarray) -> np.nd
 def _effort(spec: Counterfactual, ground: Ground, asked: Criterion) -> Effort:
     """The engine's, with more steps: nothing but the model holds an L1 distance back."""
     effort = EFFORTS[spec.effort]
-    band = float((asked.most - asked.least).min()) - 2 * SLACK
     pace = effort.pace._replace(
         rho=0.0,
         refine=2 * effort.pace.refine if spec.effort == "standard" else effort.pace.refine,
         coherent=_COHERENT[spec.objective],
-        pad=min(effort.pace.pad, band / 4),
+        pad=min(effort.pace.pad, _band(asked) / 4),
     )
     effort = effort._replace(pace=pace)
     if ground.road == "surrogate":

@@ -187,6 +187,7 @@ class Prepared:
             min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
         )
         estimator = _estimator(spec, self._road)
+        met = self.strangeness.meet(self.coalescer or self.predictor, self.predictor)
         with self._asking() as predictor:
             answer, cost = solve(
                 _search(spec, self.fitted, rows, estimator, self._segment, self._tutor),
@@ -205,12 +206,12 @@ class Prepared:
         if self._road:
             arrays = {**answer.arrays, "gradient": np.full(len(answer), self._road)}
             answer = dataclasses.replace(answer, arrays=arrays)
+        cost = dataclasses.replace(cost, calls=cost.calls + met.calls, rows=cost.rows + met.rows)
         return dataclasses.replace(answer, meta=meta, cost=cost)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Predictor]:
         """The predictor for the length of one explanation."""
-        self.strangeness.meet(self.coalescer or self.predictor, self.predictor)
         if isinstance(self.predictor, KerasScores):
             yield self.predictor
             return

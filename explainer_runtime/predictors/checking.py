@@ -20,6 +20,7 @@ from explainer_runtime.predictors import agreement, fingerprint
 from explainer_runtime.predictors.base import Predictor, named, told
 from explainer_runtime.predictors.keras import KerasScores, fits
 from explainer_runtime.predictors.meaning import PAGE
+from explainer_runtime.predictors.tally import Tally, tally
 from explainer_runtime.predictors.watched import check_chance
 from explainer_runtime.spec import Inputs
 
@@ -139,12 +140,15 @@ class Strangeness:
         self._met: object = None  # which model was looked at last: it is not looked at twice
         self.warning: str | None = None
 
-    def meet(self, asked: Predictor, model: Predictor) -> None:
+    def meet(self, asked: Predictor, model: Predictor) -> Tally:
         """Look at the model, if this is the first contact or it has been exchanged since.
 
         Args:
             asked: Who is asked: the model, or what stands before it.
             model: The model itself.
+
+        Returns:
+            The rows and calls that it took.
 
         Raises:
             InvalidSpec: It takes whole numbers of another range.
@@ -153,14 +157,16 @@ class Strangeness:
         """
         with self._lock:
             if self._met == (now := (getattr(model, "changes", 0),)):
-                return
+                return Tally()
             getattr(model, "meet", bool)()  # a served model says what it takes
             check_range(model, getattr(model, "whole", None), self._inputs)
-            self.warning = fingerprint.difference(asked, self._words, self._arrays)
+            with tally() as spent:
+                self.warning = fingerprint.difference(asked, self._words, self._arrays)
             self._met = now
         if self.warning is None:
-            return
+            return spent
         if told(model).strict:
             self._met = None
             raise InvalidPrediction(f"{named(model)}: {self.warning}; `strict` refuses it; {PAGE}")
         _log.warning("%s: %s; explanations may be about nothing: fit again", named(model), self.warning)
+        return spent

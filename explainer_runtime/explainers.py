@@ -17,10 +17,10 @@ from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.predictors import GradientPredictor, Predictor, connect, served
-from explainer_runtime.predictors.base import named, told
+from explainer_runtime.predictors.base import LocalPredictor, named, told
 from explainer_runtime.predictors.checking import Strangeness, examine, introduced
 from explainer_runtime.predictors.coalescer import Coalescer
-from explainer_runtime.predictors.keras import KerasScores, import_tensorflow
+from explainer_runtime.predictors.keras import import_tensorflow
 from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
 from explainer_runtime.search.gradients import CentralDifferences, Estimator, RandomDirections
@@ -212,7 +212,7 @@ class Prepared:
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Predictor]:
         """The predictor for the length of one explanation."""
-        if isinstance(self.predictor, KerasScores):
+        if isinstance(self.predictor, LocalPredictor):
             yield self.predictor
             return
         # What we cannot see into must stay one model, and keep rows in order.
@@ -274,7 +274,7 @@ def prepare(
     if not isinstance(spec, AnchorImage):
         import_tensorflow()  # slow, or missing: better now than at the first request
     prepared = Prepared(fitted, predictor, segment)
-    if isinstance(predictor, KerasScores):
+    if isinstance(predictor, LocalPredictor):
         prepared.strangeness.meet(predictor, predictor)
     if warm:
         prepared.warm()

@@ -17,8 +17,8 @@ import numpy as np
 
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors import agreement, fingerprint
-from explainer_runtime.predictors.base import Predictor, named, told
-from explainer_runtime.predictors.keras import KerasScores, fits
+from explainer_runtime.predictors.base import LocalPredictor, Predictor, named, told
+from explainer_runtime.predictors.forms import fits
 from explainer_runtime.predictors.meaning import PAGE
 from explainer_runtime.predictors.tally import Tally, tally
 from explainer_runtime.predictors.watched import check_chance
@@ -38,7 +38,7 @@ def examine(predictor: Predictor, inputs: Inputs) -> None:
         InvalidPrediction: Its answers are not what its contract says, or depend on chance.
         PredictorError: It failed.
     """
-    if not isinstance(predictor, KerasScores):
+    if not isinstance(predictor, LocalPredictor):
         return
     if inputs in _examined.get(predictor, ()):
         return
@@ -48,7 +48,7 @@ def examine(predictor: Predictor, inputs: Inputs) -> None:
             f"{PAGE}"
         )
     check_classes(predictor, predictor.classes, inputs)
-    check_range(predictor, predictor.form.whole, inputs)
+    check_range(predictor, predictor.whole, inputs)
     row = np.random.default_rng(0).uniform(inputs.low, inputs.high, inputs.shape).astype(np.float32)
     calls = 1 if told(predictor).canary is None else 2
     scores = [predictor(np.repeat(row[None], _COPIES, axis=0)) for _ in range(calls)]

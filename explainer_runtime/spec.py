@@ -422,7 +422,7 @@ class ModelContract(Value):
     """What the output holds. `probabilities`: a distribution, or one sigmoid, taken as [1 - p, p]; refused
     where they are neither. `logits` are put through a softmax, one of them through a sigmoid. `labels` are
     class numbers, good for anchors only. `scores` are independent and taken as they are (sigmoids, votes)."""
-    label: Class | None = None
+    label: Annotated[int, Field(ge=0)] | None = None
     """Explain this label of a multi-label model alone: its scores become [1 - p, p] of it. Of `logits` p is
     the sigmoid."""
     classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None

@@ -449,6 +449,21 @@ class ModelContract(Value):
     """Whether a model other than the one that an explainer was fitted to is refused; else it is explained,
     with a warning in the log and in the answer."""
 
+    @field_validator("hold", mode="before")
+    @classmethod
+    def _rectangular(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        plain = {name: one.tolist() if hasattr(one, "tolist") else one for name, one in value.items()}
+        for name, one in plain.items():
+            try:
+                _shape(one)
+            except ValueError:
+                raise ValueError(
+                    f"{name}: expected a number or nested lists of numbers, not ragged"
+                ) from None
+        return plain
+
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
         if self.output == "labels" and self.classes is None:
@@ -458,6 +473,16 @@ class ModelContract(Value):
         if self.label is not None and self.classes not in (None, 2):
             raise ValueError(f"`label` leaves 2 classes, not {self.classes}")
         return self
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """The shape of nested lists of numbers."""
+    if isinstance(value, int | float):
+        return ()
+    shapes = {_shape(one) for one in value} if isinstance(value, list | tuple) else set()
+    if len(shapes) != 1:
+        raise ValueError
+    return (len(value), *shapes.pop())
 
 
 class KerasModel(ModelContract):

@@ -164,6 +164,8 @@ def test_a_promise_that_is_not_kept_is_refused_on_every_road(case):
         ({"output": "votes"}, "output"),
         ({"logits": "perhaps"}, "logits"),
         ({"scale": 0}, "scale"),
+        ({"hold": {"mask": [[1], [2, 3]]}}, "mask: .*ragged"),
+        ({"hold": {"mask": "high"}}, "mask"),
     ],
 )
 def test_a_contract_that_contradicts_itself_is_refused_by_name(said, words):

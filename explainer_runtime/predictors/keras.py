@@ -262,7 +262,7 @@ class Slopes:
 
         def pulled(x: Any, w: Any) -> Any:
             y = value(x)
-            return y, _sloping(tf.gradients(y, x, grad_ys=w), name)
+            return y, _sloping(tf.gradients(y, x, grad_ys=tf.ensure_shape(w, y.shape)), name)
 
         def asked(x: Any, key: Any) -> Any:
             y = value(x)
@@ -272,7 +272,8 @@ class Slopes:
 
         rows = tf.TensorSpec((None, *shape), tf.float32)
         self._value = tf.function(value, autograph=False, input_signature=[rows])
-        self._pulled = tf.function(pulled, autograph=False)
+        weights = tf.TensorSpec(None, tf.float32)
+        self._pulled = tf.function(pulled, autograph=False, input_signature=[rows, weights])
         self._asked = tf.function(asked, autograph=False, input_signature=[rows, tf.TensorSpec((), tf.int64)])
 
     def __call__(self, x: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.predictors import GradientPredictor, Predictor, connect, served
+from explainer_runtime.predictors import GradientPredictor, Predictor, WhiteBox, connect, served
 from explainer_runtime.predictors.base import LocalPredictor, named, told
 from explainer_runtime.predictors.checking import Strangeness, examine, introduced
 from explainer_runtime.predictors.coalescer import Coalescer
@@ -212,7 +212,7 @@ class Prepared:
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Predictor]:
         """The predictor for the length of one explanation."""
-        if isinstance(self.predictor, LocalPredictor):
+        if isinstance(self.predictor, LocalPredictor | WhiteBox):
             yield self.predictor
             return
         # What we cannot see into must stay one model, and keep rows in order.

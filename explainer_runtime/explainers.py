@@ -21,11 +21,11 @@ from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted, check_rows
 from explainer_runtime.methods import teaching
 from explainer_runtime.methods.common import Given, Ground, Segmenter
-from explainer_runtime.predictors import Predictor, connect, served
-from explainer_runtime.predictors.base import WhiteBox, named, told
+from explainer_runtime.predictors import Predictor, WhiteBox, connect, served
+from explainer_runtime.predictors.base import LocalPredictor, named, told
 from explainer_runtime.predictors.checking import Strangeness, examine, introduced
 from explainer_runtime.predictors.coalescer import Coalescer
-from explainer_runtime.predictors.keras import KerasNetwork, KerasScores
+from explainer_runtime.predictors.keras import KerasNetwork
 from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
 from explainer_runtime.search.networks import Networks
@@ -156,6 +156,7 @@ class Prepared:
             min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
         )
         estimator = _estimator(spec, self._road, self.fitted.inputs)
+        met = self.strangeness.meet(self.coalescer or self.predictor, self.predictor)
         with self._asking() as predictor:
             answer, cost = solve(
                 self._search(rows, spec, predictor),
@@ -174,6 +175,7 @@ class Prepared:
         if self._road:
             arrays = {**answer.arrays, "gradient_source": np.full(len(answer), self._road)}
             answer = dataclasses.replace(answer, arrays=arrays)
+        cost = dataclasses.replace(cost, calls=cost.calls + met.calls, rows=cost.rows + met.rows)
         return dataclasses.replace(answer, meta=meta, cost=cost)
 
     def _search(self, rows: np.ndarray, spec: Spec, predictor: Predictor) -> Search[Explanation]:
@@ -192,8 +194,7 @@ class Prepared:
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Predictor]:
         """The predictor for the length of one explanation."""
-        self.strangeness.meet(self.coalescer or self.predictor, self.predictor)
-        if isinstance(self.predictor, KerasScores | WhiteBox):
+        if isinstance(self.predictor, LocalPredictor | WhiteBox):
             yield self.predictor
             return
         # What we cannot see into must stay one model, and keep rows in order.
@@ -250,7 +251,7 @@ def prepare(
             f"{named(predictor)} answers with labels only; {spec.kind} needs probabilities or logits"
         )
     prepared = Prepared(fitted, predictor, segment)
-    if isinstance(predictor, KerasScores):
+    if isinstance(predictor, LocalPredictor):
         prepared.strangeness.meet(predictor, predictor)
     if warm:
         prepared.warm()

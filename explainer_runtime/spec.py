@@ -499,7 +499,7 @@ class ModelContract(Value):
     """What the output holds. `probabilities`: a distribution, or one sigmoid, taken as [1 - p, p]; refused
     where they are neither. `logits` are put through a softmax, one of them through a sigmoid. `labels` are
     class numbers, good for anchors only. `scores` are independent and taken as they are (sigmoids, votes)."""
-    label: Class | None = None
+    label: Annotated[int, Field(ge=0)] | None = None
     """Explain this label of a multi-label model alone: its scores become [1 - p, p] of it. Of `logits` p is
     the sigmoid."""
     classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
@@ -526,6 +526,21 @@ class ModelContract(Value):
     """Whether a model other than the one that an explainer was fitted to is refused; else it is explained,
     with a warning in the log and in the answer."""
 
+    @field_validator("hold", mode="before")
+    @classmethod
+    def _rectangular(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        plain = {name: one.tolist() if hasattr(one, "tolist") else one for name, one in value.items()}
+        for name, one in plain.items():
+            try:
+                _shape(one)
+            except ValueError:
+                raise ValueError(
+                    f"{name}: expected a number or nested lists of numbers, not ragged"
+                ) from None
+        return plain
+
     @model_validator(mode="after")
     def _meaningful(self) -> Self:
         if self.output == "labels" and self.classes is None:
@@ -537,12 +552,25 @@ class ModelContract(Value):
         return self
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    """The shape of nested lists of numbers."""
+    if isinstance(value, int | float):
+        return ()
+    shapes = {_shape(one) for one in value} if isinstance(value, list | tuple) else set()
+    if len(shapes) != 1:
+        raise ValueError
+    return (len(value), *shapes.pop())
+
+
 class KerasModel(ModelContract):
-    """A model in this process: a `.keras` file, or the directory of a SavedModel."""
+    """A model in this process: a `.keras` file, the directory of a SavedModel, or an `.onnx` file."""
 
     kind: Literal["keras"] = "keras"
     path: str
     """Where the model's file or directory is."""
+    runtime: Literal["tensorflow", "onnx"] = "tensorflow"
+    """What computes scores: TensorFlow, or ONNX Runtime where that says the same, which is several times
+    faster for few rows. Slopes are TensorFlow's. An `.onnx` file is run by ONNX Runtime, without slopes."""
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from explainer_runtime.solve import solve
 from toys import Counting
 
 from explainer_runtime import artifact
@@ -13,8 +14,7 @@ from explainer_runtime.artifact import manifest
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.methods import anchor
-from explainer_runtime.solve import solve
-from explainer_runtime.spec import AnchorImage, Grid, Inputs, parse_spec
+from explainer_runtime.spec import AnchorImage, Grid, Inputs, ModelContract, parse_spec
 
 SHAPE = (6, 6, 1)
 CONTRACT = Inputs(shape=SHAPE, low=0, high=1, classes=2)
@@ -32,7 +32,7 @@ def needs(*cells: int):
         yes = np.logical_and.reduce([np.ones(len(x), bool), *white])
         return np.stack([~yes, yes], axis=1).astype("f")
 
-    return Counting(predict, 4096)
+    return Counting(predict, 4096, ModelContract(canary=None))  # nothing is asked but what the search asks
 
 
 def explain(predictor, x=None, options=None, background=None, **settings):

@@ -164,6 +164,8 @@ def test_a_promise_that_is_not_kept_is_refused_on_every_road(case):
         ({"output": "votes"}, "output"),
         ({"logits": "perhaps"}, "logits"),
         ({"scale": 0}, "scale"),
+        ({"hold": {"mask": [[1], [2, 3]]}}, "mask: .*ragged"),
+        ({"hold": {"mask": "high"}}, "mask"),
     ],
 )
 def test_a_contract_that_contradicts_itself_is_refused_by_name(said, words):
@@ -483,3 +485,61 @@ def test_settings_are_said_once_and_mean_the_same_everywhere():
         settings = parse_predictor({**value, **said})
         assert isinstance(settings, ModelContract)
         assert {name: getattr(settings, name) for name in said} == said
+
+
+# --- served by our own runtime ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("activation", "units", "said"),
+    [
+        (None, 3, {"output": "logits"}),
+        (None, 3, {"logits": "true"}),
+        ("sigmoid", 1, {}),
+        ("sigmoid", 4, {"label": "3"}),
+    ],
+)
+def test_the_keras_runtime_serves_what_was_said_and_offers_it_to_explainers_beside(
+    tmp_path, activation, units, said
+):
+    pytest.importorskip("mlserver")
+    import asyncio
+
+    from mlserver import ModelSettings
+
+    from explainer_runtime import KerasRuntime
+
+    network((4, 6, 3), units, activation).save(tmp_path / "m.keras")
+    settings = {"name": "said", "implementation": "explainer_runtime.KerasRuntime"}
+    parameters = {"uri": str(tmp_path / "m.keras"), "extra": said}
+    x = np.random.default_rng(0).uniform(-1, 1, (3, 4, 6, 3)).astype(np.float32)
+
+    async def served():
+        runtime = KerasRuntime(ModelSettings(**settings, parameters=parameters))
+        assert await runtime.load()
+        try:
+            return connect("colocated:said")(x), runtime.outputs[0].shape
+        finally:
+            await runtime.unload()
+
+    scores, shape = asyncio.run(served())
+    output = "logits" if {"output", "logits"} & {*said} else None
+    known = meant(numbers(x, units, activation), output, int(said["label"]) if "label" in said else None)
+    np.testing.assert_allclose(scores, known, atol=2e-5)
+    assert shape == [-1, scores.shape[1]]
+
+
+def test_the_keras_runtime_refuses_to_serve_logits_as_probabilities(tmp_path):
+    pytest.importorskip("mlserver")
+    import asyncio
+
+    from mlserver import ModelSettings
+    from mlserver.errors import MLServerError
+
+    from explainer_runtime import KerasRuntime
+
+    network((4, 6, 3), 3, None).save(tmp_path / "m.keras")
+    settings = {"name": "m", "implementation": "explainer_runtime.KerasRuntime"}
+    runtime = KerasRuntime(ModelSettings(**settings, parameters={"uri": str(tmp_path / "m.keras")}))
+    with pytest.raises(MLServerError, match="'logits'"):
+        asyncio.run(runtime.load())

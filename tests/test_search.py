@@ -10,9 +10,6 @@ from toys import CLASSES, SHAPE, drive, graph, rowwise, weights
 
 tf = pytest.importorskip("tensorflow")
 
-from explainer_runtime.predictors import CallablePredictor  # noqa: E402
-from explainer_runtime.search.asks import Rows, Stop, lockstep  # noqa: E402
-from explainer_runtime.search.bisection import UNBOUNDED, Bracket, raise_or_lower  # noqa: E402
 from explainer_runtime.search.gradients import CentralDifferences, RandomDirections  # noqa: E402
 from explainer_runtime.search.growth import grow  # noqa: E402
 from explainer_runtime.search.incumbents import Incumbents  # noqa: E402
@@ -21,6 +18,10 @@ from explainer_runtime.search.pruning import drop_harmless, drop_smallest, land,
 from explainer_runtime.search.sparse import sparse_descent  # noqa: E402
 from explainer_runtime.search.targets import Aim, arrived, log_reach, one_hot, reach  # noqa: E402
 from explainer_runtime.solve import solve  # noqa: E402
+
+from explainer_runtime.predictors import CallablePredictor  # noqa: E402
+from explainer_runtime.search.asks import Rows, Stop, lockstep  # noqa: E402
+from explainer_runtime.search.bisection import UNBOUNDED, Bracket, raise_or_lower  # noqa: E402
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from explainer_runtime.solve import SHARD, Budget, solve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import SHAPE, graph, weights
@@ -13,7 +14,6 @@ from toys import Counting as CountingScores
 
 from explainer_runtime.errors import Cancelled, InvalidOption, PredictorTimeout
 from explainer_runtime.search.asks import Descend, Rows, Stop
-from explainer_runtime.solve import SHARD, Budget, solve
 from explainer_runtime.spec import ModelContract
 
 

@@ -294,3 +294,23 @@ def test_a_function_is_no_white_box():
     assert not isinstance(CallablePredictor(len), WhiteBox)
     assert not isinstance(connect(dense(3)[0], output="labels", classes=3), WhiteBox)
     assert ModelContract().output == "probabilities"
+
+
+@pytest.mark.parametrize(("policy", "digits"), [("mixed_float16", 11), ("mixed_bfloat16", 8)])
+def test_half_precision_has_slopes_where_its_softmax_is_zero(x, rng, policy, digits):
+    """A softmax of float16 is 0 below 6e-8, and the slope of its logarithm then NaN; its logits are still
+    there."""
+    own, weights = dense(3, "softmax", 30.0)
+    half = keras.Sequential(
+        [keras.Input(SHAPE), layers.Flatten(), layers.Dense(3, activation="softmax", dtype=policy)]
+    )
+    half.set_weights(own.get_weights())
+    rough, fine = KerasPredictor.of(half), KerasPredictor.of(own)
+    np.testing.assert_allclose(rough(x), fine(x), atol=0.05)
+    w = rng.normal(size=(5, 3)).astype(np.float32)
+    (logs, gradient), (known, exact) = (one.slope(x, lambda _: w) for one in (rough, fine))
+    assert (rough(x) < 1e-7).any()
+    # Numbers of so many digits: sums of 16 terms of up to 100 are off by some of their last digits.
+    off = 2.0**-digits
+    np.testing.assert_allclose(logs, known, atol=16 * 100 * off)
+    np.testing.assert_allclose(gradient, exact, atol=8 * off * np.abs(weights).max())

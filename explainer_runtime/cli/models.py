@@ -42,7 +42,8 @@ def connected(model: str | None, predictor: str | None, **contract: Any) -> Pred
     from explainer_runtime.spec import KerasModel, parse, parse_predictor
 
     if model is not None and predictor is None:
-        import_tensorflow_quietly()
+        if not model.endswith(".onnx"):
+            import_tensorflow_quietly()
         return connect(parse(KerasModel, {"path": model, **contract}, "model"))
     if predictor is not None and model is None:
         settings = parse_predictor(written(predictor), **contract)

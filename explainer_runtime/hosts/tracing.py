@@ -59,6 +59,24 @@ class Traced:
         with span("predict", rows=len(x)):
             return self._predictor(x, timeout=timeout)
 
+    @property
+    def exclusive(self) -> bool:
+        """See `Predictor`."""
+        return self._predictor.exclusive
+
+    @property
+    def integers(self) -> bool:
+        """See `Predictor`."""
+        return self._predictor.integers
+
+    def snap(self, x: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
+        return self._predictor.snap(x)
+
+    def close(self) -> None:
+        """See `Predictor`."""
+        self._predictor.close()
+
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """See `Predictor`."""
         return self._predictor.rows_per_call(shape)

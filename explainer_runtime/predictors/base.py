@@ -101,6 +101,20 @@ class ServedPredictor(Predictor, Protocol):
 
 
 @runtime_checkable
+class LocalPredictor(Predictor, Protocol):
+    """A predictor whose model is in this process, and cannot change."""
+
+    name: str
+    """What to call it in messages."""
+    shape: tuple[int | None, ...]
+    """Shape of one row, without the batch; None where an axis may have any size."""
+    classes: int | None
+    """How many classes it scores; None where that shows in its answers only."""
+    whole: tuple[float, float] | None
+    """Lowest and highest whole number that it takes; None where it takes fractions."""
+
+
+@runtime_checkable
 class GradientPredictor(Predictor, Protocol):
     """A predictor whose graph is in this process."""
 
@@ -159,7 +173,7 @@ class CallablePredictor:
     def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """See `Predictor`; the time-out cannot be enforced on a function and is ignored."""
         given = self.contract
-        if (given.scale, given.offset) != (1.0, 0.0):
+        if not meaning.unscaled(given):
             x = np.asarray(x * given.scale + given.offset, np.float32)
         numbers = self.function(x)
         if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu" and numbers.shape[1:] > (1,):

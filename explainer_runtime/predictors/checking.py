@@ -17,9 +17,10 @@ import numpy as np
 
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors import agreement, fingerprint
-from explainer_runtime.predictors.base import Predictor, named, told
-from explainer_runtime.predictors.keras import KerasScores, fits
+from explainer_runtime.predictors.base import LocalPredictor, Predictor, named, told
+from explainer_runtime.predictors.forms import fits
 from explainer_runtime.predictors.meaning import PAGE
+from explainer_runtime.predictors.tally import Tally, tally
 from explainer_runtime.predictors.watched import check_chance
 from explainer_runtime.spec import Inputs
 
@@ -37,7 +38,7 @@ def examine(predictor: Predictor, inputs: Inputs) -> None:
         InvalidPrediction: Its answers are not what its contract says, or depend on chance.
         PredictorError: It failed.
     """
-    if not isinstance(predictor, KerasScores):
+    if not isinstance(predictor, LocalPredictor):
         return
     if inputs in _examined.get(predictor, ()):
         return
@@ -47,7 +48,7 @@ def examine(predictor: Predictor, inputs: Inputs) -> None:
             f"{PAGE}"
         )
     check_classes(predictor, predictor.classes, inputs)
-    check_range(predictor, predictor.form.whole, inputs)
+    check_range(predictor, predictor.whole, inputs)
     row = np.random.default_rng(0).uniform(inputs.low, inputs.high, inputs.shape).astype(np.float32)
     calls = 1 if told(predictor).canary is None else 2
     scores = [predictor(np.repeat(row[None], _COPIES, axis=0)) for _ in range(calls)]
@@ -139,12 +140,15 @@ class Strangeness:
         self._met: object = None  # which model was looked at last: it is not looked at twice
         self.warning: str | None = None
 
-    def meet(self, asked: Predictor, model: Predictor) -> None:
+    def meet(self, asked: Predictor, model: Predictor) -> Tally:
         """Look at the model, if this is the first contact or it has been exchanged since.
 
         Args:
             asked: Who is asked: the model, or what stands before it.
             model: The model itself.
+
+        Returns:
+            The rows and calls that it took.
 
         Raises:
             InvalidSpec: It takes whole numbers of another range.
@@ -153,14 +157,16 @@ class Strangeness:
         """
         with self._lock:
             if self._met == (now := (getattr(model, "changes", 0),)):
-                return
+                return Tally()
             getattr(model, "meet", bool)()  # a served model says what it takes
             check_range(model, getattr(model, "whole", None), self._inputs)
-            self.warning = fingerprint.difference(asked, self._words, self._arrays)
+            with tally() as spent:
+                self.warning = fingerprint.difference(asked, self._words, self._arrays)
             self._met = now
         if self.warning is None:
-            return
+            return spent
         if told(model).strict:
             self._met = None
             raise InvalidPrediction(f"{named(model)}: {self.warning}; `strict` refuses it; {PAGE}")
         _log.warning("%s: %s; explanations may be about nothing: fit again", named(model), self.warning)
+        return spent

@@ -40,10 +40,17 @@ def connect(model: Any, *, shape: Sequence[int] | None = None, **contract: Any) 
         case KerasModel() | Endpoint() | Colocated() if contract:
             model = parse_predictor(model.model_dump(exclude_unset=True) | {"kind": model.kind}, **contract)
     match model:
+        case KerasModel() if model.path.endswith(".onnx"):
+            from explainer_runtime.predictors.onnx import OnnxScores
+
+            return OnnxScores(model.path, model)
         case KerasModel():
             from explainer_runtime.predictors import keras
 
-            return keras.load(model.path, model)
+            loaded = keras.load(model.path, model)
+            if model.runtime == "onnx":
+                loaded.hurry()
+            return loaded
         case Colocated():
             return colocated(model.model)
         case Endpoint():

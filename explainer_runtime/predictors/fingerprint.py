@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from explainer_runtime.predictors import tally
 from explainer_runtime.predictors.base import Predictor
 from explainer_runtime.spec import Inputs
 
@@ -60,6 +61,7 @@ def difference(predictor: Predictor, kept: Mapping[str, str], arrays: Mapping[st
     now = identity(predictor)
     if ROWS not in arrays or ("digest" in now and now["digest"] == kept.get("digest")):
         return None
+    tally.add(rows=len(arrays[ROWS]), calls=1)
     scores, known = predictor(arrays[ROWS]), arrays[SCORES]
     if scores.shape == known.shape and (off := float(np.abs(scores - known).max())) <= _SAME:
         return None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from explainer_runtime.errors import InvalidSpec
-from explainer_runtime.predictors.meaning import PAGE
+from explainer_runtime.predictors.meaning import PAGE, unscaled
 from explainer_runtime.spec import ModelContract
 
 TINY = np.finfo(np.float32).tiny
@@ -49,10 +49,7 @@ class Form(NamedTuple):
     @property
     def whole(self) -> tuple[float, float] | None:
         """Lowest and highest whole number that it takes; None where it takes fractions."""
-        if "int" not in self.dtype:
-            return None
-        limits = np.iinfo(self.dtype)
-        return float(max(limits.min, -_EXACT)), float(min(limits.max, _EXACT))
+        return whole_of(self.dtype)
 
     def digest(self) -> str | None:
         """SHA-256 of the weights, in hexadecimal; None where there are none to be seen."""
@@ -62,6 +59,20 @@ class Form(NamedTuple):
             found.update(f"{array.dtype.name}{array.shape}".encode())
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest() if any_ else None
+
+
+def whole_of(dtype: str) -> tuple[float, float] | None:
+    """Lowest and highest whole number of a datatype, as far as float32 holds them; None of one of
+    fractions."""
+    if "int" not in dtype:
+        return None
+    limits = np.iinfo(dtype)
+    return float(max(limits.min, -_EXACT)), float(min(limits.max, _EXACT))
+
+
+def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    """Whether rows of `shape` are rows of the shape that is expected, where None is any size."""
+    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
 
 
 def rows_for(
@@ -85,7 +96,7 @@ def rows_for(
     exact = not (smooth and form.whole)
 
     def rows(x: Any) -> Any:
-        if (contract.scale, contract.offset) != (1.0, 0.0):
+        if not unscaled(contract):
             x = x * contract.scale + contract.offset
         if form.whole and exact:
             x = tf.clip_by_value(tf.round(x), *form.whole)

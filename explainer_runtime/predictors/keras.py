@@ -18,7 +18,7 @@ import numpy as np
 
 from explainer_runtime.errors import ExplainerError, InvalidInput, InvalidSpec, MissingExtra, PredictorError
 from explainer_runtime.predictors import meaning, tally
-from explainer_runtime.predictors.forms import Form, log_scores, of_keras, rows_for
+from explainer_runtime.predictors.forms import Form, fits, log_scores, of_keras, rows_for, sample
 from explainer_runtime.predictors.saved_model import of_saved_model
 from explainer_runtime.predictors.tensors import one_line
 from explainer_runtime.spec import ModelContract
@@ -87,7 +87,8 @@ class KerasScores:
 
     def __init__(self, form: Form, contract: ModelContract | None = None) -> None:
         self.form, self.contract, self.name = form, contract or ModelContract(), form.name
-        self.shape = form.shape
+        self.shape, self.whole = form.shape, form.whole
+        self._faster: Callable[[np.ndarray], np.ndarray] | None = None
         self._tf = import_tensorflow()
         self._raw = _compiled(self._tf, rows_for(form, self.contract), form.shape, form.name)
         shape = self._raw.structured_outputs.shape
@@ -103,8 +104,7 @@ class KerasScores:
     @property
     def integers(self) -> bool:
         """See `Predictor`."""
-        given = self.contract
-        return self.form.whole is not None and given.scale == 1 and given.offset == round(given.offset)
+        return self.whole is not None and meaning.unscaled(self.contract)
 
     def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """See `Predictor`."""
@@ -114,7 +114,10 @@ class KerasScores:
         if batch := self.form.batch:
             starts = range(0, len(x), _MICRO_BATCH)
             tally.add(rows=sum(-len(x[start : start + _MICRO_BATCH]) % batch for start in starts))
-        numbers = _by_parts(self._tf, self._raw, x, _MICRO_BATCH, self.name)
+        if self._faster is not None:
+            numbers = self._faster(x)
+        else:
+            numbers = _by_parts(self._tf, self._raw, x, _MICRO_BATCH, self.name)
         return meaning.scores(numbers, len(x), self.contract, self.name)
 
     def identity(self) -> dict[str, str | None]:
@@ -127,11 +130,7 @@ class KerasScores:
 
     def snap(self, x: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
-        if self.form.whole is None:
-            return x
-        given = self.contract
-        units = np.rint(x.astype(np.float64) * given.scale + given.offset).clip(*self.form.whole)
-        return np.asarray((units - given.offset) / given.scale, np.float32)
+        return meaning.snap(x, self.whole, self.contract)
 
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """As many as keep one call well under a second for small images."""
@@ -139,6 +138,17 @@ class KerasScores:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def hurry(self) -> None:
+        """Let ONNX Runtime compute rows from now on, if it says the same.
+
+        Raises:
+            MissingExtra: It is not installed.
+        """
+        from explainer_runtime.predictors.onnx import converted
+
+        function = rows_for(self.form, self.contract)
+        self._faster = converted(self._tf, function, self.shape, self.name, sample(self.form))
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
         x = np.ascontiguousarray(x, dtype=np.float32)
@@ -252,7 +262,7 @@ class Slopes:
 
         def pulled(x: Any, w: Any) -> Any:
             y = value(x)
-            return y, _sloping(tf.gradients(y, x, grad_ys=w), name)
+            return y, _sloping(tf.gradients(y, x, grad_ys=tf.ensure_shape(w, y.shape)), name)
 
         def asked(x: Any, key: Any) -> Any:
             y = value(x)
@@ -262,7 +272,8 @@ class Slopes:
 
         rows = tf.TensorSpec((None, *shape), tf.float32)
         self._value = tf.function(value, autograph=False, input_signature=[rows])
-        self._pulled = tf.function(pulled, autograph=False)
+        weights = tf.TensorSpec(None, tf.float32)
+        self._pulled = tf.function(pulled, autograph=False, input_signature=[rows, weights])
         self._asked = tf.function(asked, autograph=False, input_signature=[rows, tf.TensorSpec((), tf.int64)])
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -314,11 +325,6 @@ def local(form: Form, contract: ModelContract) -> KerasScores:
     if contract.output == "labels" or form.smooth is None:
         return KerasScores(form, contract)
     return KerasPredictor(form, contract=contract)
-
-
-def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
-    """Whether rows of `shape` are rows of the shape that is expected, where None is any size."""
-    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
 
 
 # --- helpers --------------------------------------------------------------------------------------------

@@ -25,6 +25,20 @@ def exclusive(contract: ModelContract) -> bool:
     return contract.output != "scores" or contract.label is not None
 
 
+def unscaled(contract: ModelContract) -> bool:
+    """Whether the model is given rows in their own units."""
+    return (contract.scale, contract.offset) == (1.0, 0.0)
+
+
+def snap(x: np.ndarray, whole: tuple[float, float] | None, contract: ModelContract) -> np.ndarray:
+    """Rows as a model of whole numbers, from the first of `whole` to the second, sees them; see
+    `Predictor`."""
+    if whole is None:
+        return x
+    units = np.rint(x.astype(np.float64) * contract.scale + contract.offset).clip(*whole)
+    return np.asarray((units - contract.offset) / contract.scale, np.float32)
+
+
 def scores(numbers: Any, rows: int, contract: ModelContract, source: str) -> np.ndarray:
     """Class scores `(rows, K)` float32 of what a model answered.
 

@@ -138,17 +138,11 @@ class RemotePredictor:
     @property
     def integers(self) -> bool:
         """See `Predictor`; false before the model has said so."""
-        given = self.settings
-        return self._datatype() not in FLOATS and given.scale == 1 and given.offset == round(given.offset)
+        return self.whole is not None and meaning.unscaled(self.settings)
 
     def snap(self, x: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
-        datatype = self._datatype()
-        if datatype in FLOATS:
-            return x
-        given = self.settings
-        units = encode(x, datatype, given.scale, given.offset).astype(np.float64)
-        return np.asarray((units - given.offset) / given.scale, np.float32)
+        return meaning.snap(x, self.whole, self.settings)
 
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """How many rows of this shape go into one message; see the class."""

@@ -181,7 +181,7 @@ def test_text_lines_are_one_line_each(text):
 
 PRINTING = """
 import logging.config, os, warnings
-from explainer_runtime.hosts import logs
+from explainer_runtime.hosts import logs, output
 with output.one_voice():
     logging.config.dictConfig(logs.settings(True))
     os.write(1, b"from below\\n")

@@ -45,7 +45,7 @@ def merged(app: FastAPI) -> dict[str, Any]:
 
 
 def _with_body(path: str, item: dict[str, Any]) -> dict[str, Any]:
-    """A path's item; of V2's explain with the body that it takes, which is parsed where FastAPI does not see."""
+    """A path's item; of V2's explain with the body that it takes, which FastAPI does not see."""
     if path.startswith("/v2/models/") and path.endswith("/explain"):
         reference = {"$ref": "#/components/schemas/InferenceRequest"}
         item["post"]["requestBody"]["content"]["application/json"]["schema"] = reference

@@ -11,7 +11,7 @@ TRITON := .venv-triton/.ready
 SELDON := .venv-seldon/.ready
 TOOLS := .tools/.ready
 
-.PHONY: help demo test fuzz lint bench clean
+.PHONY: help demo test fuzz soak lint bench clean
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -21,8 +21,12 @@ demo: $(READY)  ## train, fit, serve, explain and check; writes demo/report.html
 test: lint $(KSERVE) $(TRITON) $(SELDON) $(TOOLS)  ## run every check and every test
 	$(BIN)/pytest
 
-fuzz: $(READY)  ## send 100,000 malformed requests (EXPLAINER_RUNTIME_FUZZ, _SEED) to a server
-	EXPLAINER_RUNTIME_FUZZ=$${EXPLAINER_RUNTIME_FUZZ:-100000} $(BIN)/pytest tests/test_malformed.py
+fuzz: $(READY)  ## send 100,000 malformed requests (EXPLAINER_RUNTIME_FUZZ, EXPLAINER_RUNTIME_SEED), 1 s for each
+	EXPLAINER_RUNTIME_FUZZ=$${EXPLAINER_RUNTIME_FUZZ:-100000} \
+	  EXPLAINER_RUNTIME_FUZZ_SECONDS=$${EXPLAINER_RUNTIME_FUZZ_SECONDS:-1} $(BIN)/pytest tests/test_malformed.py
+
+soak: $(READY)  ## ask a server from 16 clients for SOAK_SECONDS (default 600); hours find slower leaks
+	$(BIN)/python -m benchmarks.soak --seconds $${SOAK_SECONDS:-600}
 
 lint: $(READY)  ## check style, types and the floors of the house
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """Requests that are wrong in ways nobody thought of: valid ones, broken at random.
 
-Each is a path, headers and a body. What is broken is structure (values replaced, dropped, doubled, nested),
-numbers (huge, negative, not finite), text (cut, flipped, of another encoding), or what headers claim.
+Each is a path, headers and a body, or a gRPC message; a tenth is of the kinds that once cost a server dearly.
+What is broken is structure (values replaced, dropped, doubled, nested), numbers (huge, negative, not finite),
+text (cut, flipped, of another encoding), or what headers claim.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import copy
 import gzip
 import json
 import random
+import struct
 from typing import Any, NamedTuple
 
 PATHS = (
@@ -55,6 +57,9 @@ def requests(model: str, seed: int, count: int):
     """So many requests to this model; the same seed gives the same."""
     rng = random.Random(seed)
     for _ in range(count):
+        if rng.random() < 0.1:
+            yield dear(model, rng)
+            continue
         body = _body(rng)
         headers = {"content-type": "application/json"}
         kind = rng.random()
@@ -139,3 +144,114 @@ def _torn(rng: random.Random, body: bytes) -> bytes:
             + body[at:]
         )
     return rng.randbytes(at)
+
+
+# --- gRPC, and what has once cost a server dearly ---------------------------------------------------------
+
+
+class Message(NamedTuple):
+    """One gRPC message to be sent as it is."""
+
+    method: str
+    content: bytes
+    packed: bool
+
+
+_METHODS = ("ModelInfer",) * 8 + ("ModelReady", "ModelMetadata", "ServerLive", "Absent", "RepositoryIndex")
+
+
+def messages(model: str, seed: int, count: int):
+    """So many gRPC messages to this model; the same seed gives the same."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        content = _dear_message(rng, model) if rng.random() < 0.1 else _message(rng, model)
+        yield Message(rng.choice(_METHODS), content, rng.random() < 0.1)
+
+
+def dear(model: str, rng: random.Random) -> Request:
+    """A request of a kind that once took gigabytes, minutes, a traceback or a series of metrics."""
+    path, headers = rng.choice(PATHS).format(model), {"content-type": "application/json"}
+    size = rng.choice([10, 1000, 100_000])
+    tensor = '{"inputs":[{"name":"x","datatype":"FP32","shape":%s,"data":%s}],"parameters":%s}'
+    body = rng.choice(
+        [
+            '{"inputs":[' + "{}," * size + "{}]}",
+            '{"inputs":[' + "1," * size + "1]}",
+            '{"inputs":[],"outputs":[' + "{}," * size + "{}]}",
+            tensor % ("[" + "1," * size + "1]", "[0]", "{}"),
+            tensor % ("[1,8,8,1]", "[" + "[]," * size + "[]]", "{}"),
+            tensor % ("[1,8,8,1]", "[" + '"a",' * size + '"a"]', "{}"),
+            tensor
+            % (rng.choice(["[1,0,9223372036854775808]", "[" + "1," * 70 + "64]", "[1e400]"]), "[]", "{}"),
+            tensor % ("[1,8,8,1]", "[0]", "{" + ",".join(f'"{index:x}":1' for index in range(size)) + "}"),
+            tensor % ("[1,8,8,1]", "[0]", '{"threshold":"%s"}' % ("[" * 900 + "]" * 900)),
+            '{"id":"%s","inputs":[]}' % ("a" * size),
+            '{"instances":[' + "[]," * size + "[]]}",
+            '{"data":{"tensor":{"shape":[' + "1," * size + '1],"values":[]}}}',
+            "[" * size,
+            '{"a":' * size,
+        ]
+    ).encode()
+    act = rng.randrange(6)
+    if act == 0:
+        headers["content-encoding"], body = "gzip", gzip.compress(body, 1)
+    elif act == 1:
+        path = path.replace(model, f"{model}-{rng.getrandbits(40):x}")
+    elif act == 2:
+        headers["baggage"] = "x" * rng.choice([10, 9000])
+    return Request(path, headers, body)
+
+
+def _message(rng: random.Random, model: str) -> bytes:
+    rows = struct.pack("<64f", *(rng.random() for _ in range(64)))
+    tensor = _field(1, b"x") + _field(2, b"FP32") + _field(3, b"\x01\x08\x08\x01")
+    parts = [_field(1, model.encode()), _field(3, b"1"), _field(5, tensor), _field(7, rows)]
+    if rng.random() < 0.3:
+        parts[3] = b""
+        parts[2] = _field(5, tensor + _field(5, _field(6, rows)))
+    parts.append(_field(4, _field(1, b"max_calls") + _field(2, b"\x10\x01")))
+    for _ in range(rng.randrange(3)):
+        act, at = rng.randrange(5), rng.randrange(len(parts))
+        if act == 0:
+            parts[at] = b""
+        elif act == 1:
+            parts.insert(at, parts[at])
+        elif act == 2:
+            parts[at] = rng.randbytes(rng.randrange(40))
+        elif act == 3:
+            parts[at] = _torn(rng, parts[at]) if parts[at] else b""
+        else:
+            parts[at] = _field(rng.randrange(1, 9), rng.choice([b"", b"\xff", b"a\nb", b"\x00" * 9, rows]))
+    return b"".join(parts)
+
+
+def _dear_message(rng: random.Random, model: str) -> bytes:
+    size, name = rng.choice([10, 1000, 300_000]), _field(1, model.encode())
+    tensor = _field(1, b"x") + _field(2, b"FP32")
+    return rng.choice(
+        [
+            name + b"\x2a\x00" * size,
+            name + b"\x32\x00" * size,
+            name + b"\x3a\x00" * size,
+            name + _field(5, tensor + _field(5, b"\x42\x00" * size)),
+            name + _field(5, tensor + _field(5, _field(6, bytes(4 * size)))),
+            name + _field(5, tensor + _field(3, b"\x01" * size)),
+            name + _field(5, tensor + _field(3, b"\x01\x00" + b"\xff" * 8 + b"\x7f")) + _field(7, b""),
+            name + _field(3, b"a" * size) + _field(5, tensor),
+            name
+            + b"".join(
+                _field(4, _field(1, b"%x" % index) + _field(2, b"\x10\x01")) for index in range(size % 9999)
+            ),
+            _field(1, b"%x" % rng.getrandbits(60)) + _field(5, tensor),
+            b"\x2b" * size,
+            b"\xff" * size,
+            b"\x1f\x8b\x08" + rng.randbytes(size % 500),
+        ]
+    )
+
+
+def _field(number: int, content: bytes) -> bytes:
+    size, length = len(content), b""
+    while size > 127:
+        size, length = size >> 7, length + bytes([size & 127 | 128])
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content

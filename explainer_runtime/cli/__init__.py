@@ -261,13 +261,8 @@ def serve(
     from explainer_runtime.cli import serving
 
     with serving.prepared(serving.Request(**ctx.params)) as ready:
-        where = f"http://{ready.host}:{ready.ports['http_port']} and grpc://{ready.host}:{ready.ports['grpc_port']}"
-        document = {"models": ready.names, "host": ready.host, **ready.ports}
-        tell(
-            json,
-            document,
-            lambda: f"Loading {', '.join(ready.names)} for {where}; the log says when it is ready",
-        )
+        if json:
+            tell(json, {"models": ready.names, "host": ready.host, **ready.ports}, str)
         status = serving.run(ready)
     raise typer.Exit(status)
 

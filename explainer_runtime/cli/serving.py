@@ -149,6 +149,10 @@ def run(ready: Ready) -> int:
 
 def _run(ready: Ready) -> int:
     logging.config.dictConfig(logs.settings(ready.json_logs))
+    where = (
+        f"http://{ready.host}:{ready.ports['http_port']} and grpc://{ready.host}:{ready.ports['grpc_port']}"
+    )
+    _log.info("loading: %s, to be served at %s", ", ".join(ready.names) or "no models yet", where)
     for word in ready.ignored:
         _log.warning("ignored, not known here: %s", word)
     for name in [name for name in os.environ if name.startswith("MLSERVER_MODEL_")]:

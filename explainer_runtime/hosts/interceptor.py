@@ -8,6 +8,7 @@ unpacked, counted and parsed here, aside from the event loop, rather than by gRP
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from typing import Any
@@ -25,6 +26,7 @@ from explainer_runtime.hosts.tokens import Tokens
 from explainer_runtime.hosts.tracing import incoming
 from explainer_runtime.hosts.traffic import Traffic
 
+_log = logging.getLogger("explainer_runtime.grpc")
 _HEALTH = ("ServerLive", "ServerReady")
 _SLOW = 1.0
 """Seconds after which a message that has not come is slow."""
@@ -75,15 +77,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
             telling = _Telling(context, caller)
             with self._room.share() as share, self._traffic.of(caller), incoming(_words(metadata)):
                 requests = self._requests(raw, handler.request_deserializer, share, context)
-                if handler.unary_unary is None:
-                    async for response in handler.stream_stream(requests, telling):
+                try:
+                    async for response in _responses(handler, requests, telling):
                         yield handler.response_serializer(response)
-                    return
-                request = await anext(requests, None)
-                if request is None:
-                    await context.abort(StatusCode.FAILED_PRECONDITION, messages.NO_MESSAGE)
-                response = await handler.unary_unary(request, telling)
-                yield handler.response_serializer(response)
+                except grpc.aio.AbortError:
+                    raise
+                except Exception:  # gRPC would tell the caller its class
+                    _log.exception("unexpected error")
+                    await context.abort(StatusCode.INTERNAL, "internal error")
 
         return answer
 
@@ -136,6 +137,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
         caller = Caller(str(named or context.peer().rpartition(":")[0]))
         caller.enter()
         return caller
+
+
+async def _responses(handler: Any, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    """What a handler answers, whether it takes one message or a stream of them."""
+    if handler.unary_unary is None:
+        async for response in handler.stream_stream(requests, context):
+            yield response
+        return
+    async for request in requests:
+        yield await handler.unary_unary(request, context)
+        return
+    await context.abort(StatusCode.FAILED_PRECONDITION, messages.NO_MESSAGE)
 
 
 class Arrivals:

@@ -131,6 +131,7 @@ async def _serve(
         served += await ModelRepositoryFactory.resolve_model_repository(settings).list()
     interceptors: list[Any] = [logs.Recorder()]
     around: Callable[[App], App] = logs.Recorded
+    proxies: list[Proxy] = []
     if upstream is not None:
         names = [model.name for model in served]
         model, rest = upstream.model, upstream.rest
@@ -138,10 +139,15 @@ async def _serve(
             interceptors.insert(0, GrpcProxy(upstream.grpc, set(names) - {model}))
 
         def around(app: App) -> App:
-            return Proxy(logs.Recorded(app), rest, names, model, lambda: server.traffic.of(Caller()))
+            proxies.append(Proxy(logs.Recorded(app), rest, names, model, lambda: server.traffic.of(Caller())))
+            return proxies[-1]
 
     server = build(settings, guard, around=around, interceptors=interceptors, relays=upstream is not None)
-    return await server.run(served)  # what has failed, if anything
+    try:
+        return await server.run(served)  # what has failed, if anything
+    finally:
+        for proxy in proxies:
+            await proxy.close()
 
 
 def _labels() -> Mapping[str, str]:

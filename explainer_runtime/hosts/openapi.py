@@ -35,13 +35,21 @@ def merged(app: FastAPI) -> dict[str, Any]:
     known = set(whole["paths"]) | {path for path in made["paths"] if path.startswith("/v2/repository")}
     for path, item in made["paths"].items():
         if path not in known:
-            whole["paths"][path] = item
+            whole["paths"][path] = _with_body(path, item)
     for kind, components in made.get("components", {}).items():
         mine = whole.setdefault("components", {}).setdefault(kind, {})
         for name, component in components.items():
             mine.setdefault(name, component)
     mended: dict[str, Any] = _mended(whole)
     return mended
+
+
+def _with_body(path: str, item: dict[str, Any]) -> dict[str, Any]:
+    """A path's item; of V2's explain with the body that it takes, which FastAPI does not see."""
+    if path.startswith("/v2/models/") and path.endswith("/explain"):
+        reference = {"$ref": "#/components/schemas/InferenceRequest"}
+        item["post"]["requestBody"]["content"]["application/json"]["schema"] = reference
+    return item
 
 
 def _mended(part: Any) -> Any:

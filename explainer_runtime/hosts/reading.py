@@ -19,7 +19,7 @@ from mlserver.grpc.utils import handle_mlserver_error
 from mlserver.types import TensorData
 
 from explainer_runtime.errors import InvalidInput
-from explainer_runtime.hosts import v2types
+from explainer_runtime.hosts import refusals, v2types
 from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.wire import unpack
 
@@ -37,11 +37,19 @@ class Servicer(InferenceServicer):
     @handle_mlserver_error
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """Answer one request."""
-        raw = self._GetReturnRaw(request)
-        payload = await aside(self._InsertHeaders, request, context)
-        result = await self._data_plane.infer(payload, request.model_name, request.model_version)
-        self._SetTrailingMetadata(result, context)
-        return await aside(ModelInferResponseConverter.from_types, result, raw)
+        try:
+            raw = self._GetReturnRaw(request)
+            payload = await aside(self._InsertHeaders, request, context)
+            result = await self._data_plane.infer(payload, request.model_name, request.model_version)
+            self._SetTrailingMetadata(result, context)
+            return await aside(ModelInferResponseConverter.from_types, result, raw)
+        except Exception as error:
+            raise refusals.noted(error) from None
+
+    @handle_mlserver_error
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        """Whether a model is ready; of one that is not there MLServer tells the class of its error."""
+        return await super().ModelReady(request, context)
 
 
 def reading(convert: Callable[..., Any]) -> Callable[..., Any]:

@@ -74,7 +74,7 @@ def _plain(infer: Callable[..., Any], known: Callable[..., Any]) -> Callable[...
             await known(name, version)  # MLServer would keep a series of metrics for whatever it was asked
             return await infer(payload, name, version)
         except Exception as error:
-            raise _noted(error) from None
+            raise noted(error) from None
 
     return plain_infer
 
@@ -86,12 +86,13 @@ def _plain_stream(infer_stream: Callable[..., Any], known: Callable[..., Any]) -
             async for response in infer_stream(payloads, name, version):
                 yield response
         except Exception as error:
-            raise _noted(error) from None
+            raise noted(error) from None
 
     return plain_infer_stream
 
 
-def _noted(error: Exception) -> MLServerError:
+def noted(error: Exception) -> MLServerError:
+    """An error as it is told; a bug is written down."""
     if not isinstance(error, MLServerError):
         logging.getLogger("mlserver").exception("unexpected error")
     known = plain(error)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import gzip
 import ssl
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -79,12 +81,15 @@ class Http:
         self._packed = settings.compression == "gzip"
         self._most = most
         self._source = source
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=trust,
-            max_connections=settings.connections,
-            keepalive_expiry=_KEEPALIVE,
-            network_backend=_Backend(),
-        )
+        origin = httpcore.Origin(**self._origin)  # type: ignore[arg-type]
+        backend = _Backend()
+
+        def connect() -> httpcore.HTTPConnection:
+            return httpcore.HTTPConnection(
+                origin, ssl_context=trust, keepalive_expiry=_KEEPALIVE, network_backend=backend
+            )
+
+        self._connections = _Connections(connect, settings.connections)
 
     def get(self, path: str, until: float) -> Reply:
         """What is at `path`; raises as `Predictor`."""
@@ -99,27 +104,30 @@ class Http:
 
     def close(self) -> None:
         """Close the pooled connections."""
-        self._pool.close()
+        self._connections.close()
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, more: Mapping[str, str], until: float
     ) -> Reply:
         left = seconds_left(until, self._source)
-        timeout = {"connect": until, "read": until, "write": until, "pool": left}
+        timeout = {"connect": until, "read": until, "write": until}
         target = quote(path, safe="/%:@!$&'()*+,;=?").encode()
         url = httpcore.URL(**self._origin, target=target)  # type: ignore[arg-type]
         headers = list({**self._headers, **outgoing(), **more}.items())
         try:
-            with self._pool.stream(
-                method, url, headers=headers, content=body, extensions={"timeout": timeout}
-            ) as response:
+            with (
+                self._connections.lease(left) as connection,
+                connection.stream(
+                    method, url, headers=headers, content=body, extensions={"timeout": timeout}
+                ) as response,
+            ):
                 found = {
                     name.decode("latin-1").lower(): value.decode("latin-1")
                     for name, value in response.headers
                 }
                 content = self._read(response, found)
                 if _left_over(response):
-                    response.extensions["network_stream"].spoil()
+                    connection.close()
         except httpcore.TimeoutException:
             raise PredictorTimeout(f"{self._source} did not answer in time") from None
         except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
@@ -213,8 +221,62 @@ def _left_over(response: httpcore.Response) -> bool:
     httpcore has no word for it: these are names of 1.0, and a test sends such an answer.
     """
     stream: Any = response.stream
-    left: tuple[bytes, bool] = stream._stream._connection._h11_state.trailing_data
+    left: tuple[bytes, bool] = stream._connection._h11_state.trailing_data
     return bool(left[0])
+
+
+class _Connections:
+    """At most `most` connections, each used by one thread at a time; the one used last is used next.
+
+    httpcore's own pool loses a wake-up now and then when many threads wait for few connections.
+    """
+
+    def __init__(self, connect: Callable[[], httpcore.HTTPConnection], most: int) -> None:
+        self._connect = connect
+        self._places = threading.Semaphore(most)
+        self._lock = threading.Lock()
+        self._idle: list[httpcore.HTTPConnection] = []
+        self._times_closed = 0
+
+    @contextmanager
+    def lease(self, seconds: float) -> Iterator[httpcore.HTTPConnection]:
+        """A connection that nobody else uses, opened when it is asked something.
+
+        Raises:
+            PoolTimeout: None became free in so many seconds.
+        """
+        if not self._places.acquire(timeout=seconds):
+            raise httpcore.PoolTimeout
+        try:
+            connection, times_closed = self._take(), self._times_closed
+            try:
+                yield connection
+            finally:
+                with self._lock:
+                    keep = connection.is_idle() and times_closed == self._times_closed
+                    if keep:
+                        self._idle.append(connection)
+                if not keep:
+                    connection.close()
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        """Close those that are idle, and the others when they are given back."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._times_closed += 1
+        for connection in idle:
+            connection.close()
+
+    def _take(self) -> httpcore.HTTPConnection:
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else self._connect()
+            # One that can be read has been ended by the server, or says what it was not asked.
+            if not (connection.is_closed() or connection.has_expired()):
+                return connection
+            connection.close()
 
 
 class _Backend(httpcore.NetworkBackend):
@@ -232,11 +294,7 @@ class _Backend(httpcore.NetworkBackend):
 
 class _Stream(httpcore.NetworkStream):
     def __init__(self, inner: httpcore.NetworkStream) -> None:
-        self._inner, self._spoilt = inner, False
-
-    def spoil(self) -> None:
-        """Not to be used again: a pool closes an idle connection that can be read."""
-        self._spoilt = True
+        self._inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._inner.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
@@ -252,8 +310,6 @@ class _Stream(httpcore.NetworkStream):
         return _Stream(self._inner.start_tls(ssl_context, server_hostname, left))
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and self._spoilt:
-            return True
         return self._inner.get_extra_info(info)
 
     def close(self) -> None:

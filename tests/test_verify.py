@@ -58,6 +58,13 @@ def test_the_draws_wanted_suffice_where_nothing_fails_any_more(trial, rank, data
         assert trial.proven(tries + wanted, hits + wanted, rank)
 
 
+@given(TRIALS, st.integers(1, 4), st.data())
+def test_what_is_proven_has_hit_as_often_as_the_threshold_says(trial, rank, data):
+    tries = data.draw(st.sampled_from(trial.looks))
+    least = next((hits for hits in range(tries + 1) if trial.proven(tries, hits, rank)), None)
+    assert least is None or least >= trial.threshold * tries
+
+
 def test_what_is_far_from_the_threshold_or_has_had_its_draws_is_given_up():
     trial = Trial.of(0.95, 0.1)
     most = trial.looks[-1]

@@ -46,6 +46,8 @@ _LIKELY, _POSSIBLE = 0.05, 0.2
 tried beside that one."""
 _FAILURES = 1
 """Sets of one size that may fail, beside one for each place in the beam, before larger ones are sought."""
+_GAP = 2
+"""Sizes between what has failed and what is proven that are let be."""
 _REACH = 3
 """Size that the first proposals may have; later ones may be twice as large as what has been tried. Beyond
 that an estimate leans on nothing."""
@@ -139,10 +141,19 @@ def _next(
         if len(which) < smallest
     ]
     wave = [(which, draws) for which, draws in wave if draws]
-    if not wave and not proven:
-        wave = _propose(tried, evidence, rules, trial, chance)
+    if not wave and (between := _between(tried, smallest, rules)):
+        wave = _propose(tried, evidence, rules, trial, chance, between)
         tried = (*tried, *(which for which, _ in wave))
     return tried, wave
+
+
+def _between(tried: Sequence[Set], smallest: int, rules: Rules) -> int:
+    """The largest size to propose sets of, `smallest` being the least that is proven; 0: propose no more."""
+    largest = max((len(which) for which in tried if len(which) < smallest), default=0)
+    if smallest in map(len, tried):
+        # What is proven is far larger than all that failed: it may be far larger than it must be.
+        return (largest + smallest) // 2 if smallest - largest > max(_GAP, smallest // 8) else 0
+    return min(smallest - 1, rules.max_anchor_size or smallest - 1, max(_REACH, 2 * largest))
 
 
 def _unclear(evidence: Evidence) -> int:
@@ -156,17 +167,22 @@ def _unclear(evidence: Evidence) -> int:
 
 
 def _propose(
-    tried: tuple[Set, ...], evidence: Evidence, rules: Rules, trial: Trial, chance: np.ndarray
+    tried: tuple[Set, ...],
+    evidence: Evidence,
+    rules: Rules,
+    trial: Trial,
+    chance: np.ndarray,
+    reach: int,
 ) -> Wave:
     """The smallest set that should be an anchor, and beside it a smaller one that might be.
 
     Sets grow one feature at a time, each member of a beam by every feature, as the paper's do; but what is
     known of them is what the surrogate says, mixed with the draws that happen to speak of them. None of the
-    sets that were tried is proposed again.
+    sets that were tried is proposed again. Where none of up to `reach` features should do, the best of that
+    many is tried for what its draws teach.
     """
     features = evidence.shown.shape[1]
     most = min(features, rules.max_anchor_size or features)
-    reach = min(most, max(_REACH, 2 * max(map(len, tried), default=0)))
     surrogate = mask_surrogate.fit(evidence.shown, evidence.lead)
     failed = {frozenset(which) for which in tried}
     arms: Sequence[Set] = [()]

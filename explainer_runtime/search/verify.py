@@ -2,7 +2,8 @@
 
 A set is *proven* when draws of its own would so seldom have turned out so well by chance, were its
 probability at the bar or below it: the tail of a binomial distribution, computed and not bounded. The bar is
-the threshold less `SLACK`, since to tell .950 from .949 would take for ever. (The usual test, Ribeiro et al.
+the threshold less `SLACK`, since to tell .950 from .949 would take for ever; the share of hits must be the
+threshold at least. (The usual test, Ribeiro et al.
 2018, allows five times that slack, and anchors come out of it that do not hold what they promise.)
 
 Who tests often is deceived some time, so `delta`, the chance of a wrong acceptance in a whole search, is
@@ -34,12 +35,14 @@ class Trial(NamedTuple):
     """How sets are put to the test.
 
     Attributes:
-        bar: What must be exceeded.
+        threshold: Least share of hits.
+        bar: What the probability must exceed.
         delta: Chance that any of the sets tested is accepted wrongly.
         looks: Draws of a set after which it is looked at.
         enough: How many of them to draw at once for a set that is likely to pass.
     """
 
+    threshold: float
     bar: float
     delta: float
     looks: tuple[int, ...]
@@ -52,7 +55,7 @@ class Trial(NamedTuple):
         # A clean record passes at `delta / 5` after this many draws and a third; a look before saves draws.
         first = max(_LEAST, ceil(0.75 * log(5 / delta) / -log(bar)))
         looks = tuple(max(first, least) << look for look in range(len(SHARES)))
-        return cls(bar, delta, looks, next(look for look in looks if look >= 2 * first))
+        return cls(threshold, bar, delta, looks, next(look for look in looks if look >= 2 * first))
 
     def level(self, rank: int, look: int) -> float:
         """What the `look`-th look (from 0) at the `rank`-th set (from 1) may take of delta."""
@@ -60,19 +63,19 @@ class Trial(NamedTuple):
 
     def proven(self, tries: int, hits: int, rank: int) -> bool:
         """Whether `hits` in `tries` draws, one of `looks`, prove the `rank`-th set."""
-        if tries not in self.looks:
-            return False
-        return tail(hits, tries, self.bar) <= self.level(rank, self.looks.index(tries))
+        return tries in self.looks and self._passes(tries, hits, rank)
 
     def wanted(self, tries: int, hits: int, rank: int) -> int:
         """How many more draws may prove the set if it goes on as it has begun; 0: give it up."""
         share = (hits + _HOPE) / (tries + 1)
-        for look, goal in enumerate(self.looks):
-            if goal > tries:
-                expected = hits + ceil((goal - tries) * share)
-                if tail(expected, goal, self.bar) <= self.level(rank, look):
-                    return goal - tries
+        for goal in self.looks:
+            if goal > tries and self._passes(goal, hits + ceil((goal - tries) * share), rank):
+                return goal - tries
         return 0
+
+    def _passes(self, tries: int, hits: int, rank: int) -> bool:
+        level = self.level(rank, self.looks.index(tries))
+        return hits >= self.threshold * tries and tail(hits, tries, self.bar) <= level
 
 
 def tail(hits: int, tries: int, p: float) -> float:

@@ -242,3 +242,36 @@ def test_no_more_rows_are_asked_about_at_once_than_may_be_held(kind, monkeypatch
     told(x, ESTIMATORS[kind], lambda rows: (sizes.append(len(rows)), np.zeros(len(rows)))[1])
     assert max(sizes) <= 20 + 7  # and the points themselves
     assert sum(sizes) == 7 * (1 + ESTIMATORS[kind].rows(SHAPE))
+
+
+def test_what_is_random_depends_on_a_rows_own_steps_alone():
+    x = np.random.default_rng(3).uniform(0, 1, (3, 8, 8, 1)).astype("f")
+    few = RandomDirections(0.01, 0, 1, pairs=5, grid=6)
+    model = Linear(weights(features=64))
+    ask = Slopes(x, lambda said, which: np.exp(said), steps=np.array([7, 0, 2]))
+    _, together = estimate(ask, few, model.log_scores, Meter(Budget()))
+    for row, step in enumerate((7, 0, 2)):
+        part = Slopes(x[row : row + 1], ask.pull, steps=step)
+        _, alone = estimate(part, few, model.log_scores, Meter(Budget()))
+        assert alone[0].tobytes() == together[row].tobytes()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [Counterfactual(tol=0.2), Counterfactual(schedule="reference", max_iter=10, max_lam_steps=1)],
+    ids=["fast", "reference"],
+)
+def test_a_batch_whose_rows_take_more_and_fewer_steps_is_answered_as_each_alone(spec):
+    shape = (12, 12, 1)
+    x = np.random.default_rng(0).uniform(0, 1, (6, *shape)).astype("f")
+    inputs = Inputs(shape=shape, low=0, high=1, classes=CLASSES)
+    model = Linear(weights(seed=2, features=144) / 3).function
+    run = prepare(fit(spec, inputs=inputs), Counting(model, 4096))
+    answer = run(x, limits=PATIENT)
+    steps = set()
+    for row in range(6):
+        alone = run(x[row : row + 1], limits=PATIENT)
+        steps.add(alone.cost.steps)
+        for name, field in alone.arrays.items():
+            np.testing.assert_array_equal(field[0], answer[name][row], err_msg=name)
+    assert len(steps) > 1 or spec.schedule == "reference"

@@ -13,7 +13,7 @@ import numpy as np
 
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.best import Best
-from explainer_runtime.search.least_change import SHALLOW, Pace, Problem, descend
+from explainer_runtime.search.least_change import SHALLOW, Pace, Problem, begin, descend
 from explainer_runtime.search.sparsify import sparsify
 
 _WORTH = 1.02
@@ -91,6 +91,7 @@ def _thinned(problem: Problem, effort: Effort, best: Best, lanes: np.ndarray) ->
     fewer = problem._replace(low=low, high=high, start=start)
     found = Best(best.x, best.log_scores)
     pace = effort.pace._replace(reach=1, refine=8, region=effort.pace.stride)
-    yield from descend(fewer, pace, lanes, found, draw=3, done=(0.75, 0.85))
+    state = begin(start[lanes])._replace(mu=best.tag[lanes])
+    yield from descend(fewer, pace, lanes, found, state, draw=3, done=(0.75, 0.85))
     taken = lanes[found.cost[lanes] <= _WORTH * best.cost[lanes]]
     best.take(taken, found)

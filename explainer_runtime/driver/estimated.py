@@ -2,8 +2,8 @@
 
 Pairs of rows lie inside the bounds that rows have, always: a model is defined there and may refuse the rest.
 Where a point is too near a bound for a pair around it, the pair goes around a point that much farther inside.
-What is drawn depends on the seed and the step only, never on the row, so explaining a batch is explaining
-each row.
+What is drawn depends on the seed and on how many steps a row has behind it, never on the rows beside it, so
+explaining a batch is explaining each row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def estimate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log-scores at the points of `ask`, and slopes there, as an estimator has them."""
     meter.allow(len(ask.x) * (1 + estimator.rows(ask.x.shape[1:])))  # before any of them is made
-    step, meter.estimates = meter.estimates, meter.estimates + 1
+    steps = np.broadcast_to(ask.steps, len(ask.x)).astype(int).tolist()
     most = max(1, _BYTES // ask.x[0].nbytes)
     waiting: list[tuple[int, np.ndarray, np.ndarray]] = []
     told: list[np.ndarray] = [np.empty((0,))] * len(ask.x)
@@ -65,12 +65,15 @@ def estimate(
         waiting.clear()
 
     for lane, x in enumerate(ask.x):
-        for up, down in estimator.pairs(x, step):
+        for up, down in estimator.pairs(x, steps[lane]):
             if waiting and sum(2 * len(part) for _, part, _ in waiting) + 2 * len(up) > most:
                 flush()
             waiting.append((lane, up, down))
     flush()
-    slopes = [estimator.slope(np.concatenate(rise), x, step) for rise, x in zip(rises, ask.x, strict=True)]
+    slopes = [
+        estimator.slope(np.concatenate(rise), x, step)
+        for rise, x, step in zip(rises, ask.x, steps, strict=True)
+    ]
     return np.stack(told), np.stack(slopes).astype(np.float32)
 
 

@@ -58,7 +58,7 @@ class Meter:
         progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.budget, self.cancel, self._progress = budget, cancel, progress
-        self.rows = self.calls = self.steps = self.estimates = 0
+        self.rows = self.calls = self.steps = 0
         self.waited = 0.0
         self._best: float | None = None
         self._fraction = 0.0

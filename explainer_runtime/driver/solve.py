@@ -81,13 +81,13 @@ def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: 
             meter.report(ask.done, ask.best)
             return log_scores
         case Slopes():
-            meter.steps += len(ask.x)
             if estimator is not None:
                 told = estimate(ask, estimator, partial(_log_scores, predictor=predictor, meter=meter), meter)
             elif isinstance(predictor, WhiteBox):
                 told = _slopes(ask, predictor, meter)
             else:
                 raise InvalidOption("gradient='exact' needs the model in this process", "gradient")
+            meter.steps += len(ask.x)
             found = () if ask.best is None else ask.best[np.isfinite(ask.best)]
             meter.report(ask.done, float(np.median(found)) if len(found) else None)
             return told

@@ -52,6 +52,8 @@ class Slopes:
             `(M',)`.
         done: How much of the search lies behind, between 0 and 1; for progress only.
         best: Costs of the best answers so far, infinite where there is none; for progress only.
+        steps: A number of each row `(M,)`, or of all of them, such as how many steps lie behind it: what is
+            random about an estimated slope depends on that, never on the rows beside it.
         alone: Whether each row is to be answered as it would be alone, to the last bit: what a model says of
             a row depends on the rows beside it in the last bit or two, and hundreds of steps by sign and
             momentum make much of them.
@@ -61,6 +63,7 @@ class Slopes:
     pull: Callable[[np.ndarray, np.ndarray], np.ndarray]
     done: float = 0.0
     best: np.ndarray | None = None
+    steps: np.ndarray | int = 0
     alone: bool = False
 
 

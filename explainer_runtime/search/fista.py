@@ -62,7 +62,7 @@ def _descend(
         rows = problem.space.rows(d, lanes)
         told, slope = yield Slopes(
             rows, lambda said, which: _per(c[which], said) * asked.only(which).hinge(said)[1], done,
-            best.cost, alone=True,
+            best.cost, k, alone=True,
         )  # fmt: skip
         net = problem.net(d, lanes)
         cost, spare = problem.judge(rows, told, lanes, net)

@@ -13,7 +13,7 @@ import numpy as np
 
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.best import Best
-from explainer_runtime.search.least_change import SHALLOW, Pace, Problem, descend
+from explainer_runtime.search.least_change import SHALLOW, Pace, Problem, begin, descend
 from explainer_runtime.search.sparsify import sparsify
 
 _WORTH = 1.02
@@ -59,10 +59,10 @@ def seek(problem: Problem, effort: Effort, owner: np.ndarray, lanes: np.ndarray,
             live, state = live[on], state.only(on)
     yield from descend(problem, pace, live, best, state, done=(0.3, 0.7))
     slow = pace._replace(reach=3 * pace.reach, memory=0.7)
-    for other in (slow, slow._replace(rho=0.0)):
+    for again, other in enumerate((slow, slow._replace(rho=0.0)), 1):
         # The lanes of rows that have nothing yet with the lead that is aimed for.
         missing = lanes[~np.isin(owner[lanes], owner[lanes[best.cost[lanes] < SHALLOW]])]
-        yield from descend(problem, other, missing, best, done=(0.7, 0.75))
+        yield from descend(problem, other, missing, best, draw=again, done=(0.7, 0.75))
         _reprice(problem, pace.rho, best, missing)
     lanes = lanes[winners(owner[lanes], best.cost[lanes])]
     lanes = lanes[best.found[lanes]]
@@ -96,6 +96,7 @@ def _thinned(problem: Problem, effort: Effort, best: Best, lanes: np.ndarray) ->
     fewer = problem._replace(low=low, high=high, start=start)
     found = Best(best.x, best.log_scores)
     pace = effort.pace._replace(reach=1, refine=8, region=effort.pace.stride)
-    yield from descend(fewer, pace, lanes, found, done=(0.75, 0.85))
+    state = begin(start[lanes])._replace(mu=best.tag[lanes])
+    yield from descend(fewer, pace, lanes, found, state, draw=3, done=(0.75, 0.85))
     taken = lanes[found.cost[lanes] <= _WORTH * best.cost[lanes]]
     best.take(taken, found)

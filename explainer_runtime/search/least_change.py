@@ -39,6 +39,8 @@ _ROOTS = 6
 """Evaluations in the search for a multiplier, warm from the step before."""
 _DEAREST = np.float32(1e12)
 """Largest multiplier: what that cannot pay for cannot be had inside the bounds."""
+_DRAWS = 10_000
+"""More than a descent has steps."""
 _FLAT = 1e-3
 """Least curvature: what makes the linear programme of the L1 distance alone a convex one."""
 
@@ -193,6 +195,7 @@ def descend(
     state: State | None = None,
     *,
     most: int = 10_000,
+    draw: int = 0,
     done: tuple[float, float] = (0.0, 1.0),
 ) -> Search[State]:
     """Run these lanes to their end, or for `most` steps.
@@ -204,6 +207,7 @@ def descend(
         best: Holds the cheapest valid point of every lane of the problem; bettered as the search goes.
         state: Where these lanes stand; None is at their start.
         most: Most steps.
+        draw: Which descent of these lanes it is: where slopes are estimated, each draws anew.
         done: Progress before and after.
 
     Returns:
@@ -217,17 +221,19 @@ def descend(
             break
         share = done[0] + (done[1] - done[0]) * min(1.0, k / whole)
         part = state if len(live) == len(lanes) else state.only(live)
-        part = yield from _step(problem, pace, lanes[live], best, part, share)
+        part = yield from _step(problem, pace, lanes[live], best, part, draw, share)
         state = part if len(live) == len(lanes) else _put(state, live, part)
     return state
 
 
 def _step(
-    problem: Problem, pace: Pace, lanes: np.ndarray, best: Best, state: State, done: float
+    problem: Problem, pace: Pace, lanes: np.ndarray, best: Best, state: State, draw: int, done: float
 ) -> Search[State]:
     asked, d = problem.criterion.only(lanes), state.d
     rows = problem.space.rows(d, lanes)
-    log_scores, slope = yield Slopes(rows, lambda said, which: asked.only(which).pull(said), done, best.cost)
+    log_scores, slope = yield Slopes(
+        rows, lambda said, which: asked.only(which).pull(said), done, best.cost, state.steps + draw * _DRAWS
+    )
     margin = asked.margin(log_scores).astype(np.float32)
     slope = problem.space.back(slope, d, lanes)
     first = state.steps == 0

@@ -101,7 +101,7 @@ def _walk(
     for k in range(steps + 1):
         own = asked.only(live)
         rows, pull = space.rows(d[live], live), partial(_pull, own)
-        told, slope = yield Slopes(rows, pull, done, best.cost, alone=True)
+        told, slope = yield Slopes(rows, pull, done, best.cost, k, alone=True)
         off = own.chance(told)[0] - adam.target_proba
         if k:  # the start is not a step's arrival
             spare = own.spare(told)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from explainer_runtime import methods
-from explainer_runtime.driver import Budget, Progress, solve
+from explainer_runtime.driver import Budget, Progress, shard_of, solve
 from explainer_runtime.driver.estimated import CentralDifferences, Estimator, RandomDirections
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
@@ -111,6 +111,9 @@ class Prepared:
         self._networks = {
             name: KerasNetwork(model) for name, model in fitted.models.items() if name != "student"
         }
+        self._shard = None
+        if self._road == "exact" and isinstance(predictor, WhiteBox):
+            self._shard = shard_of(predictor, _made_up(fitted.inputs))
         self._guide = None
         if self._road == "surrogate":
             self._guide = teaching.guide(fitted)
@@ -166,6 +169,7 @@ class Prepared:
                 cancel=cancel,
                 progress=progress,
                 watch=watch,
+                shard=self._shard,
             )
         meta: dict[str, Any] = {"spec": spec.model_dump(mode="json")}
         if self.strangeness.warning:
@@ -211,9 +215,7 @@ class Prepared:
 
         A remote model is not disturbed: its surrogate, if there is one, answers in its place.
         """
-        inputs = self.fitted.inputs
-        rng = np.random.default_rng(0)
-        row = rng.uniform(inputs.low, inputs.high, (1, *inputs.shape)).astype(np.float32)
+        row = _made_up(self.fitted.inputs)
         if self._guide is not None:
             solve(self._search(row, self.fitted.spec, self._guide.surrogate), self._guide.surrogate)
         elif isinstance(self.predictor, WhiteBox):
@@ -271,6 +273,12 @@ def _road(fitted: Fitted, predictor: Predictor) -> str | None:
     if isinstance(predictor, WhiteBox):
         return "exact"
     return "surrogate" if spec.schedule == "fast" and teaching.taught(fitted) else "random"
+
+
+def _made_up(inputs: Inputs) -> np.ndarray:
+    """One row of nothing in particular `(1, *S)`."""
+    rng = np.random.default_rng(0)
+    return rng.uniform(inputs.low, inputs.high, (1, *inputs.shape)).astype(np.float32)
 
 
 def _estimator(spec: Any, road: str | None, contract: Inputs) -> Estimator | None:

@@ -7,6 +7,6 @@ its answers alone (`estimated.py`).
 """
 
 from explainer_runtime.driver.meter import Budget, Progress
-from explainer_runtime.driver.solve import solve
+from explainer_runtime.driver.solve import shard_of, solve
 
-__all__ = ["Budget", "Progress", "solve"]
+__all__ = ["Budget", "Progress", "shard_of", "solve"]

@@ -1,8 +1,7 @@
 """What one explanation may take from the model, and what it has taken so far.
 
 Budgets are law: before the model is asked, `allow` says whether it may be, and what it then has to answer is
-counted whether it succeeds or not. Calls are cut so that the clock and the cancel flag are looked at every
-quarter of a second: how much that is is measured, row by row, as the explanation goes.
+counted whether it succeeds or not. The clock and the cancel flag are looked at each time.
 """
 
 from __future__ import annotations
@@ -11,16 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from explainer_runtime.errors import Cancelled
 from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
 from explainer_runtime.search.asks import Stop
-
-LOOK = 0.25
-"""Seconds between two looks at the clock, where one row does not take longer."""
-_FIRST = 2**18
-"""Numbers in the rows of the first call, of which it is not known how long it takes."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +41,7 @@ class Meter:
         budget: Most rows, calls and seconds.
         cancel: Asked at every look; true stops at once.
         progress: Told when something has been answered.
+        shard: Rows whose slopes are asked for between two looks at the clock; None goes by their size.
     """
 
     def __init__(
@@ -56,14 +49,14 @@ class Meter:
         budget: Budget,
         cancel: Callable[[], bool] | None = None,
         progress: Callable[[Progress], None] | None = None,
+        shard: int | None = None,
     ) -> None:
-        self.budget, self.cancel, self._progress = budget, cancel, progress
+        self.budget, self.cancel, self._progress, self.shard = budget, cancel, progress, shard
         self.rows = self.calls = self.steps = 0
         self.waited = 0.0
         self._best: float | None = None
         self._fraction = 0.0
         self._deadline = time.monotonic() + budget.seconds
-        self._speed: dict[str, float] = {}
 
     def allow(self, rows: int, calls: int = 1) -> None:
         """Pass if `rows` more, in `calls` calls, are within the budget; else stop the search."""
@@ -86,18 +79,6 @@ class Meter:
         """Count what the model is asked for, before it is known to succeed: it has the work either way."""
         self.rows += rows
         self.calls += calls
-
-    def took(self, kind: str, rows: int, seconds: float) -> None:
-        """Note how long rows of this kind (`rows`, `slopes`) took."""
-        self.waited += seconds
-        each = seconds / rows
-        self._speed[kind] = each if kind not in self._speed else min(each, 2 * self._speed[kind])
-
-    def at_once(self, kind: str, shape: tuple[int, ...], most: int) -> int:
-        """How many rows of this shape to ask about before the next look; at least 1, at most `most`."""
-        if kind not in self._speed:
-            return max(1, min(most, _FIRST // int(np.prod(shape))))
-        return max(1, min(most, int(LOOK / max(self._speed[kind], 1e-9))))
 
     def report(self, done: float, best: float | None = None) -> None:
         """Tell how far the search is; the best that it has ever named is told until it names a better one."""

@@ -20,7 +20,13 @@ from explainer_runtime.search.asks import Aside, Ask, Rows, Search, Slopes, Stop
 T = TypeVar("T")
 
 SHARD = 32
-"""Rows whose slopes are asked for together: convolutions of small images are cheapest at 8 to 32."""
+"""Rows whose slopes are asked for together at most: convolutions of small images are cheapest at 8 to 32."""
+LOOK = 0.25
+"""Seconds between two looks at the clock, where one row does not take longer."""
+_NUMBERS = 2**18
+"""In the rows of one shard, of a model of which nothing is known."""
+_FORWARD = 8
+"""Rows that are scored in one go, for each whose slope is."""
 TINY = float(np.finfo(np.float32).tiny)
 """Where probabilities end: what an endpoint answers with less counts as this much."""
 _FREE = 2**62
@@ -36,6 +42,7 @@ def solve(
     cancel: Callable[[], bool] | None = None,
     progress: Callable[[Progress], None] | None = None,
     watch: Callable[[Ask, Any], None] | None = None,
+    shard: int | None = None,
 ) -> tuple[T, Cost]:
     """Drive `search` to its end.
 
@@ -48,6 +55,8 @@ def solve(
         cancel: Asked several times a second; true stops at once.
         progress: Told after each answer.
         watch: Shown every ask with its answer, neither of which it may change.
+        shard: Rows whose slopes a model in this process is asked for between two looks at the clock; see
+            `shard_of`.
 
     Returns:
         What the search returned, and what it cost.
@@ -56,7 +65,7 @@ def solve(
         Cancelled: `cancel` said so.
         PredictorError: The predictor failed; what had been found is lost with it.
     """
-    meter = Meter(budget or Budget(), cancel, progress)
+    meter = Meter(budget or Budget(), cancel, progress, shard)
     try:
         ask = next(search)
         while True:
@@ -72,6 +81,25 @@ def solve(
         return end.value, meter.cost()
     finally:
         search.close()
+
+
+def shard_of(model: WhiteBox, row: np.ndarray) -> int:
+    """How many rows like `row` `(1, *S)` this model can be asked the slopes of in `LOOK` seconds.
+
+    One of few numbers, found once for as long as the model is here: what a model says of a row depends on the
+    rows beside it in the last bits, so explanations that were cut by the clock of the moment would never be
+    the same twice.
+    """
+    seconds = []
+    for _ in range(3):  # the first compiles
+        begun = time.process_time()
+        model.slope(row, np.ones_like)
+        seconds.append(time.process_time() - begun)
+    return next((size for size in (SHARD, 8, 2) if size * min(seconds) <= LOOK), 1)
+
+
+def _shard(meter: Meter, x: np.ndarray) -> int:
+    return meter.shard or max(1, min(SHARD, _NUMBERS // max(1, x[0].size)))
 
 
 def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: Meter) -> Any:
@@ -109,8 +137,10 @@ def _log_scores(x: np.ndarray, predictor: Predictor, meter: Meter) -> np.ndarray
     answers, start = [], 0
     while start < len(x):
         meter.look()
-        end = size * (start // size + 1)  # of this call; one to a model in this process is cut as time allows
-        part = x[start : min(end, start + meter.at_once("rows", x.shape[1:], size)) if white else end]
+        end = size * (
+            start // size + 1
+        )  # of this call; one to a model in this process is cut for the clock's sake
+        part = x[start : min(end, start + _FORWARD * _shard(meter, x)) if white else end]
         begun, left = time.monotonic(), meter.left()
         meter.spend(len(part) + extra, int(start % size == 0))
         start += len(part)
@@ -123,7 +153,7 @@ def _log_scores(x: np.ndarray, predictor: Predictor, meter: Meter) -> np.ndarray
             raise
         finally:
             meter.spend(more.rows, more.calls)
-        meter.took("rows", len(part), time.monotonic() - begun)
+        meter.waited += time.monotonic() - begun
     return np.concatenate(answers)
 
 
@@ -137,16 +167,16 @@ def _slopes(ask: Slopes, model: WhiteBox, meter: Meter) -> tuple[np.ndarray, np.
     said, slopes, start = [], [], 0
     while start < len(ask.x):
         meter.look()
-        size = 1 if ask.alone else meter.at_once("slopes", ask.x.shape[1:], SHARD)
+        size = 1 if ask.alone else _shard(meter, ask.x)
         which = np.arange(start, min(len(ask.x), start + size))
         start, begun = start + len(which), time.monotonic()
-        meter.spend(len(which), int(which[0] == 0))  # one call, however it is cut: the clock decides that
+        meter.spend(len(which), int(which[0] == 0))  # one call, however it is cut
         with tally() as more:
             log_scores, slope = model.slope(ask.x[which], partial(_pulled, ask, which))
         meter.spend(more.rows, more.calls)
         said.append(log_scores)
         slopes.append(slope)
-        meter.took("slopes", len(which), time.monotonic() - begun)
+        meter.waited += time.monotonic() - begun
     return np.concatenate(said), np.concatenate(slopes)
 
 

@@ -25,7 +25,7 @@ LOOK = 0.25
 """Seconds between two looks at the clock, where one row does not take longer."""
 _NUMBERS = 2**18
 """In the rows of one shard, of a model of which nothing is known."""
-_FORWARD = 8
+_FORWARD = 2
 """Rows that are scored in one go, for each whose slope is."""
 TINY = float(np.finfo(np.float32).tiny)
 """Where probabilities end: what an endpoint answers with less counts as this much."""

@@ -41,8 +41,8 @@ def bounds(feature_range: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
     except (TypeError, ValueError):
         raise InvalidSpec("feature_range: expected a lower and an upper bound, numbers or arrays") from None
     low, high = (bound[0] if bound.ndim == 1 + len(shape) else bound for bound in (low, high))
-    if not (low < high).all():
-        raise InvalidSpec("feature_range: expected every lower bound below its upper bound")
+    if not (low <= high).all() or (low.ndim == high.ndim == 0 and low == high):
+        raise InvalidSpec("feature_range: expected every lower bound at or below its upper bound")
     return plain(low), plain(high)
 
 

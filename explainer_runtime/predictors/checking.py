@@ -27,7 +27,7 @@ from explainer_runtime.spec import Inputs
 _log = logging.getLogger("explainer_runtime.model")
 _COPIES = 8
 _examined: weakref.WeakKeyDictionary[Predictor, int] = weakref.WeakKeyDictionary()
-"""How many classes each model in this process was found to score; it is asked once, since it cannot change."""
+"""How many classes each model in this process was found to score; it is asked once, and cannot change."""
 
 
 def examine(predictor: Predictor, inputs: Inputs) -> None:

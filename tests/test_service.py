@@ -9,13 +9,22 @@ from grpc import StatusCode
 
 from explainer_runtime import errors
 from explainer_runtime.artifact import save
-from explainer_runtime.errors import Cancelled, InvalidSpec, PredictorUnavailable
+from explainer_runtime.errors import Cancelled, InvalidPrediction, InvalidSpec, PredictorUnavailable
 from explainer_runtime.explainers import fit
 from explainer_runtime.hosts.service import Service, _less, parse_settings
 from explainer_runtime.hosts.status import RULES, STATUS, fault, retry_after
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.predictors.colocated import announce, withdraw
-from explainer_runtime.spec import AnchorImage, Colocated, Endpoint, Grid, Inputs, KerasModel, Limits
+from explainer_runtime.spec import (
+    AnchorImage,
+    Colocated,
+    Endpoint,
+    Grid,
+    Inputs,
+    KerasModel,
+    Limits,
+    ModelContract,
+)
 
 
 def brightness(x):
@@ -268,3 +277,34 @@ def test_messages_that_quote_a_long_request_are_cut():
 
 def test_a_bug_tells_the_caller_nothing():
     assert fault(ZeroDivisionError("division by zero in secret.py")) == (500, "internal error")
+
+
+# --- is it the model that it was fitted to ----------------------------------------------------------------
+
+
+def test_another_model_is_a_metric_and_a_warning_and_strict_refuses_it(tmp_path, rows):
+    from prometheus_client import REGISTRY
+
+    spec = AnchorImage(segmentation=Grid(rows=2, columns=2), fill="constant")
+    inputs = Inputs(shape=(4, 4, 1), low=0, high=1, classes=2)
+    path = save(fit(spec, inputs=inputs, predictor=brightness), tmp_path / "anchor")
+    own, turned = CallablePredictor(brightness), CallablePredictor(lambda x: brightness(x)[:, ::-1])
+    strict = CallablePredictor(turned.function, ModelContract(strict=True))
+    service = Service(parse_settings(str(path), {"predictor": "colocated:stranger"}), "an anchor")
+
+    def other():
+        return REGISTRY.get_sample_value("explainer_other_model", {"model": "an anchor"})
+
+    service.load()
+    try:
+        for model, known in ((own, 0), (turned, 1)):
+            announce("stranger", model)
+            answer = service.submit(rows, None, lambda: False).result()
+            assert other() == known
+            assert len(answer.meta.get("warnings", ())) == known
+        announce("stranger", strict)
+        with pytest.raises(InvalidPrediction, match="`strict`"):
+            service.submit(rows, None, lambda: False).result()
+    finally:
+        service.close()
+        withdraw("stranger", strict)

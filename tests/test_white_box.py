@@ -193,6 +193,20 @@ def test_a_saved_model_is_opened_up_for_its_tails(x, rng, tmp_path, activation, 
         np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-4)
 
 
+def test_a_network_that_does_not_say_its_shape_takes_what_comes(x):
+    inner = dense(3, "softmax")[0]
+
+    class Wrapped(keras.Model):
+        def call(self, x, training=False):
+            return inner(x, training=training)
+
+    network = KerasNetwork(Wrapped())
+    for rows in (1, 2, 5):
+        y, gradient = network.slope(x[:rows], np.ones_like)
+        np.testing.assert_allclose(y, inner(x[:rows]), rtol=1e-5)
+        assert gradient.shape == x[:rows].shape
+
+
 # --- whole numbers, batches, several inputs ---------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ app = typer.Typer(
 Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Directory of a fitted explainer.")]
 ModelFile = Annotated[
     str | None,
-    typer.Option("--model", metavar="FILE", help="A .keras file or SavedModel, run in this process."),
+    typer.Option("--model", metavar="FILE", help="A .keras or .onnx file or SavedModel, run here."),
 ]
 Address = Annotated[
     str | None,

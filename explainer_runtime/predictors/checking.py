@@ -26,8 +26,8 @@ from explainer_runtime.spec import Inputs
 
 _log = logging.getLogger("explainer_runtime.model")
 _COPIES = 8
-_examined: weakref.WeakKeyDictionary[Predictor, set[Inputs]] = weakref.WeakKeyDictionary()
-"""What each model in this process has been found to go with: it cannot change."""
+_examined: weakref.WeakKeyDictionary[Predictor, int] = weakref.WeakKeyDictionary()
+"""How many classes each model in this process was found to score; it is asked once, and cannot change."""
 
 
 def examine(predictor: Predictor, inputs: Inputs) -> None:
@@ -40,8 +40,6 @@ def examine(predictor: Predictor, inputs: Inputs) -> None:
     """
     if not isinstance(predictor, LocalPredictor):
         return
-    if inputs in _examined.get(predictor, ()):
-        return
     if not fits(inputs.shape, predictor.shape):
         raise InvalidSpec(
             f"{predictor.name}: takes rows of shape {predictor.shape}, the explainer is for {inputs.shape}; "
@@ -49,13 +47,20 @@ def examine(predictor: Predictor, inputs: Inputs) -> None:
         )
     check_classes(predictor, predictor.classes, inputs)
     check_range(predictor, predictor.whole, inputs)
+    if predictor not in _examined:
+        _examined[predictor] = _asked(predictor, inputs)
+    check_classes(predictor, _examined[predictor], inputs)
+
+
+def _asked(predictor: LocalPredictor, inputs: Inputs) -> int:
+    """How many classes a model scores, by its answers to copies of one row; those of chance are refused."""
     row = np.random.default_rng(0).uniform(inputs.low, inputs.high, inputs.shape).astype(np.float32)
-    calls = 1 if told(predictor).canary is None else 2
-    scores = [predictor(np.repeat(row[None], _COPIES, axis=0)) for _ in range(calls)]
-    check_classes(predictor, scores[0].shape[1], inputs)
-    if (tolerance := told(predictor).canary) is not None:
+    tolerance = told(predictor).canary
+    copies = np.repeat(row[None], _COPIES, axis=0)
+    scores = [predictor(copies) for _ in range(1 if tolerance is None else 2)]
+    if tolerance is not None:
         check_chance(np.concatenate(scores), tolerance, predictor.name)
-    _examined.setdefault(predictor, set()).add(inputs)
+    return scores[0].shape[1]
 
 
 def check_classes(predictor: Predictor, classes: int | None, inputs: Inputs) -> None:

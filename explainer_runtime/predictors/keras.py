@@ -249,11 +249,11 @@ class Slopes:
 
     Args:
         function: `(N, *S)` tensor -> `(N, *T)` tensor of float32, each row on its own.
-        shape: `S`; None where an axis may have any size.
+        shape: `S`; None where an axis may have any size, or where it is not known.
         name: What to call it in messages.
     """
 
-    def __init__(self, function: Callable[[Any], Any], shape: Sequence[int | None], name: str) -> None:
+    def __init__(self, function: Callable[[Any], Any], shape: Sequence[int | None] | None, name: str) -> None:
         tf = self._tf = import_tensorflow()
         self._name = name
 
@@ -270,11 +270,15 @@ class Slopes:
             w.set_shape(y.shape)
             return y, _sloping(tf.gradients(y, x, grad_ys=w), name)
 
-        rows = tf.TensorSpec((None, *shape), tf.float32)
-        self._value = tf.function(value, autograph=False, input_signature=[rows])
-        weights = tf.TensorSpec(None, tf.float32)
-        self._pulled = tf.function(pulled, autograph=False, input_signature=[rows, weights])
-        self._asked = tf.function(asked, autograph=False, input_signature=[rows, tf.TensorSpec((), tf.int64)])
+        def compiled(made: Callable[..., Any], *more: Any) -> Any:
+            if shape is None:  # for the shapes that come
+                return tf.function(made, autograph=False, reduce_retracing=True)
+            rows = tf.TensorSpec((None, *shape), tf.float32)
+            return tf.function(made, autograph=False, input_signature=[rows, *more])
+
+        self._value = compiled(value)
+        self._pulled = compiled(pulled, tf.TensorSpec(None, tf.float32))
+        self._asked = compiled(asked, tf.TensorSpec((), tf.int64))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The values `(N, *T)`, float32, of rows `(N, *S)`; N is not 0."""
@@ -304,7 +308,8 @@ class KerasNetwork(Slopes):
     """A fitted Keras network, such as an autoencoder or an encoder, as functions of arrays."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__(lambda x: model(x, training=False), model.input_shape[1:], model.name)
+        shape = getattr(model, "input_shape", None)  # a subclassed model does not say
+        super().__init__(lambda x: model(x, training=False), shape and shape[1:], model.name)
 
 
 def load(path: str | Path, contract: ModelContract) -> KerasScores:
@@ -389,6 +394,8 @@ def _ran(tf: Any, name: str, function: Any, *arrays: Any) -> Any:
         return tf.nest.map_structure(np.asarray, function(*map(tf.constant, arrays)))
     except tf.errors.OpError as error:
         raise PredictorError(f"{name} failed: {_reason(error.message)}") from error
+    except (TypeError, ValueError) as error:  # as it is traced, of whatever a model's own code raises
+        raise InvalidSpec(f"{name}: cannot be called: {one_line(str(error))}; {meaning.PAGE}") from error
 
 
 def _reason(message: str) -> str:

@@ -154,16 +154,17 @@ class DisruptionBudget(Switch):
 
 
 class Autoscaling(Value):
-    """Replicas that follow the explanations that run and wait."""
+    """Replicas that follow the explanations that run, wait, or are refused for want of room."""
 
     kind: Literal["none", "hpa", "keda"] = "none"
-    """`hpa` reads `explainer_running` through a metrics adapter, `keda` asks Prometheus."""
+    """`hpa` reads `explainer_demand` through a metrics adapter, `keda` asks Prometheus."""
     minReplicas: Annotated[int, Field(ge=1)] = 1
     """Least replicas."""
     maxReplicas: Annotated[int, Field(ge=1)] = 1
     """Most replicas."""
-    running: Annotated[int, Field(ge=1)] = 2
-    """Explanations that run or wait, for each replica; more than `threads` lets requests wait."""
+    utilization: Annotated[int, Field(ge=10, le=90)] = 75
+    """Percent of `threads` that replicas are kept busy with; beyond it there are more. Less than 100, since a pod
+    that is just full has to count as too busy."""
     prometheus: Annotated[str, Field(pattern=r"^https?://.+")] = "http://prometheus-operated.monitoring:9090"
     """Address of Prometheus (keda)."""
 

@@ -11,6 +11,7 @@ which an explainer is served, `method` its kind.
 | explainer_seconds | model, method | histogram: seconds of computing one request |
 | explainer_queue_seconds | model | histogram: seconds a request waited for its turn |
 | explainer_running, explainer_waiting | model | requests now |
+| explainer_demand | model | requests that run, wait, or are being refused for want of room; what to scale on |
 | explainer_predictor_calls_total | model, method | calls of the model being explained |
 | explainer_predictor_rows_total | model, method | rows it was asked about |
 | explainer_predictor_seconds_total | model, method | seconds waited for it |
@@ -44,6 +45,7 @@ class _Metrics(NamedTuple):
     queue: Histogram
     running: Gauge
     waiting: Gauge
+    demand: Gauge
     calls: Counter
     rows: Counter
     predictor_seconds: Counter
@@ -63,6 +65,9 @@ def _metrics() -> _Metrics:
         Histogram("explainer_queue_seconds", "Seconds of waiting for a turn.", ["model"], buckets=_SECONDS),
         Gauge("explainer_running", "Requests being computed.", ["model"], multiprocess_mode="livesum"),
         Gauge("explainer_waiting", "Requests that wait.", ["model"], multiprocess_mode="livesum"),
+        Gauge(
+            "explainer_demand", "Requests there ought to be room for.", ["model"], multiprocess_mode="livesum"
+        ),
         Counter("explainer_predictor_calls", "Calls of the model being explained.", each),
         Counter("explainer_predictor_rows", "Rows it was asked about.", each),
         Counter("explainer_predictor_seconds", "Seconds waited for it.", each),
@@ -102,10 +107,11 @@ class Meter:
         """Count what one request has waited for its turn."""
         _metrics().queue.labels(self.model).observe(seconds)
 
-    def load(self, running: int, waiting: int) -> None:
-        """Say how many requests run and wait now."""
+    def load(self, running: int, waiting: int, demand: int) -> None:
+        """Say how many requests run and wait now, and how many there ought to be room for."""
         _metrics().running.labels(self.model).set(running)
         _metrics().waiting.labels(self.model).set(waiting)
+        _metrics().demand.labels(self.model).set(demand)
 
     def coalesced(self, factor: float) -> None:
         """Say how many asks share one call."""

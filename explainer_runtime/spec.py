@@ -510,8 +510,8 @@ def parse_predictor(value: Any) -> PredictorSettings:
 
     Strings: `grpc://host:port/model`, `http://host:port/model`,
     `http://host/v2/models/model[/versions/v]/infer` (or a pipeline's infer URL),
-    `v1+http://host:port/model` or `http://host/v1/models/model:predict`, `colocated:model`, or the path of a
-    `.keras` file or SavedModel directory.
+    `v1+http://host:port/model` or `http://host/v1/models/model:predict` (both also behind a prefix, where a
+    gateway routes by paths), `colocated:model`, or the path of a `.keras` file or SavedModel directory.
 
     Raises:
         InvalidSpec: Anything else.
@@ -562,6 +562,9 @@ def _address(text: str) -> dict[str, Any]:
                     return {**endpoint, "kind": "v1", "model": model}
                 case [model, "versions", version]:
                     return {**endpoint, "kind": "v1", "model": model, "version": version}
+        case [*_, "v1", "models", model] if model.endswith(":predict") and scheme.startswith("http"):
+            behind = {"path": "/" + "/".join(parts), "model": model.removesuffix(":predict")}
+            return {**endpoint, "kind": "v1", **behind}
         case ["v2", "models", model, *more] if scheme.startswith("http") and kind == "v2":
             match more:
                 case [] | ["infer"]:

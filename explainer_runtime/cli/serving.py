@@ -7,6 +7,7 @@ import importlib
 import logging
 import logging.config
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +19,13 @@ from urllib.parse import urlsplit
 import orjson
 
 from explainer_runtime.errors import InvalidInput, MissingExtra
-from explainer_runtime.hosts import arguments, deployment, logs
+from explainer_runtime.hosts import arguments, deployment, logs, unfitted
 from explainer_runtime.hosts.arguments import Line, number
 from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.spec import parse
+
+_PORTS = {"http_port": "8080", "grpc_port": "8081", "metrics_port": "8082"}
+_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 _log = logging.getLogger("explainer_runtime.serve")
 
@@ -35,9 +39,9 @@ class Request:
     predictor: str | None
     name: Sequence[str] | None
     host: str | None
-    http_port: int
-    grpc_port: int
-    metrics_port: int
+    http_port: str
+    grpc_port: str
+    metrics_port: str
     limits: str | None
     threads: int | None
     guard: str | None
@@ -115,16 +119,13 @@ def prepared(request: Request) -> Iterator[Ready]:
                 sidecar=request.sidecar,
                 environment=os.environ,
             )
-        ports = {
-            "http_port": number(line.flags, "http_port", request.http_port),
-            "grpc_port": number(line.flags, "grpc_port", request.grpc_port),
-            "metrics_port": request.metrics_port,
-        }
+        ports, foreign = _ports(request, line)
         pod = "KUBERNETES_SERVICE_HOST" in os.environ  # the kubelet probes from outside
         host = request.host or ("0.0.0.0" if pod else "127.0.0.1")  # noqa: S104
         more = _more(request, line) if request.server == "mlserver" else {}
         json_logs = request.log_format != "text"
-        yield Ready(models, host, ports, line.ignored, request.server, json_logs, more)
+        ignored = (*line.ignored, *_unused(line, models), *foreign)
+        yield Ready(models, host, ports, ignored, request.server, json_logs, more)
 
 
 def run(ready: Ready) -> int:
@@ -152,6 +153,29 @@ def _host(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         wanted = f"explainer-runtime[{extra}]"
         raise MissingExtra(f"{error.name} is not installed; pip install '{wanted}'") from None
+
+
+def _unused(line: Line, models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings of an explainer that nobody has looked at: those of a fitted one are in its artifact."""
+    here = any(Path(model["parameters"]["uri"]).name == unfitted.FOLDER for model in models)
+    names = unfitted.unused(line.settings) if here else line.settings
+    return [f"--{name}={line.settings[name]}" for name in names]
+
+
+def _ports(request: Request, line: Line) -> tuple[dict[str, int], list[str]]:
+    """The ports, and variables that say none.
+
+    For a Service called `mlserver-http` Kubernetes sets `MLSERVER_HTTP_PORT=tcp://10.0.0.7:80` in every pod
+    of the namespace. Nobody has meant this server by it.
+    """
+    ports, foreign = {}, []
+    for name, default in _PORTS.items():
+        said = line.flags.get(name) or getattr(request, name)
+        if _LINK.match(said):
+            foreign.append(f"{name}={said}, which Kubernetes has made of a Service")
+            said = default
+        ports[name] = arguments.port({name: said}, name)
+    return ports, foreign
 
 
 def _extra(request: Request, line: Line) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Autoscaling, computed: what the rendered objects ask for and what a running server's metrics answer.
 
-The arithmetic is that of the HorizontalPodAutoscaler (kubernetes.io/docs/tasks/run-application/
-horizontal-pod-autoscale, "Algorithm details"): `ceil(sum / target)`, and nothing within a tenth of the target.
-KEDA hands its trigger to one of those.
+The arithmetic is that of the HorizontalPodAutoscaler ("Algorithm details" in Kubernetes' documentation):
+`ceil(sum / target)`, and nothing within a tenth of the target. KEDA hands its trigger to one of those.
 """
 
 from __future__ import annotations

@@ -88,6 +88,8 @@ def started(words, env, folder, probe="/v2/health/ready"):
     words = [word.replace("HTTP_PORT", str(ports.http)) for word in words]
     tensorflow = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     clean = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), **tensorflow}
+    # The package is the one under test, wherever the environment has installed it from.
+    env = {**env, "PYTHONPATH": f"{env.get('PYTHONPATH', '')}:{ROOT}".lstrip(":")}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*SERVE, *words], stdout=output, stderr=output, env={**clean, **local(env, ports)}, cwd=folder
@@ -212,23 +214,57 @@ def test_what_a_mode_renders_starts_and_explains(mode, folder, anchor, network, 
         assert httpx.get(server.rest(container["livenessProbe"]["httpGet"]["path"])).status_code == 200
         if mode == "seldon-v2":
             load_as_the_agent_does(server, repository, anchor, model)
-        assert asked_by_helm(objects, server) == "explained one row: ok"
+        assert asked_by_helm(objects, server) == f"{served_as(objects)}: explained one row: ok"
         if mode == "deployment":
             assert_names_are_exposed(server)
 
 
-def asked_by_helm(objects, server):
-    """What the pod of `helm test` says, run here with its own script and variables."""
+def test_container(objects):
+    """The container of `helm test`."""
     (pod,) = (one for one in objects if one["kind"] == "Pod")
     (container,) = pod["spec"]["containers"]
     assert container["command"] == ["python", "-c"]
-    env = {**env_of(container), "ADDRESS": server.rest("")}
+    return container
+
+
+test_container.__test__ = False
+
+
+def served_as(objects):
+    return env_of(test_container(objects))["EXPLAINER"]
+
+
+def asked_by_helm(objects, server, status=0, **variables):
+    """What the pod of `helm test` says, run here with its own script and variables."""
+    container = test_container(objects)
+    env = {**env_of(container), "ADDRESS": server.rest(""), **variables}
     env["SHAPE"] = env["SHAPE"].replace("28,28", "8,8")
     done = subprocess.run(
         [sys.executable, "-c", *container["args"]], env=env, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr + server.log.read_text()
+    assert done.stderr == ""
+    assert done.returncode == status, done.stdout + server.log.read_text()
     return done.stdout.strip()
+
+
+def test_each_explainer_of_a_directory_is_tested_and_refusals_are_the_servers_own(folder, anchor, served):
+    for name in ("boots", "hats"):
+        shutil.copytree(anchor, folder / "several" / name)
+    objects = rendered(case("deployment"))
+    places = place("deployment", folder / "several", None, None, f"127.0.0.1:{served}")
+    env = env_of(explainer_container(objects))
+    env = {name: replaced(value, places) for name, value in env.items()}
+    with started(explainer_container(objects)["args"], env, folder / "several-server") as server:
+        told = asked_by_helm(objects, server).splitlines()
+        assert told == ["fashion: explained one row: ok", "hats: explained one row: ok"]
+        told = asked_by_helm(objects, server, status=1, SHAPE="[3]").splitlines()
+        assert len(told) == 2
+        assert all(
+            ": /v2/models/" in line and "answered 422: inputs: expected rows of shape" in line
+            for line in told
+        )
+    told = asked_by_helm(objects, server, status=1)
+    assert told.startswith("fashion: /v2/models/fashion at http://127.0.0.1:")
 
 
 # --- metrics ----------------------------------------------------------------------------------------------

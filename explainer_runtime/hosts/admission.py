@@ -2,10 +2,11 @@
 
 Explanations differ in cost by orders of magnitude, so they are weighed by the rows they are expected to ask
 the model about. What would wait too long is refused at once, because an answer after its deadline helps
-nobody, and a refusal that comes at once can be sent elsewhere. Those refusals are demand, too: what scales
-replicas has to see them, or a server that is full looks the same as one that is busy. Whoever has taken least so far is next
-(start-time fair queueing): a client with a hundred requests waits for itself, not before others. Only what
-has waited for as long as was promised goes before that.
+nobody, and a refusal that comes at once can be sent elsewhere. Refusals are demand, too: what scales replicas
+has to see them, or a server that is full looks like one that is busy.
+
+Whoever has taken least so far is next (start-time fair queueing): a client with a hundred requests waits for
+itself, not before others. Only what has waited for as long as was promised goes before that.
 """
 
 from __future__ import annotations

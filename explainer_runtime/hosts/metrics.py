@@ -11,7 +11,7 @@ which an explainer is served, `method` its kind.
 | explainer_seconds | model, method | histogram: seconds of computing one request |
 | explainer_queue_seconds | model | histogram: seconds a request waited for its turn |
 | explainer_running, explainer_waiting | model | requests now |
-| explainer_demand | model | requests that run, wait, or are being refused for want of room; what to scale on |
+| explainer_demand | model | requests that run, wait, or find no room; what to scale on |
 | explainer_predictor_calls_total | model, method | calls of the model being explained |
 | explainer_predictor_rows_total | model, method | rows it was asked about |
 | explainer_predictor_seconds_total | model, method | seconds waited for it |

@@ -32,6 +32,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from explainer_runtime.errors import InvalidPrediction, PredictorError, PredictorTimeout, PredictorUnavailable
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.status import fault
+from explainer_runtime.predictors.pace import NoTurn
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _KINDS = {PredictorTimeout: "timeout", PredictorUnavailable: "unavailable", InvalidPrediction: "invalid"}
@@ -99,7 +100,7 @@ class Meter:
         """Count one request that was refused or failed."""
         all_, each = _metrics(), (self.model, self.method)
         all_.requests.labels(*each, str(fault(error).status)).inc()
-        if isinstance(error, PredictorError):
+        if isinstance(error, PredictorError) and not isinstance(error, NoTurn):  # no failure of the model
             kind = next((word for kind, word in _KINDS.items() if isinstance(error, kind)), "error")
             all_.errors.labels(*each, kind).inc()
 

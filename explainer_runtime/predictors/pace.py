@@ -16,6 +16,11 @@ from contextlib import contextmanager
 from explainer_runtime.errors import PredictorTimeout
 
 
+class NoTurn(PredictorTimeout):
+    """Our own limits took the time of a call. That says nothing about the model, which was not asked, or
+    hurried."""
+
+
 class Pace:
     """Turns at one model. Safe to share by threads.
 
@@ -39,21 +44,22 @@ class Pace:
         self._paid = clock()  # when all rows let through so far are paid for
 
     @contextmanager
-    def turn(self, rows: int, until: float, source: str) -> Iterator[None]:
-        """Wait for the turn of a call with that many rows.
+    def turn(self, rows: int, until: float, source: str) -> Iterator[float]:
+        """Wait for the turn of a call with that many rows; yields the seconds that it has waited.
 
         Raises:
-            PredictorTimeout: It does not come by the moment `until` of the clock.
+            NoTurn: It does not come by the moment `until` of the clock.
         """
+        came = self._clock()
         wait = self._reserve(rows, until)
         if wait > 0:
             self._sleep(wait)
         if self._clock() >= until:
-            raise PredictorTimeout(f"{source}: rows_per_second leaves no room for {rows} more rows in time")
+            raise NoTurn(f"{source}: rows_per_second leaves no room for {rows} more rows in time")
         if not self._places.acquire(timeout=max(0.0, until - self._clock())):
-            raise PredictorTimeout(f"{source} is busy with as many calls as calls_at_once allows")
+            raise NoTurn(f"{source} is busy with as many calls as calls_at_once allows")
         try:
-            yield
+            yield self._clock() - came
         finally:
             self._places.release()
 

@@ -122,7 +122,7 @@ def prepared(request: Request) -> Iterator[Ready]:
         ports, foreign = _ports(request, line)
         pod = "KUBERNETES_SERVICE_HOST" in os.environ  # the kubelet probes from outside
         host = request.host or ("0.0.0.0" if pod else "127.0.0.1")  # noqa: S104
-        more = _more(request, line) if request.server == "mlserver" else {}
+        more = _more(request, line) if request.server == "mlserver" else {"guard": _guard(request)}
         json_logs = request.log_format != "text"
         ignored = (*line.ignored, *_unused(line, models), *foreign)
         yield Ready(models, host, ports, ignored, request.server, json_logs, more)
@@ -139,8 +139,7 @@ def run(ready: Ready) -> int:
         del os.environ[name]  # read already; MLServer would apply them to every model
     if ready.server == "kserve":
         kserve = _host("kserve", "kserve")
-        ports = {name: ready.ports[name] for name in ("http_port", "grpc_port")}
-        return int(kserve.serve(ready.models, host=ready.host, **ports))
+        return int(kserve.serve(ready.models, host=ready.host, **ready.ports, **ready.more))
     launcher = _host("launcher", "mlserver")
     upstream = launcher.Upstream(*ready.more["upstream"]) if ready.more["upstream"] else None
     settings = {**ready.ports, **ready.more, "upstream": upstream}
@@ -193,14 +192,19 @@ def _extra(request: Request, line: Line) -> dict[str, Any]:
 
 def _more(request: Request, line: Line) -> dict[str, Any]:
     """Arguments that only MLServer's launcher takes."""
-    guard = _json_object(request.guard, "guard") if request.guard is not None else {}
     workers = os.environ.get("MLSERVER_PARALLEL_WORKERS", "0")
     return {
-        "guard": parse(Guard, guard, "guard"),
+        "guard": _guard(request),
         "repository": request.repository,
         "workers": int(workers) if workers.isdecimal() else 0,
         "upstream": _upstream(request, line) if request.sidecar else None,
     }
+
+
+def _guard(request: Request) -> Guard:
+    """The operator's limits of the whole server."""
+    said = _json_object(request.guard, "guard") if request.guard is not None else {}
+    return parse(Guard, said, "guard")
 
 
 def _upstream(request: Request, line: Line) -> tuple[str, str | None, str | None]:

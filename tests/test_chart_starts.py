@@ -27,6 +27,7 @@ from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 pytestmark = needs_tools
 SERVE = [sys.executable, "-m", "explainer_runtime.cli", "serve"]
+KSERVE = ROOT / ".venv-kserve" / "bin" / "python"
 CONTRACT = Inputs(shape=(8, 8, 1), low=0, high=1, classes=3)
 
 
@@ -265,6 +266,52 @@ def test_each_explainer_of_a_directory_is_tested_and_refusals_are_the_servers_ow
         )
     told = asked_by_helm(objects, server, status=1)
     assert told.startswith("fashion: /v2/models/fashion at http://127.0.0.1:")
+
+
+# --- the model's own traffic --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def peer(folder):
+    """A model on KServe's own server, with everything that it offers."""
+    if not KSERVE.exists():
+        pytest.skip("no .venv-kserve; `make test` builds it")
+    ports, log = free_ports(), folder / "peer.log"
+    with log.open("wb") as output:
+        words = [KSERVE, ROOT / "tests" / "kserve_model.py", ports.http, ports.grpc]
+        process = subprocess.Popen([str(word) for word in words], stdout=output, stderr=output)
+    with running(process, ports, log) as server:
+        yield server
+
+
+def suite(client, ports):
+    """All that a peer's client can ask, and what it was answered."""
+    python = sys.executable if client == "triton" else str(KSERVE)
+    words = [client, f"127.0.0.1:{ports.http}", f"127.0.0.1:{ports.grpc}", "linear"]
+    command = [python, str(ROOT / "tests" / "peers_suite.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_clients_of_other_makers_do_not_notice_the_sidecar(folder, anchor, peer):
+    """In the words of the chart; the answers, refusals with them, are those of the model asked directly."""
+    (folder / "no-network").mkdir()
+    container = explainer_container(rendered(case("kserve-sidecar")))
+    places = {
+        "localhost:8085": f"127.0.0.1:{peer.ports.http}",
+        "localhost:8086": f"127.0.0.1:{peer.ports.grpc}",
+        "--model_name=fashion": "--model_name=linear",
+        "/mnt/explainer": str(anchor),
+        "/mnt/models": str(folder / "no-network"),
+    }
+    words = [replaced(word, places) for word in container["args"]]
+    with started(words, {}, folder / "relay", probe="/explain/ready") as server:
+        for client, least in (("triton", 20), ("kserve", 12)):
+            direct = suite(client, peer.ports)
+            assert len(direct) >= least
+            assert sum("Error" in str(answer) or "Exception" in str(answer) for answer in direct.values()) < 8
+            assert suite(client, server.ports) == direct
 
 
 # --- metrics ----------------------------------------------------------------------------------------------

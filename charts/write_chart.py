@@ -22,8 +22,8 @@ from explainer_runtime.spec import Limits
 
 CHART = Path(__file__).parent / "explainer-runtime"
 START, END = "<!-- values -->\n", "<!-- /values -->\n"
-_OURS = {"token_file", "management"}
-"""Fields of the guard that the chart sets itself: one from `tokenSecret`, the other for Seldon's agent."""
+_OURS = {"token_file", "management", "tls_cert", "tls_key", "tls_client_ca"}
+"""Fields of the guard that the chart sets itself: from `tokenSecret`, for Seldon's agent, from `tls`."""
 _PARTS = {"predictor": Predictor, "limits": Limits, "guard": Guard}
 
 

@@ -1,6 +1,6 @@
 """What two other makers' clients can ask of a model server: asks all of it, and prints the answers.
 
-Arguments: which client (`triton`, or `kserve` in KServe's environment), `host:port` of REST, that of gRPC, the
+Arguments: which client (`triton`, or `kserve` in KServe's environment), `host:port` of REST, gRPC, the
 model's name.
 """
 

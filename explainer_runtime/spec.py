@@ -510,8 +510,8 @@ def parse_predictor(value: Any) -> PredictorSettings:
 
     Strings: `grpc://host:port/model`, `http://host:port/model`,
     `http://host/v2/models/model[/versions/v]/infer` (or a pipeline's infer URL),
-    `v1+http://host:port/model` or `http://host/v1/models/model:predict` (both also behind a prefix, where a
-    gateway routes by paths), `colocated:model`, or the path of a `.keras` file or SavedModel directory.
+    `v1+http://host:port/model` or `http://host/v1/models/model:predict`, `colocated:model`, or the path of a
+    `.keras` file or SavedModel directory.
 
     Raises:
         InvalidSpec: Anything else.

@@ -15,6 +15,9 @@ from contextlib import contextmanager
 
 from explainer_runtime.errors import PredictorTimeout
 
+_SOON = 0.01
+"""Share of a call's time that may pass before its turn and still leave the model all of it."""
+
 
 class NoTurn(PredictorTimeout):
     """Our own limits took the time of a call. That says nothing about the model, which was not asked, or
@@ -44,11 +47,12 @@ class Pace:
         self._paid = clock()  # when all rows let through so far are paid for
 
     @contextmanager
-    def turn(self, rows: int, until: float, source: str) -> Iterator[float]:
-        """Wait for the turn of a call with that many rows; yields the seconds that it has waited.
+    def turn(self, rows: int, until: float, source: str) -> Iterator[None]:
+        """Wait for the turn of a call with that many rows.
 
         Raises:
-            NoTurn: It does not come by the moment `until` of the clock.
+            NoTurn: It does not come by the moment `until` of the clock, or so late that the call, the block,
+                ran out of time.
         """
         came = self._clock()
         wait = self._reserve(rows, until)
@@ -59,7 +63,15 @@ class Pace:
         if not self._places.acquire(timeout=max(0.0, until - self._clock())):
             raise NoTurn(f"{source} is busy with as many calls as calls_at_once allows")
         try:
-            yield self._clock() - came
+            turn = self._clock()
+            try:
+                yield
+            except PredictorTimeout as error:
+                if turn - came < _SOON * (until - came):
+                    raise
+                raise NoTurn(
+                    f"{error}: of {until - came:.3g} s its limits left {until - turn:.3g}"
+                ) from error
         finally:
             self._places.release()
 

@@ -35,7 +35,7 @@ from explainer_runtime.errors import (
 )
 from explainer_runtime.predictors import meaning
 from explainer_runtime.predictors.breaker import Breaker
-from explainer_runtime.predictors.pace import NoTurn, Pace
+from explainer_runtime.predictors.pace import Pace
 from explainer_runtime.predictors.retry import persistently
 from explainer_runtime.predictors.tensors import DTYPES, Answer, Tensor, encode, seconds_left
 from explainer_runtime.spec import Endpoint
@@ -44,8 +44,6 @@ _HEADROOM = 4096
 """Bytes of a message for what is not rows: names, shapes, framing."""
 _MOST_ROWS = 8192
 """Rows of one message however small they are, so that budgets and cancellation are looked at in between."""
-_SOON = 0.01
-"""Share of a call's time that may pass before its turn and still leave the model all of it."""
 _MOST_ANSWER = 64 * 2**20
 """Bytes of an answer: 8,192 rows of 1,000 float64 scores, or of 400 as JSON."""
 
@@ -151,18 +149,8 @@ class RemotePredictor:
 
     def _ask(self, rows: np.ndarray, name: str, datatype: str, until: float) -> Answer:
         tensor = Tensor(name, datatype, encode(rows, datatype, self.settings.scale, self.settings.offset))
-        with self._pace.turn(len(rows), until, self.name) as held:
-            left = until - time.monotonic()
-            try:
-                answer = persistently(
-                    lambda: self._transport.infer(tensor, until), self.settings.attempts, until
-                )
-            except PredictorTimeout as error:
-                if held < _SOON * self.settings.timeout:
-                    raise
-                raise NoTurn(
-                    f"{error}, in the {left:.2g} s that its limits left of {held + left:.2g}"
-                ) from error
+        with self._pace.turn(len(rows), until, self.name):
+            answer = persistently(lambda: self._transport.infer(tensor, until), self.settings.attempts, until)
         with self._noting:
             self.changes += self._model not in (None, answer.model)
             self._model = answer.model

@@ -6,7 +6,6 @@ KServe's environment, which `make test` builds.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import socket
@@ -227,57 +226,54 @@ def test_metrics_have_a_port_of_their_own_as_on_the_other_host(served, images):
 # --- the door, and the way out ----------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def guarded(folder, predictor, anchor, **guard):
-    """A server of its own, with these limits."""
-    folder.mkdir()
-    ports, log = free_ports(), folder / "log"
-    words = ["-m", "explainer_runtime.cli", "serve", anchor, "--name", "linear", "--server", "kserve"]
-    flags = ["--predictor", json.dumps(predictor), "--guard", json.dumps(guard)]
-    flags += ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
-    command = [str(word) for word in [PYTHON, *words, *flags]]
-    process = start(command, log, EXPLAINER_RUNTIME_HOST="127.0.0.1")
-    with running(process, ports, log) as server:
-        yield server, process
+@pytest.fixture(scope="module")
+def guarded(folder):
+    """A server of its own, with limits, and a model that can be held."""
+    (folder / "tokens").write_text("sesame\n")
+    guard = {"token_file": str(folder / "tokens"), "max_body": 2000, "linger": 3, "grace": 0.1}
+    ports, log, held = free_ports(), folder / "guarded.log", Held()
+    with model(held) as predictor:
+        words = ["-m", "explainer_runtime.cli", "serve", anchor_of(folder / "held"), "--server", "kserve"]
+        flags = ["--name", "linear", "--predictor", json.dumps(predictor), "--guard", json.dumps(guard)]
+        flags += ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
+        command = [str(word) for word in [PYTHON, *words, *flags]]
+        process = start(command, log, EXPLAINER_RUNTIME_HOST="127.0.0.1")
+        with running(process, ports, log) as server:
+            yield server, process, held
 
 
-def test_what_an_operator_allows_is_allowed_on_this_host_too(folder, anchor, tmp_path, images):
-    (tmp_path / "tokens").write_text("sesame\n")
-    endpoint = {"url": "http://127.0.0.1:1", "model": "m"}
-    limits = {"token_file": str(tmp_path / "tokens"), "max_body": 2000}
-    with guarded(folder / "guarded", endpoint, anchor, **limits) as (server, _):
-        url, body = server.rest("/v2/models/linear/infer"), {"inputs": [v2_input(images)]}
-        refused = httpx.post(url, json=body)
-        assert refused.status_code == 401
-        assert refused.headers["www-authenticate"] == "Bearer"
-        headers = {"authorization": "Bearer sesame"}
-        assert httpx.post(url, json=body, headers=headers).status_code == 503  # no model there
-        large = httpx.post(url, json={**body, "id": "a" * 2000}, headers=headers)
-        assert large.status_code == 413
-        assert "2000 bytes" in large.json()["error"]
-        load = httpx.post(server.rest("/v2/repository/models/linear/unload"), headers=headers)
-        assert load.status_code == 403
-        assert httpx.get(server.rest("/v2/health/live")).status_code == 200
-        with pytest.raises(OSError, match="refused"):  # KServe's gRPC would let everyone in
-            socket.create_connection(("127.0.0.1", server.ports.grpc))
+TOKEN = {"authorization": "Bearer sesame"}
+BODY = {"instances": IMAGE.tolist(), "parameters": {"max_calls": 12}}
 
 
-def test_a_signal_loses_nothing_and_what_is_cut_is_told_to_come_back(folder, tmp_path):
-    held = Held()
-    with (
-        model(held) as predictor,
-        guarded(folder / "left", predictor, anchor_of(tmp_path), linger=3, grace=0.1) as (server, process),
-        ThreadPoolExecutor(2) as clients,
-        held.hold(),
-    ):
-        url, body = server.rest("/v1/models/linear:explain"), {"instances": IMAGE.tolist()}
-        late = clients.submit(httpx.post, url, json=body, timeout=60)
+def test_what_an_operator_allows_is_allowed_on_this_host_too(guarded):
+    server, _, _ = guarded
+    url = server.rest("/v1/models/linear:explain")
+    refused = httpx.post(url, json=BODY)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert httpx.post(url, json=BODY, headers=TOKEN, timeout=60).status_code == 200
+    large = httpx.post(url, json={**BODY, "id": "a" * 2000}, headers=TOKEN)
+    assert large.status_code == 413
+    assert "2000 bytes" in large.json()["error"]
+    load = httpx.post(server.rest("/v2/repository/models/linear/unload"), headers=TOKEN)
+    assert load.status_code == 403
+    assert httpx.get(server.rest("/v2/health/live")).status_code == 200
+    with pytest.raises(OSError, match="refused"):  # KServe's gRPC would let everyone in
+        socket.create_connection(("127.0.0.1", server.ports.grpc))
+
+
+def test_a_signal_loses_nothing_and_what_is_cut_is_told_to_come_back(guarded):
+    server, process, held = guarded
+    url = server.rest("/v1/models/linear:explain")
+    with ThreadPoolExecutor(1) as clients, held.hold():
+        late = clients.submit(httpx.post, url, json=BODY, headers=TOKEN, timeout=60)
         assert held.entered.acquire(timeout=60)
         process.send_signal(signal.SIGTERM)
         while httpx.get(server.rest("/v2/health/ready")).status_code == 200:
             pass
         # Routes have not heard of it yet: who still comes is answered.
-        wrong = httpx.post(url, json={"instances": []})
+        wrong = httpx.post(url, json={"instances": []}, headers=TOKEN)
         assert (wrong.status_code, list(wrong.json())) == (422, ["error"])
         answer = late.result(timeout=60)
         assert answer.status_code == 503

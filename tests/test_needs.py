@@ -49,9 +49,19 @@ import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "tensorflow" else found(name, package)
 sys.meta_path.insert(0, Absent())
+"""
+MAIN = """
 from explainer_runtime.cli import main
 sys.argv = ["explainer-runtime", *sys.argv[1:]]
 main()
+"""
+SIDECAR = """
+import pathlib
+from explainer_runtime.hosts import arguments, deployment
+line = arguments.read([sys.argv[1], "--model_name=m", "--predictor_host=localhost:8085"])
+scratch = pathlib.Path(sys.argv[2])
+(served,) = deployment.plan(line, scratch=scratch, model=sys.argv[3], sidecar=True)
+print(served["parameters"]["extra"]["predictor"]["url"])
 """
 
 
@@ -59,10 +69,25 @@ def test_a_server_without_tensorflow_says_in_its_last_line_which_image_to_take(t
     path = artifact.save(Fitted(CEM(), CONTRACT), tmp_path / "cem")
     words = ["serve", str(path), "--predictor", "http://127.0.0.1:1/m"]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, *words], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", WITHOUT + MAIN, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1] == (
         "error: cem: the method cem needs tensorflow, which is not installed: take the image with it "
         "(image.tensorflow: true in the chart), or pip install 'explainer-runtime[tensorflow]'"
     )
+
+
+def test_a_sidecar_without_tensorflow_asks_the_model_that_it_cannot_load(tmp_path):
+    path = artifact.save(Fitted(AnchorImage(segmentation=Grid()), CONTRACT), tmp_path / "anchor")
+    (tmp_path / "models" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "1" / "saved_model.pb").touch()
+    words = [str(path), str(tmp_path), str(tmp_path / "models")]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT + SIDECAR, *words], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "http://localhost:8085\n", done.stderr

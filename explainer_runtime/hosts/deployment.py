@@ -222,6 +222,8 @@ def _graph(model: str | None, address: bool, sidecar: bool) -> Path | None:
     if not Path(model).exists():
         raise InvalidInput(f"{model}: no such file", "model")
     found = storage.model_in(Path(model))
+    if sidecar and address and not needs.installed("tensorflow"):
+        return None  # it is asked at its port, which takes longer and needs nothing here
     if found is None and not address:
         raise InvalidInput(f"{model}: expected a .keras file or a SavedModel, or one in a directory", "model")
     return found

@@ -54,6 +54,11 @@ def of(report: Report) -> Needs:
     return Needs(reasons)
 
 
+def installed(extra: str) -> bool:
+    """Whether what an extra of this package brings is here."""
+    return find_spec(_MODULES[extra]) is not None
+
+
 def check(report: Report, name: str) -> None:
     """Refuse to serve what needs a package that is not here.
 
@@ -61,7 +66,7 @@ def check(report: Report, name: str) -> None:
         MissingExtra: With which image, or which extra, to take instead.
     """
     for extra, why in of(report).reasons.items():
-        if find_spec(_MODULES[extra]) is None:
+        if not installed(extra):
             instead = f"pip install 'explainer-runtime[{extra}]'"
             if extra == "tensorflow":
                 instead = "take the image with it (image.tensorflow: true in the chart), or " + instead

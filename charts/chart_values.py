@@ -74,7 +74,7 @@ class Resources(Value):
         "memory": "512Mi",
     }
     """What a pod is promised."""
-    limits: dict[str, Quantity | int] = {"cpu": "2", "memory": "1Gi"}
+    limits: dict[str, Quantity | int] = {"cpu": "2", "memory": "1536Mi"}
     """What it may use at most; memory has to be limited."""
 
 

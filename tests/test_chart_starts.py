@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 
@@ -23,6 +24,7 @@ from servers import free_ports, running
 
 from explainer_runtime import artifact
 from explainer_runtime.explainers import fit
+from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 pytestmark = needs_tools
@@ -82,7 +84,7 @@ def local(env, ports):
 
 
 @contextlib.contextmanager
-def started(words, env, folder, probe="/v2/health/ready"):
+def started(words, env, folder, probe="/v2/health/ready", trust=None):
     """The entry point of the image in an environment that has what a container has, and `env`."""
     folder.mkdir()
     ports, log = free_ports(), folder / "log"
@@ -95,7 +97,7 @@ def started(words, env, folder, probe="/v2/health/ready"):
         process = subprocess.Popen(
             [*SERVE, *words], stdout=output, stderr=output, env={**clean, **local(env, ports)}, cwd=folder
         )
-    with running(process, ports, log, probe=probe) as server:
+    with running(process, ports, log, probe=probe, trust=trust) as server:
         yield server
 
 
@@ -266,6 +268,40 @@ def test_each_explainer_of_a_directory_is_tested_and_refusals_are_the_servers_ow
         )
     told = asked_by_helm(objects, server, status=1)
     assert told.startswith("fashion: /v2/models/fashion at http://127.0.0.1:")
+
+
+@pytest.fixture(scope="module")
+def certificates(folder):
+    """A Secret of type kubernetes.io/tls, as it is mounted: a certificate that is its own authority."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    secret = folder / "tls"
+    secret.mkdir()
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
+    words += " -addext subjectAltName=IP:127.0.0.1 -keyout tls.key -out tls.crt"
+    subprocess.run(["openssl", *words.split()], cwd=secret, check=True, capture_output=True)
+    shutil.copy(secret / "tls.crt", secret / "ca.crt")
+    return secret
+
+
+@pytest.mark.skipif("tls_cert" not in Guard.model_fields, reason="this server has no TLS")
+def test_with_certificates_helms_test_shows_its_own_and_others_are_refused(
+    folder, anchor, served, certificates
+):
+    objects = rendered(case("deployment"), "--set", "tls.secret=explainer-tls,tls.clientCa=true")
+    container = explainer_container(objects)
+    places = place("deployment", anchor, None, None, f"127.0.0.1:{served}")
+    places["/var/run/tls"] = str(certificates)
+    words = [replaced(word, places) for word in container["args"]]
+    env = {name: replaced(value, places) for name, value in env_of(container).items()}
+    trust = ssl.create_default_context(cafile=certificates / "ca.crt")
+    with started(words, env, folder / "certified", trust=trust) as server:
+        probe = server.rest(container["readinessProbe"]["httpGet"]["path"]).replace("http:", "https:")
+        assert httpx.get(probe, verify=trust).status_code == 200  # as the kubelet asks, with no certificate
+        address = server.rest("").replace("http:", "https:")
+        assert httpx.get(f"{address}/v2/models/fashion", verify=trust).status_code == 401
+        variables = {"ADDRESS": address, "CERTIFICATES": str(certificates)}
+        assert asked_by_helm(objects, server, **variables) == "fashion: explained one row: ok"
 
 
 # --- the model's own traffic --------------------------------------------------------------------------------

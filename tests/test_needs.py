@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from explainer_runtime import artifact
@@ -66,7 +67,9 @@ print(served["parameters"]["extra"]["predictor"]["url"])
 
 
 def test_a_server_without_tensorflow_says_in_its_last_line_which_image_to_take(tmp_path):
-    path = artifact.save(Fitted(CEM(), CONTRACT), tmp_path / "cem")
+    path = artifact.save(
+        Fitted(CEM(), CONTRACT, {"no_info": np.zeros(CONTRACT.shape, np.float32)}), tmp_path / "cem"
+    )
     words = ["serve", str(path), "--predictor", "http://127.0.0.1:1/m"]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT + MAIN, *words],

@@ -225,6 +225,11 @@ def test_of_the_model_the_platform_counts_most_then_the_command_then_what_is_bes
         "timeout": 7,
         "output_name": "logits",
     }
+    here = '{"kind": "keras", "path": "/m.keras"}'
+    (model,) = planned([folder], tmp_path, predictor=here)
+    assert model["parameters"]["extra"]["predictor"] == json.loads(here)
+    (model,) = planned([folder, *KSERVE.split()], tmp_path, predictor=here)
+    assert model["parameters"]["extra"]["predictor"] == FASHION
     with pytest.raises(InvalidSpec, match="predictor: expected a JSON object"):
         planned([folder, *KSERVE.split()], tmp_path, predictor="{")
     with pytest.raises(InvalidSpec, match="outptu"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from explainer_runtime import artifact
 from explainer_runtime.errors import InvalidInput, InvalidSpec
@@ -129,16 +129,17 @@ class _Told:
         # A sidecar needs the model's name only where it asks the model.
         silent = sidecar and "model_name" not in flags
         self._flags = {name: said for name, said in flags.items() if not silent or name != "predictor_host"}
-        said = isinstance(self._command, str) or "url" in self._command
-        self.address = said or bool(self._flags.get("predictor_host"))
+        self.address = (
+            not _endpoint(self._command) or "url" in self._command or bool(self._flags.get("predictor_host"))
+        )
 
     def over(self, beside: Mapping[str, Any]) -> Mapping[str, Any]:
         """Other settings of an explainer, with what these two say over what they say about the model."""
-        known = {} if isinstance(self._command, str) else self._command
-        if not isinstance(self._command, str) and arguments.predictor(self._flags, known):
+        known = dict(self._command) if _endpoint(self._command) else {}
+        if _endpoint(self._command) and arguments.predictor(self._flags, known):
             known = {**_known(beside), **known}
         predictor: Any = arguments.predictor(self._flags, known)
-        if isinstance(self._command, str) and "url" not in predictor:
+        if not _endpoint(self._command) and "url" not in predictor:
             predictor = self._command
         elif not predictor:
             return beside
@@ -149,8 +150,13 @@ class _Told:
         return {**rest, "predictor": predictor}
 
 
+def _endpoint(settings: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
+    """Whether these are settings of an endpoint, or some of them."""
+    return not isinstance(settings, str) and settings.get("kind", "v2") in ("v1", "v2")
+
+
 def _settings_of(predictor: Any) -> str | dict[str, Any]:
-    """Settings of an endpoint, or the address of something else (a file, a model beside)."""
+    """Settings of an endpoint, or those or the address of something else (a file, a model beside)."""
     if predictor is None:
         return {}
     if isinstance(predictor, str) and predictor.lstrip().startswith("{"):
@@ -168,8 +174,9 @@ def _known(beside: Mapping[str, Any]) -> dict[str, Any]:
     """What an explainer's own settings say about an endpoint that it asks."""
     said = beside.get("predictor") or beside.get("infer_uri")
     settings = _settings_of(said) if said else {}
-    if isinstance(settings, str) or settings.get("kind", "v2") not in ("v1", "v2"):
+    if not _endpoint(settings):
         return {}
+    settings = dict(settings)
     if beside.get("ssl_verify_path") and str(settings.get("url", "")).startswith("https"):
         settings.setdefault("ca_path", beside["ssl_verify_path"])
     return settings

@@ -11,14 +11,18 @@ TRITON := .venv-triton/.ready
 SELDON := .venv-seldon/.ready
 TOOLS := .tools/.ready
 
-.PHONY: help demo test fuzz soak lint bench clean
+.PHONY: help demo test fuzz soak lint bench lock bundle image-base clean
 help:  ## show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 demo: $(READY)  ## train, fit, serve, explain and check; writes demo/report.html
 	$(BIN)/explainer-runtime demo
 
+# Where an image may be built, it is.
+BUILDS := $(and $(filter 0,$(shell id -u)),$(shell command -v buildah),$(shell command -v debootstrap))
+
 test: lint $(KSERVE) $(TRITON) $(SELDON) $(TOOLS)  ## run every check and every test
+	$(if $(BUILDS),@$(MAKE) --silent image-base || echo 'no base for the image: its build is not tested')
 	$(BIN)/pytest
 
 fuzz: $(READY)  ## send 100,000 malformed requests (EXPLAINER_RUNTIME_FUZZ, EXPLAINER_RUNTIME_SEED), 1 s for each
@@ -37,8 +41,23 @@ lint: $(READY)  ## check style, types and the floors of the house
 bench: $(READY)  ## measure against the recorded reference; writes benchmarks/results/latest.json
 	$(BIN)/python -m benchmarks
 
+lock: $(READY)  ## pin the image's packages anew; writes deploy/image/requirements
+	$(BIN)/python scripts/write_locks.py
+
+bundle: $(READY) $(TOOLS)  ## everything for a site without network; writes dist/bundle (BUNDLE_TARGET=mlserver)
+	$(BIN)/python scripts/make_bundle.py dist/bundle $${BUNDLE_TARGET:-mlserver}
+
+# A Debian to build the image on where no registry can be reached, with this machine's certificates. Root only.
+image-base: .image-base/rootfs.tar  ## a base for the test that builds the image; needs root, buildah, debootstrap
+.image-base/rootfs.tar:
+	rm -rf .image-base && mkdir .image-base
+	debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm .image-base/rootfs
+	ln -s python3 .image-base/rootfs/usr/bin/python
+	cp -L /etc/ssl/certs/ca-certificates.crt .image-base/rootfs/etc/ssl/certs/
+	tar -C .image-base/rootfs -cf $@.part . && rm -rf .image-base/rootfs && mv $@.part $@
+
 clean:  ## remove what the targets above have made
-	rm -rf .venv .venv-kserve .venv-triton .venv-seldon .tools demo
+	rm -rf .venv .venv-kserve .venv-triton .venv-seldon .tools .image-base dist demo
 
 # uv resolves and installs several times faster than pip, and is itself one wheel.
 $(READY): pyproject.toml

@@ -18,7 +18,9 @@ from explainer_runtime.spec import Endpoint, Limits, Value
 Name = Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]{0,48}[a-z0-9])?)?$")]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Labels = dict[str, str]
+Labels = dict[str, Any]
+"""Text by names. Numbers pass the schema, whose refusals say no more than "Invalid type";
+templates/_checks.tpl refuses them with what to do about it."""
 
 
 class Image(Value):
@@ -30,6 +32,9 @@ class Image(Value):
     """Where the image is, without tag or digest."""
     tag: Annotated[str, Field(pattern=r"^([\w][\w.-]{0,127})?$")] = ""
     """Tag; empty takes the version of the chart's application. `latest` is refused."""
+    tensorflow: bool = False
+    """Whether to take the image with TensorFlow, tag `<version>-tensorflow`; `explainer-runtime inspect
+    --needs ARTIFACT` says which one an artifact needs. A `tag` or `digest` of your own goes before."""
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
     """Digest, which goes before a tag: `sha256:` and 64 hexadecimal digits."""
     pullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
@@ -65,12 +70,26 @@ class Resources(Value):
     """Processor time and memory of one container."""
 
     requests: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity | int] = {
-        "cpu": "1",
-        "memory": "1Gi",
+        "cpu": "250m",
+        "memory": "512Mi",
     }
     """What a pod is promised."""
-    limits: dict[str, Quantity | int] = {"cpu": "2", "memory": "2Gi"}
+    limits: dict[str, Quantity | int] = {"cpu": "2", "memory": "1536Mi"}
     """What it may use at most; memory has to be limited."""
+
+
+MODEL = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"cpu": "2", "memory": "2Gi"})
+
+
+class Canary(Value):
+    """Another version of the model that gets a part of its traffic (kserve-explainer, Standard)."""
+
+    uri: str = ""
+    """Storage address of that version; empty makes none. Explanations are of the model, not of its canary."""
+    name: Annotated[str, Field(min_length=1)] = "canary"
+    """Its name: KServe calls the Service `<release>-<name>`."""
+    trafficPercent: Annotated[int, Field(ge=0, le=100)] = 10
+    """Percent of the model's requests that it gets."""
 
 
 class Model(Value):
@@ -94,8 +113,20 @@ class Model(Value):
     """Port of the model's server (kserve-sidecar)."""
     grpcPort: Annotated[int, Field(ge=0, le=65535)] = 0
     """Its gRPC port; 0 relays no gRPC (kserve-sidecar)."""
-    resources: Resources = Resources()
+    canary: Canary = Canary()
+    """Another version of the model that gets a part of its traffic (kserve-explainer, Standard)."""
+    resources: Resources = MODEL
     """Processor time and memory of the model's server."""
+
+
+class Tls(Value):
+    """Certificates of the server (mode deployment)."""
+
+    secret: str = ""
+    """Name of a Secret of type `kubernetes.io/tls`, read again when it is renewed. REST and gRPC then speak
+    TLS."""
+    clientCa: bool = False
+    """Whether clients must show a certificate that the Secret's `ca.crt` has signed; health needs none."""
 
 
 class KServe(Value):
@@ -154,16 +185,17 @@ class DisruptionBudget(Switch):
 
 
 class Autoscaling(Value):
-    """Replicas that follow the explanations that run and wait."""
+    """Replicas that follow the explanations that run, wait, or are refused for want of room."""
 
     kind: Literal["none", "hpa", "keda"] = "none"
-    """`hpa` reads `explainer_running` through a metrics adapter, `keda` asks Prometheus."""
+    """`hpa` reads `explainer_demand` through a metrics adapter, `keda` asks Prometheus."""
     minReplicas: Annotated[int, Field(ge=1)] = 1
     """Least replicas."""
     maxReplicas: Annotated[int, Field(ge=1)] = 1
     """Most replicas."""
-    running: Annotated[int, Field(ge=1)] = 2
-    """Explanations that run or wait, for each replica; more than `threads` lets requests wait."""
+    utilization: Annotated[int, Field(ge=10, le=90)] = 75
+    """Percent of `threads` that replicas are kept busy with; beyond it there are more. Less than 100, since
+    a pod that is just full has to count as too busy."""
     prometheus: Annotated[str, Field(pattern=r"^https?://.+")] = "http://prometheus-operated.monitoring:9090"
     """Address of Prometheus (keda)."""
 
@@ -210,7 +242,8 @@ class Peers(Value):
     namespace: str = ""
     """Their namespace; empty is the release's."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Port that is called; 0 leaves the rule out."""
+    """Port that the pods listen at, which may be another than their Service's; 0 is every port of the pods
+    with these labels, and without labels no rule."""
 
 
 class NetworkPolicy(Switch):
@@ -219,7 +252,7 @@ class NetworkPolicy(Switch):
     from_: Annotated[list[Peers], Field(alias="from")] = []
     """Who may ask for explanations and read metrics; empty is everyone in the namespace."""
     predictor: Peers = Peers()
-    """The model's pods; required, since explanations need it."""
+    """The model's pods; labels or port are required, since explanations need it."""
     otlp: Peers = Peers()
     """The collector of traces."""
     storage: list[Annotated[str, Field(pattern=r"^[0-9a-f.:]+/[0-9]+$")]] = []
@@ -247,7 +280,8 @@ class Values(Value):
     artifact: Artifact = Artifact()
     """Where the fitted explainer is."""
     predictor: Predictor | dict[Any, Any] = {}
-    """The model being explained, where it is already served (deployment, kserve-runtime)."""
+    """The model being explained, where it is already served (deployment, kserve-runtime). In kserve-explainer
+    and kserve-sidecar everything but its address, which the platform says."""
     model: Model = Model()
     """The model itself, where it is declared together with its explainer."""
     image: Image = Image()
@@ -258,6 +292,8 @@ class Values(Value):
     """What one request may use; what is left out keeps the server's default."""
     guard: Guard | dict[Any, Any] = {"linger": 5}
     """The door of the server; what is left out keeps the server's default."""
+    tls: Tls = Tls()
+    """Certificates of the server (mode deployment)."""
     tokenSecret: str = ""
     """Name of a Secret with an entry `token`: bearer tokens, one a line, of which a request needs one."""
     timeout: Annotated[int, Field(ge=1, le=3600)] = 60

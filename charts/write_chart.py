@@ -22,8 +22,8 @@ from explainer_runtime.spec import Limits
 
 CHART = Path(__file__).parent / "explainer-runtime"
 START, END = "<!-- values -->\n", "<!-- /values -->\n"
-_OURS = {"token_file", "management"}
-"""Fields of the guard that the chart sets itself: one from `tokenSecret`, the other for Seldon's agent."""
+_OURS = {"token_file", "management", "tls_cert", "tls_key", "tls_client_ca"}
+"""Fields of the guard that the chart sets itself: from `tokenSecret`, for Seldon's agent, from `tls`."""
 _PARTS = {"predictor": Predictor, "limits": Limits, "guard": Guard}
 
 
@@ -58,41 +58,41 @@ def _draft7(value: Any) -> Any:
     return made
 
 
-def rows(model: type[BaseModel] = Values, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+def rows(model: BaseModel | None = None, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """Every value as its path, its default and its sentence; parts of the server's own models have none."""
-    for name, field in model.model_fields.items():
-        path = prefix + (field.alias or name)
+    model = model or Values()
+    for name, field in type(model).model_fields.items():
+        path, value = prefix + (field.alias or name), getattr(model, name)
         said = " ".join((field.description or "").split())
-        kind = field.annotation
         if path in _PARTS:
             yield path, field.default, said
             for key, one in _PARTS[path].model_fields.items():
                 if key not in _OURS:
                     yield f"{path}.{key}", ..., " ".join((one.description or "").split())
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from rows(kind, path + ".")
+        elif isinstance(value, BaseModel):
+            yield from rows(value, path + ".")
         else:
-            yield path, field.default, said
+            yield path, value, said
 
 
 def values_yaml() -> str:
     """values.yaml, with each sentence above its value."""
     return (
         "# Written by charts/chart_values.py, which is where to change it; see README.md for every value.\n"
-        + "".join(_yaml(Values, ""))
+        + "".join(_yaml(Values(), ""))
     )
 
 
-def _yaml(model: type[BaseModel], indent: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        key, value = field.alias or name, field.default
+def _yaml(model: BaseModel, indent: str) -> Iterator[str]:
+    for name, field in type(model).model_fields.items():
+        key, value = field.alias or name, getattr(model, name)
         said = " ".join((field.description or "").split())
         if indent == "":
             yield "\n"
         yield from (f"{indent}# {line}\n" for line in _wrapped(said, 105 - len(indent)))
         if isinstance(value, BaseModel):
             yield f"{indent}{key}:\n"
-            yield from _yaml(type(value), indent + "  ")
+            yield from _yaml(value, indent + "  ")
         else:
             yield f"{indent}{key}: {json.dumps(value)}\n"
 

@@ -8,6 +8,7 @@
     ├── MissingExtra         a package of an optional extra that is not installed
     ├── Cancelled            whoever asked has gone
     ├── Overloaded           too much is being explained already; trying later helps
+    ├── Stopping             the server stops, and cannot wait for this; another one may answer
     └── PredictorError       the model being explained answered with an error
         ├── InvalidPrediction     ... or with something that cannot be class scores
         ├── PredictorUnavailable  ... or cannot be reached now; trying later may help
@@ -62,6 +63,10 @@ class Overloaded(ExplainerError):
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Stopping(ExplainerError):
+    """The server stopped before the explanation was there."""
 
 
 class PredictorError(ExplainerError):

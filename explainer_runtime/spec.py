@@ -748,6 +748,9 @@ def _address(text: str) -> dict[str, Any]:
                     return {**endpoint, "kind": "v1", "model": model}
                 case [model, "versions", version]:
                     return {**endpoint, "kind": "v1", "model": model, "version": version}
+        case [*_, "v1", "models", model] if model.endswith(":predict") and scheme.startswith("http"):
+            behind = {"path": "/" + "/".join(parts), "model": model.removesuffix(":predict")}
+            return {**endpoint, "kind": "v1", **behind}
         case ["v2", "models", model, *more] if scheme.startswith("http") and kind == "v2":
             match more:
                 case [] | ["infer"]:

@@ -89,7 +89,8 @@ def pods(made: dict[str, Any]) -> Iterator[dict[str, Any]]:
             for predictor in spec["predictors"]:
                 yield {"containers": [predictor["explainer"]["containerSpec"]]}
         case "InferenceService":
-            yield from spec.values()
+            yield from (part for name, part in spec.items() if name != "canary")
+            yield from (one["predictor"] for one in spec.get("canary", []))
 
 
 def containers(made: dict[str, Any]) -> Iterator[dict[str, Any]]:

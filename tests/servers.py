@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,12 +97,16 @@ def start(command: Sequence[str], log: Path, **environment: str) -> subprocess.P
 
 @contextlib.contextmanager
 def running(
-    process: subprocess.Popen[bytes], ports: Ports, log: Path, probe: str = "/v2/health/ready"
+    process: subprocess.Popen[bytes],
+    ports: Ports,
+    log: Path,
+    probe: str = "/v2/health/ready",
+    trust: ssl.SSLContext | None = None,
 ) -> Iterator[Server]:
-    """Wait until the server is ready; stop it at the end."""
+    """Wait until the server is ready, over TLS where it is to be trusted by something; stop it at the end."""
     server = Server(ports, log)
     try:
-        wait_until_ready(process, server, probe=probe)
+        wait_until_ready(process, server, probe=probe, trust=trust)
         yield server
     finally:
         process.terminate()
@@ -113,11 +118,16 @@ def running(
 
 
 def wait_until_ready(
-    process: subprocess.Popen[bytes], server: Server, tries: int = 600, probe: str = "/v2/health/ready"
+    process: subprocess.Popen[bytes],
+    server: Server,
+    tries: int = 600,
+    probe: str = "/v2/health/ready",
+    trust: ssl.SSLContext | None = None,
 ) -> None:
+    address = server.rest(probe).replace("http:", "https:" if trust else "http:")
     for _ in range(tries):
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(server.rest(probe)).status_code == 200:
+            if httpx.get(address, verify=trust or True).status_code == 200:
                 return
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.1)

@@ -158,9 +158,14 @@ def test_a_network_policy_denies_by_default_and_names_what_it_allows(values):
     for made in rendered(values):
         if made["kind"] == "NetworkPolicy":
             assert set(made["spec"]["policyTypes"]) == {"Ingress", "Egress"}
-            assert all(rule["to"] and rule["ports"] for rule in made["spec"]["egress"])
+            assert all(rule["to"] for rule in made["spec"]["egress"])
+            # Every port is open only of pods that are named.
+            named = [rule for rule in made["spec"]["egress"] if "ports" not in rule]
+            assert all(to["podSelector"]["matchLabels"] for rule in named for to in rule["to"])
             assert all(rule["from"] and rule["ports"] for rule in made["spec"]["ingress"])
-            assert {53} in [{port["port"] for port in rule["ports"]} for rule in made["spec"]["egress"]]
+            assert {53} in [
+                {port["port"] for port in rule.get("ports", [])} for rule in made["spec"]["egress"]
+            ]
 
 
 @each_mode
@@ -179,8 +184,8 @@ def test_a_pod_has_time_to_finish_and_routes_wait_long_enough(values):
             for one in pod.get("containers", []):
                 guard = next((word for word in one.get("args", []) if word.startswith("--guard=")), None)
                 if guard and "terminationGracePeriodSeconds" in pod:
-                    said = {"grace": 25, "linger": 0, **json.loads(guard.removeprefix("--guard="))}
-                    assert pod["terminationGracePeriodSeconds"] >= said["grace"] + said["linger"]
+                    said = {"linger": 0, **json.loads(guard.removeprefix("--guard="))}
+                    assert pod["terminationGracePeriodSeconds"] > said["grace"] + said["linger"]
         if made["kind"] == "InferenceService":
             assert all(part["timeout"] >= 30 for part in made["spec"].values() if "timeout" in part)
     if any(made["kind"] == "InferenceService" for made in rendered(values)):
@@ -204,3 +209,123 @@ def test_an_artifact_is_read_only_for_the_server(values):
 def test_containers_of_every_mode_are_looked_at():
     for mode in MODES:
         assert [one for made in rendered(case(mode)) for one in containers(made) if not is_test(made)]
+
+
+# --- what a real cluster does -----------------------------------------------------------------------------
+
+
+@each_case
+def test_services_of_the_namespace_set_no_variables_and_a_failed_start_says_why(values):
+    for made, pod, one in everywhere(values):
+        if made["kind"] not in ("SeldonDeployment", "ClusterServingRuntime"):  # which have no such field
+            assert pod["enableServiceLinks"] is False or one["image"] != OURS
+        if one["image"] == OURS:
+            assert one["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+@each_case
+def test_a_node_can_be_emptied(values):
+    """emptyDirs keep the cluster autoscaler from removing a node, unless a pod says that it may."""
+    for made in rendered(values):
+        for said, pod in annotated(made):
+            scratch = {volume["name"] for volume in pod.get("volumes", []) if "emptyDir" in volume}
+            may = said.get("cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes", "")
+            assert scratch <= set(may.split(","))
+
+
+def annotated(made):
+    """Pods with their annotations, where the object has both."""
+    if made["kind"] == "Deployment":
+        template = made["spec"]["template"]
+        yield template["metadata"]["annotations"], template["spec"]
+    if made["kind"] == "InferenceService":
+        for part in made["spec"].values():
+            if "volumes" in part:
+                yield part["annotations"], part
+
+
+@pytest.mark.parametrize("seconds", [5, 30, 120])
+@each_mode
+def test_what_was_accepted_may_take_as_long_as_the_limits_say(mode, seconds):
+    sets = ("--set", f"limits.max_seconds={seconds},timeout=200")
+    objects = rendered(case(mode), *sets)
+    (guard,) = (word for word in explainer_container(objects)["args"] if word.startswith("--guard="))
+    said = json.loads(guard.removeprefix("--guard="))
+    if mode == "seldon-v1":  # whose operator gives every pod 20 seconds, whatever one would need
+        assert said["linger"] + said["grace"] < 20
+        return
+    assert said["grace"] > seconds
+    for made in objects:
+        for pod in pods(made):
+            grace = pod.get("terminationGracePeriodSeconds")
+            assert grace is None or grace > said["linger"] + said["grace"]
+
+
+def test_an_artifact_that_needs_tensorflow_gets_the_image_with_it():
+    container = containers(of_kind(rendered(CASES[0].parent / "tensorflow-values.yaml"), "Deployment"))
+    assert next(container)["image"] == f"{OURS}-tensorflow"
+
+
+def test_certificates_are_mounted_probed_and_tested():
+    objects = rendered(CASES[0].parent / "tls-values.yaml")
+    container = explainer_container(objects)
+    words = [word for word in container["args"] if word.startswith("--tls")]
+    folder = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}["tls"]
+    files = {"cert": "tls.crt", "key": "tls.key", "client-ca": "ca.crt"}
+    assert words == [f"--tls-{name}={folder}/{file}" for name, file in files.items()]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+    (test,) = (one for one in objects if is_test(one))
+    env = {one["name"]: one.get("value") for one in test["spec"]["containers"][0]["env"]}
+    assert env["ADDRESS"] == "https://fashion:8080"
+    assert env["CERTIFICATES"] == test["spec"]["containers"][0]["volumeMounts"][0]["mountPath"]
+
+
+def service_ports(container):
+    """What KServe 0.20 makes of a container's ports in mode Standard: the first at 80, others as they are;
+    those whose name says gRPC are HTTP/2 (reconcilers/service, createDefaultSvc)."""
+    for index, port in enumerate(container["ports"]):
+        grpc = "grpc" in port["name"] or "h2c" in port["name"]
+        yield "grpc" if grpc else "rest", 80 if index == 0 else port["containerPort"], port["containerPort"]
+
+
+@pytest.mark.parametrize("mode", ["kserve-explainer", "kserve-runtime", "kserve-sidecar"])
+def test_kserve_routes_rest_and_grpc_to_the_port_that_speaks_it(mode):
+    ports = list(service_ports(explainer_container(rendered(case(mode)))))
+    assert ports == [("rest", 80, 8080), ("grpc", 8081, 8081)]
+
+
+@pytest.mark.parametrize("mode", ["kserve-explainer", "kserve-runtime"])
+def test_knative_is_given_the_one_port_that_it_takes(mode):
+    objects = rendered(case(mode), "--set", "kserve.deploymentMode=Knative")
+    assert len(explainer_container(objects)["ports"]) == 1
+
+
+def test_a_sidecar_offers_grpc_only_where_the_model_does():
+    objects = rendered(case("kserve-sidecar"), "--set", "model.grpcPort=0")
+    assert [kind for kind, _, _ in service_ports(explainer_container(objects))] == ["rest"]
+
+
+def test_a_canary_is_the_model_with_another_address_and_leaves_the_explainer_alone():
+    """As KServe 0.20 has it (canary of an InferenceService): a name of its own, no scaling of its own."""
+    values = CASES[0].parent / "kserve-explainer-canary-values.yaml"
+    spec = of_kind(rendered(values), "InferenceService")["spec"]
+    (canary,) = spec["canary"]
+    assert canary["trafficPercent"] == 20
+    assert set(canary["predictor"]) == {"name", "model"}
+    assert canary["predictor"]["name"] != spec["predictor"].get("name")
+    assert canary["predictor"]["model"]["modelFormat"] == spec["predictor"]["model"]["modelFormat"]
+    assert canary["predictor"]["model"]["storageUri"] != spec["predictor"]["model"]["storageUri"]
+    without = rendered(values, "--set", "model.canary.uri=")
+    assert of_kind(without, "InferenceService")["spec"]["explainer"] == spec["explainer"]
+
+
+def test_the_policy_for_the_model_names_its_pods_and_only_a_port_of_theirs():
+    name = CASES[0].parent / "network-policy-any-port-values.yaml"
+    (rule,) = (
+        one
+        for one in of_kind(rendered(name), "NetworkPolicy")["spec"]["egress"]
+        if "matchLabels" in one["to"][0]["podSelector"] and "fashion" in str(one["to"])
+    )
+    assert "ports" not in rule
+    assert rule["to"][0]["podSelector"]["matchLabels"]

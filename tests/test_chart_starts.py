@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 
@@ -23,10 +24,12 @@ from servers import free_ports, running
 
 from explainer_runtime import artifact
 from explainer_runtime.explainers import fit
+from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 pytestmark = needs_tools
 SERVE = [sys.executable, "-m", "explainer_runtime.cli", "serve"]
+KSERVE = ROOT / ".venv-kserve" / "bin" / "python"
 CONTRACT = Inputs(shape=(8, 8, 1), low=0, high=1, classes=3)
 
 
@@ -81,18 +84,20 @@ def local(env, ports):
 
 
 @contextlib.contextmanager
-def started(words, env, folder, probe="/v2/health/ready"):
+def started(words, env, folder, probe="/v2/health/ready", trust=None):
     """The entry point of the image in an environment that has what a container has, and `env`."""
     folder.mkdir()
     ports, log = free_ports(), folder / "log"
     words = [word.replace("HTTP_PORT", str(ports.http)) for word in words]
     tensorflow = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     clean = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), **tensorflow}
+    # The package is the one under test, wherever the environment has installed it from.
+    env = {**env, "PYTHONPATH": f"{env.get('PYTHONPATH', '')}:{ROOT}".lstrip(":")}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*SERVE, *words], stdout=output, stderr=output, env={**clean, **local(env, ports)}, cwd=folder
         )
-    with running(process, ports, log, probe=probe) as server:
+    with running(process, ports, log, probe=probe, trust=trust) as server:
         yield server
 
 
@@ -212,23 +217,137 @@ def test_what_a_mode_renders_starts_and_explains(mode, folder, anchor, network, 
         assert httpx.get(server.rest(container["livenessProbe"]["httpGet"]["path"])).status_code == 200
         if mode == "seldon-v2":
             load_as_the_agent_does(server, repository, anchor, model)
-        assert asked_by_helm(objects, server) == "explained one row: ok"
+        assert asked_by_helm(objects, server) == f"{served_as(objects)}: explained one row: ok"
         if mode == "deployment":
             assert_names_are_exposed(server)
 
 
-def asked_by_helm(objects, server):
-    """What the pod of `helm test` says, run here with its own script and variables."""
+def test_container(objects):
+    """The container of `helm test`."""
     (pod,) = (one for one in objects if one["kind"] == "Pod")
     (container,) = pod["spec"]["containers"]
     assert container["command"] == ["python", "-c"]
-    env = {**env_of(container), "ADDRESS": server.rest("")}
+    return container
+
+
+test_container.__test__ = False
+
+
+def served_as(objects):
+    return env_of(test_container(objects))["EXPLAINER"]
+
+
+def asked_by_helm(objects, server, status=0, **variables):
+    """What the pod of `helm test` says, run here with its own script and variables."""
+    container = test_container(objects)
+    env = {**env_of(container), "ADDRESS": server.rest(""), **variables}
     env["SHAPE"] = env["SHAPE"].replace("28,28", "8,8")
     done = subprocess.run(
         [sys.executable, "-c", *container["args"]], env=env, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr + server.log.read_text()
+    assert done.stderr == ""
+    assert done.returncode == status, done.stdout + server.log.read_text()
     return done.stdout.strip()
+
+
+def test_each_explainer_of_a_directory_is_tested_and_refusals_are_the_servers_own(folder, anchor, served):
+    for name in ("boots", "hats"):
+        shutil.copytree(anchor, folder / "several" / name)
+    objects = rendered(case("deployment"))
+    places = place("deployment", folder / "several", None, None, f"127.0.0.1:{served}")
+    env = env_of(explainer_container(objects))
+    env = {name: replaced(value, places) for name, value in env.items()}
+    with started(explainer_container(objects)["args"], env, folder / "several-server") as server:
+        told = asked_by_helm(objects, server).splitlines()
+        assert told == ["fashion: explained one row: ok", "hats: explained one row: ok"]
+        told = asked_by_helm(objects, server, status=1, SHAPE="[3]").splitlines()
+        assert len(told) == 2
+        assert all(
+            ": /v2/models/" in line and "answered 422: inputs: expected rows of shape" in line
+            for line in told
+        )
+    told = asked_by_helm(objects, server, status=1)
+    assert told.startswith("fashion: /v2/models/fashion at http://127.0.0.1:")
+
+
+@pytest.fixture(scope="module")
+def certificates(folder):
+    """A Secret of type kubernetes.io/tls, as it is mounted: a certificate that is its own authority."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    secret = folder / "tls"
+    secret.mkdir()
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
+    words += " -addext subjectAltName=IP:127.0.0.1 -keyout tls.key -out tls.crt"
+    subprocess.run(["openssl", *words.split()], cwd=secret, check=True, capture_output=True)
+    shutil.copy(secret / "tls.crt", secret / "ca.crt")
+    return secret
+
+
+@pytest.mark.skipif("tls_cert" not in Guard.model_fields, reason="this server has no TLS")
+def test_with_certificates_helms_test_shows_its_own_and_others_are_refused(
+    folder, anchor, served, certificates
+):
+    objects = rendered(case("deployment"), "--set", "tls.secret=explainer-tls,tls.clientCa=true")
+    container = explainer_container(objects)
+    places = place("deployment", anchor, None, None, f"127.0.0.1:{served}")
+    places["/var/run/tls"] = str(certificates)
+    words = [replaced(word, places) for word in container["args"]]
+    env = {name: replaced(value, places) for name, value in env_of(container).items()}
+    trust = ssl.create_default_context(cafile=certificates / "ca.crt")
+    with started(words, env, folder / "certified", trust=trust) as server:
+        probe = server.rest(container["readinessProbe"]["httpGet"]["path"]).replace("http:", "https:")
+        assert httpx.get(probe, verify=trust).status_code == 200  # as the kubelet asks, with no certificate
+        address = server.rest("").replace("http:", "https:")
+        assert httpx.get(f"{address}/v2/models/fashion", verify=trust).status_code == 401
+        variables = {"ADDRESS": address, "CERTIFICATES": str(certificates)}
+        assert asked_by_helm(objects, server, **variables) == "fashion: explained one row: ok"
+
+
+# --- the model's own traffic --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def peer(folder):
+    """A model on KServe's own server, with everything that it offers."""
+    if not KSERVE.exists():
+        pytest.skip("no .venv-kserve; `make test` builds it")
+    ports, log = free_ports(), folder / "peer.log"
+    with log.open("wb") as output:
+        words = [KSERVE, ROOT / "tests" / "kserve_model.py", ports.http, ports.grpc]
+        process = subprocess.Popen([str(word) for word in words], stdout=output, stderr=output)
+    with running(process, ports, log) as server:
+        yield server
+
+
+def suite(client, ports):
+    """All that a peer's client can ask, and what it was answered."""
+    python = sys.executable if client == "triton" else str(KSERVE)
+    words = [client, f"127.0.0.1:{ports.http}", f"127.0.0.1:{ports.grpc}", "linear"]
+    command = [python, str(ROOT / "tests" / "peers_suite.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_clients_of_other_makers_do_not_notice_the_sidecar(folder, anchor, peer):
+    """In the words of the chart; the answers, refusals with them, are those of the model asked directly."""
+    (folder / "no-network").mkdir()
+    container = explainer_container(rendered(case("kserve-sidecar")))
+    places = {
+        "localhost:8085": f"127.0.0.1:{peer.ports.http}",
+        "localhost:8086": f"127.0.0.1:{peer.ports.grpc}",
+        "--model_name=fashion": "--model_name=linear",
+        "/mnt/explainer": str(anchor),
+        "/mnt/models": str(folder / "no-network"),
+    }
+    words = [replaced(word, places) for word in container["args"]]
+    with started(words, {}, folder / "relay", probe="/explain/ready") as server:
+        for client, least in (("triton", 20), ("kserve", 12)):
+            direct = suite(client, peer.ports)
+            assert len(direct) >= least
+            assert sum("Error" in str(answer) or "Exception" in str(answer) for answer in direct.values()) < 8
+            assert suite(client, server.ports) == direct
 
 
 # --- metrics ----------------------------------------------------------------------------------------------

@@ -216,6 +216,14 @@ def test_fit_inspect_and_verify_agree_on_what_was_fitted(place):
     }
 
 
+def test_inspect_says_which_image_an_artifact_needs(place):
+    told = document(place, "inspect", "--needs", "@fitted")
+    assert told["image"] == {"target": "mlserver", "tensorflow": False}
+    words = run(place, "inspect", "--needs", "@fitted")
+    assert words.exit_code == 0
+    assert "target mlserver" in words.stdout
+
+
 def test_verify_takes_the_digest_that_fit_printed_and_no_other(place):
     digest = document(place, "verify", "@fitted")["digest"]
     assert run(place, "verify", "@fitted", "--digest", digest).exit_code == 0

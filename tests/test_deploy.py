@@ -23,10 +23,18 @@ pytestmark = needs_tools
 OVERLAYS = sorted(path.parent for path in (ROOT / "deploy" / "overlays").glob("*/kustomization.yaml"))
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
 MODE = {
+    "deployment": "deployment",
+    "deployment-tls": "deployment",
     "kserve-standard": "kserve-explainer",
     "kserve-knative": "kserve-explainer",
     "seldon-v1": "seldon-v1",
     "seldon-v2": "seldon-v2",
+}
+
+
+MORE = {
+    "kserve-knative": ("--set", "kserve.deploymentMode=Knative"),
+    "deployment-tls": ("--set", "tls.secret=explainer-tls"),
 }
 
 
@@ -51,8 +59,19 @@ def test_every_object_of_an_overlay_is_valid_and_in_a_namespace(overlay):
 @each_overlay
 def test_an_overlay_runs_the_container_that_the_chart_runs(overlay):
     values = case(MODE[overlay.name])
-    more = ("--set", "kserve.deploymentMode=Knative") if overlay.name == "kserve-knative" else ()
-    assert explainer_container(built(overlay)) == explainer_container(rendered(values, *more))
+    objects = rendered(values, *MORE.get(overlay.name, ()))
+    assert explainer_container(built(overlay)) == explainer_container(objects)
+
+
+@pytest.mark.parametrize("name", ["deployment", "deployment-tls"])
+def test_a_deployment_is_the_charts_but_for_what_helm_says_of_itself(name):
+    objects = rendered(case("deployment"), *MORE.get(name, ()))
+    for made in built(ROOT / "deploy" / "overlays" / name):
+        theirs = of_kind(objects, made["kind"])["spec"]
+        if made["kind"] == "Deployment":
+            for spec in (made["spec"], theirs):
+                spec["template"]["metadata"]["labels"] = dict(spec["selector"]["matchLabels"])
+        assert made["spec"] == theirs
 
 
 @each_overlay

@@ -7,7 +7,10 @@ KServe's environment, which `make test` builds.
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,6 +18,8 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 from servers import ask_grpc, ask_rest, free_ports, running, start, v2_input
+from staged import IMAGE, Held, model
+from staged import anchor as anchor_of
 from toys import rowwise, weights
 
 from explainer_runtime import artifact
@@ -64,6 +69,7 @@ def served(folder, linear, anchor):
     words = ["-m", "explainer_runtime.cli", "serve", anchor, anchor.parent / "shoes", "--server", "kserve"]
     flags = ["--model_name", "linear", "--predictor_host", f"127.0.0.1:{linear.ports.http}"]
     flags += ["--http_port", ports.http, "--grpc_port", ports.grpc, "--workers", 1]
+    flags += ["--metrics-port", ports.metrics]
     command = [str(word) for word in [PYTHON, *words, *flags]]
     with running(start(command, log, EXPLAINER_RUNTIME_HOST="127.0.0.1"), ports, log) as server:
         yield server
@@ -173,7 +179,8 @@ def test_bad_v2_requests_are_422_and_name_the_field(served, changes, field):
     [
         ({"id": "sesame"}, "inputs"),
         ({"inputs": [{"name": "sesame", "shape": [1], "datatype": "FP32"}]}, "inputs[0].data"),
-        ({"inputs": [], "parameters": {"explain_parameters": {"seed": 3}}}, "parameters.explain_parameters"),
+        ({"inputs": [], "parameters": {"explain_parameters": {"seed": 3}}}, "inputs"),
+        ({"inputs": [], "parameters": {"other": {"seed": 3}}}, "parameters.other"),
         ([], "body"),
     ],
 )
@@ -198,6 +205,82 @@ def test_bad_requests_over_grpc_are_refused_and_name_the_field(served):
     answer = ask_grpc(served, "linear", np.zeros((1, 2, 2, 1), np.float32))
     assert answer.status == StatusCode.FAILED_PRECONDITION
     assert answer.text.startswith("inputs: expected rows of shape (N, 4, 4, 1)")
+
+
+def test_options_may_be_an_object_as_on_the_other_host(served, images):
+    as_object = ask_rest(served, "linear", images, parameters={"explain_parameters": {"seed": 3}})
+    assert as_object.tensors == ask_rest(served, "linear", images, parameters=SEED).tensors
+    wrong = ask_rest(served, "linear", images, parameters={"explain_parameters": {"sed": 3}})
+    assert wrong.status == 422
+    assert "sed" in wrong.text
+
+
+def test_metrics_have_a_port_of_their_own_as_on_the_other_host(served, images):
+    ask_rest(served, "linear", images)
+    said = httpx.get(f"http://127.0.0.1:{served.ports.metrics}/metrics").text
+    for name in ("explainer_demand", "explainer_requests_total", "explainer_running"):
+        assert f"{name}{{" in said
+    assert 'explainer_demand{model="linear"} 0.0' in said
+
+
+# --- the door, and the way out ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded(folder):
+    """A server of its own, with limits, and a model that can be held."""
+    (folder / "tokens").write_text("sesame\n")
+    guard = {"token_file": str(folder / "tokens"), "max_body": 2000, "linger": 3, "grace": 0.1}
+    ports, log, held = free_ports(), folder / "guarded.log", Held()
+    with model(held) as predictor:
+        words = ["-m", "explainer_runtime.cli", "serve", anchor_of(folder / "held"), "--server", "kserve"]
+        flags = ["--name", "linear", "--predictor", json.dumps(predictor), "--guard", json.dumps(guard)]
+        flags += ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
+        command = [str(word) for word in [PYTHON, *words, *flags]]
+        process = start(command, log, EXPLAINER_RUNTIME_HOST="127.0.0.1")
+        with running(process, ports, log) as server:
+            yield server, process, held
+
+
+TOKEN = {"authorization": "Bearer sesame"}
+BODY = {"instances": IMAGE.tolist(), "parameters": {"max_calls": 12}}
+
+
+def test_what_an_operator_allows_is_allowed_on_this_host_too(guarded):
+    server, _, _ = guarded
+    url = server.rest("/v1/models/linear:explain")
+    refused = httpx.post(url, json=BODY)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert httpx.post(url, json=BODY, headers=TOKEN, timeout=60).status_code == 200
+    large = httpx.post(url, json={**BODY, "id": "a" * 2000}, headers=TOKEN)
+    assert large.status_code == 413
+    assert "2000 bytes" in large.json()["error"]
+    load = httpx.post(server.rest("/v2/repository/models/linear/unload"), headers=TOKEN)
+    assert load.status_code == 403
+    assert httpx.get(server.rest("/v2/health/live")).status_code == 200
+    with pytest.raises(OSError, match="refused"):  # KServe's gRPC would let everyone in
+        socket.create_connection(("127.0.0.1", server.ports.grpc))
+
+
+def test_a_signal_loses_nothing_and_what_is_cut_is_told_to_come_back(guarded):
+    server, process, held = guarded
+    url = server.rest("/v1/models/linear:explain")
+    with ThreadPoolExecutor(1) as clients, held.hold():
+        late = clients.submit(httpx.post, url, json=BODY, headers=TOKEN, timeout=60)
+        assert held.entered.acquire(timeout=60)
+        process.send_signal(signal.SIGTERM)
+        while httpx.get(server.rest("/v2/health/ready")).status_code == 200:
+            pass
+        # Routes have not heard of it yet: who still comes is answered.
+        wrong = httpx.post(url, json={"instances": []}, headers=TOKEN)
+        assert (wrong.status_code, list(wrong.json())) == (422, ["error"])
+        answer = late.result(timeout=60)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert "the server stops" in answer.json()["error"]
+        held.release()
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_model_that_is_gone_is_503_and_says_when_to_ask_again(served, linear_process, images):

@@ -19,7 +19,7 @@ from explainer_runtime.errors import PredictorError, PredictorTimeout, Predictor
 from explainer_runtime.predictors.breaker import Breaker
 from explainer_runtime.predictors.context import carrying, outgoing
 from explainer_runtime.predictors.http import retry_after
-from explainer_runtime.predictors.pace import Pace
+from explainer_runtime.predictors.pace import NoTurn, Pace
 from explainer_runtime.predictors.remote import RemotePredictor
 from explainer_runtime.predictors.retry import persistently
 from explainer_runtime.spec import Endpoint
@@ -205,7 +205,7 @@ def test_an_open_breaker_says_for_how_long():
     assert caught.value.retry_after == 8
 
 
-@given(st.lists(st.sampled_from(["ok", "error", "bug", "hurry", "gone", "late"]), max_size=40))
+@given(st.lists(st.sampled_from(["ok", "error", "bug", "hurry", "waited", "gone", "late"]), max_size=40))
 def test_a_breaker_counts_only_what_says_that_the_model_is_not_there(story):
     breaker = Breaker("m", failures=3, rest=1, clock=Clock())
     ends = {
@@ -213,6 +213,7 @@ def test_a_breaker_counts_only_what_says_that_the_model_is_not_there(story):
         "error": (PredictorError("500"), True, 0),
         "bug": (ValueError(), True, None),
         "hurry": (PredictorTimeout("late"), False, None),
+        "waited": (NoTurn("our own limits"), True, None),
         "gone": (PredictorUnavailable("gone"), True, 1),
         "late": (PredictorTimeout("late"), True, 1),
     }
@@ -323,3 +324,36 @@ def test_the_current_span_goes_before_the_trace_of_whoever_asked():
     span = trace.NonRecordingSpan(trace.SpanContext(1, 2, False, trace.TraceFlags(1)))
     with carrying({"traceparent": TRACE}), trace.use_span(span):
         assert outgoing()["traceparent"] == f"00-{1:032x}-{2:016x}-01"
+
+
+def hurried(predictor):
+    """The same predictor with less time for a call, and the pace of before."""
+    predictor.settings = predictor.settings.model_copy(update={"timeout": 0.05})
+
+
+def test_time_that_our_own_limits_took_is_no_failure_of_the_model(server, rows):
+    """Ten calls that find no turn leave a model that answers where it was: asked once, and asked again."""
+    with asking(server, rows_per_second=1e-3) as predictor:
+        predictor(rows)  # paid for in hours
+        usual = predictor.settings
+        hurried(predictor)
+        for _ in range(10):
+            with pytest.raises(NoTurn, match="rows_per_second leaves no room"):
+                predictor(rows)
+        predictor.settings, predictor._pace = usual, Pace(16)
+        np.testing.assert_array_equal(predictor(rows), echo(rows)[0].data)
+    assert len(server.model.seen) == 2
+
+
+def test_a_model_that_our_own_limits_have_hurried_has_not_failed(server, rows):
+    with asking(server, attempts=1) as predictor:
+        predictor(rows)
+        usual, server.model.fault = predictor.settings, server.model.hang
+        hurried(predictor)
+        for _ in range(10):
+            predictor._pace = Pace(1, rows_per_second=1)
+            predictor._pace._paid += 0.02  # of 0.05
+            with pytest.raises(NoTurn):
+                predictor(rows)
+        predictor.settings, predictor._pace, server.model.fault = usual, Pace(16), None
+        np.testing.assert_array_equal(predictor(rows), echo(rows)[0].data)

@@ -78,7 +78,7 @@ def by_variables(folder, anchor, model):
         "MLSERVER_MODEL_URI": str(anchor),
         "MLSERVER_MODEL_EXTRA": json.dumps(extra),
     }
-    with launched([], folder / "variables", PYTHONPATH=str(SHIM), **block) as server:
+    with launched([], folder / "variables", PYTHONPATH=f"{SHIM}:{ROOT}", **block) as server:
         yield server
 
 

@@ -630,6 +630,30 @@ def test_a_signal_loses_nothing_that_was_accepted(folder, artifact, predictor, h
         assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_server_cannot_wait_for_is_told_to_come_back(folder, artifact, predictor, held, workers):
+    models = [explainer(artifact, "anchor", predictor, threads=1)]
+    with (
+        serving(models, folder / f"cut-{workers}", workers, grace=0.1) as (server, process),
+        held.hold(),
+        channel(server) as by_grpc,
+    ):
+        connections = [asking(server, body=request(parameters=QUICK)) for _ in range(2)]
+        assert held.entered.acquire(timeout=60)
+        if not workers:  # in a process of its own a worker hears nothing of those who wait
+            ask = oip.method(by_grpc, "ModelInfer")
+            call = ask.future(message("anchor", request(parameters={"max_calls": "12"})), timeout=60)
+        settle(server)
+        process.send_signal(signal.SIGTERM)
+        for status, headers, told in map(answered, connections):
+            assert status == 503
+            assert int(headers["retry-after"]) >= 1
+            assert "the server stops" in told["error"]
+        if not workers:
+            assert call.code() == StatusCode.UNAVAILABLE
+            assert dict(call.trailing_metadata())["retry-after"].isdigit()
+
+
 def ready(server):
     try:
         return httpx.get(server.rest("/v2/health/ready")).status_code == 200

@@ -214,14 +214,14 @@ def serve(
         ),
     ] = None,
     http_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of REST.", envvar="MLSERVER_HTTP_PORT")
-    ] = 8080,
+        str, typer.Option(metavar="PORT", help="Port of REST.", envvar="MLSERVER_HTTP_PORT")
+    ] = "8080",
     grpc_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of gRPC.", envvar="MLSERVER_GRPC_PORT")
-    ] = 8081,
+        str, typer.Option(metavar="PORT", help="Port of gRPC.", envvar="MLSERVER_GRPC_PORT")
+    ] = "8081",
     metrics_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of metrics.", envvar="MLSERVER_METRICS_PORT")
-    ] = 8082,
+        str, typer.Option(metavar="PORT", help="Port of metrics.", envvar="MLSERVER_METRICS_PORT")
+    ] = "8082",
     limits: Annotated[
         str | None, typer.Option(metavar="JSON", help="What one request may use: max_batch, max_seconds, ...")
     ] = None,
@@ -268,12 +268,28 @@ def serve(
 
 
 @app.command()
-def inspect(path: Artifact, json: Json = False) -> None:
+def inspect(
+    path: Artifact,
+    needs: Annotated[
+        bool, typer.Option("--needs", help="Show which extras, and which image, it needs to be served.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Show what a fitted explainer is: method, settings, input contract, files."""
     from explainer_runtime import artifact
     from explainer_runtime.cli import answers
+    from explainer_runtime.hosts import needs as hosted
 
     report = artifact.verify(path)
+    if needs:
+        found = hosted.of(report)
+        document = {
+            "artifact": str(path),
+            "extras": dict(found.reasons),
+            "image": {"target": found.target, "tensorflow": found.tensorflow},
+        }
+        tell(json, document, lambda: answers.needed(str(path), found.reasons, found.target))
+        return
     document = {**answers.described(path, report), "manifest": report.manifest}
     tell(json, document, lambda: answers.card(str(path), report, settings=True))
 

@@ -159,6 +159,20 @@ def _empty(row: Mapping[str, Any]) -> bool:
     return bool(row.get("vacuous", False))
 
 
+def needed(title: str, reasons: Mapping[str, str], target: str) -> Table:
+    """What an artifact needs, for people."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")
+    for extra, why in reasons.items():
+        table.add_row(f"explainer-runtime\\[{extra}]", escape(why))
+    table.add_row("image", f"target {target}; image.tensorflow: {str(target.endswith('tensorflow')).lower()}")
+    return table
+
+
 def _npz(explanation: Explanation) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **explanation.arrays)  # type: ignore[arg-type]

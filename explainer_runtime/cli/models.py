@@ -6,6 +6,8 @@ the two things that are said most often about a model, as flags of their own.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,26 @@ def written(predictor: str) -> str:
         InvalidInput: There is no such file.
     """
     return files.text(Path(predictor[1:]), "predictor") if predictor.startswith("@") else predictor
+
+
+def with_contract(predictor: str, contract: Mapping[str, Any]) -> str:
+    """Settings of a predictor as JSON, with what the flags say about it.
+
+    They may lack an address, which the platform says.
+
+    Raises:
+        InvalidInput: It is no object.
+        InvalidSpec: It is no address.
+    """
+    from explainer_runtime.spec import parse_predictor
+
+    if predictor.lstrip().startswith("{"):
+        try:
+            given = json.loads(predictor)
+        except ValueError as error:
+            raise InvalidInput(f"predictor: expected a JSON object, {error}", "predictor") from None
+        return json.dumps({**given, **contract})
+    return parse_predictor(predictor, **contract).model_dump_json(exclude_unset=True)
 
 
 def connected(model: str | None, predictor: str | None, **contract: Any) -> Predictor:

@@ -7,6 +7,7 @@ import importlib
 import logging
 import logging.config
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ import orjson
 
 from explainer_runtime.cli import models
 from explainer_runtime.errors import InvalidInput, MissingExtra
-from explainer_runtime.hosts import arguments, deployment, logs, output
+from explainer_runtime.hosts import arguments, deployment, logs, output, unfitted
 from explainer_runtime.hosts.arguments import Line, number
 from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.spec import Endpoint, parse, parse_predictor
+
+_PORTS = {"http_port": "8080", "grpc_port": "8081", "metrics_port": "8082"}
+_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 _log = logging.getLogger("explainer_runtime.serve")
 _HOSTS = {"mlserver": ("launcher", "mlserver"), "kserve": ("kserve", "kserve")}
@@ -40,9 +44,9 @@ class Request:
     label: int | None
     name: Sequence[str] | None
     host: str | None
-    http_port: int
-    grpc_port: int
-    metrics_port: int
+    http_port: str
+    grpc_port: str
+    metrics_port: str
     limits: str | None
     threads: int | None
     guard: str | None
@@ -111,7 +115,7 @@ def prepared(request: Request) -> Iterator[Ready]:
     contract = models.said(request.logits, request.label)
     predictor = request.predictor and models.written(request.predictor)
     if predictor and contract:
-        predictor = parse_predictor(predictor, **contract).model_dump_json(exclude_unset=True)
+        predictor = models.with_contract(predictor, contract)
     if request.server not in _HOSTS:
         raise InvalidInput(f"expected mlserver or kserve, got {request.server!r}", "server")
     with tempfile.TemporaryDirectory(prefix="explainer-runtime-") as folder:
@@ -128,17 +132,14 @@ def prepared(request: Request) -> Iterator[Ready]:
                 sidecar=request.sidecar,
                 environment=os.environ,
             )
-        ports = {
-            "http_port": number(line.flags, "http_port", request.http_port),
-            "grpc_port": number(line.flags, "grpc_port", request.grpc_port),
-            "metrics_port": request.metrics_port,
-        }
+        ports, foreign = _ports(request, line)
         pod = "KUBERNETES_SERVICE_HOST" in os.environ  # the kubelet probes from outside
         host = request.host or ("0.0.0.0" if pod else "127.0.0.1")  # noqa: S104
         _host(*_HOSTS[request.server])  # what is not installed is said before anything is promised
-        more = _more(request, line) if request.server == "mlserver" else _none(request)
+        more = _more(request, line) if request.server == "mlserver" else {"guard": _guard(request)}
         json_logs = request.log_format != "text"
-        yield Ready(plan, host, ports, line.ignored, request.server, json_logs, more)
+        ignored = (*line.ignored, *_unused(line, plan), *foreign)
+        yield Ready(plan, host, ports, ignored, request.server, json_logs, more)
 
 
 def run(ready: Ready) -> int:
@@ -159,8 +160,7 @@ def _run(ready: Ready) -> int:
         del os.environ[name]  # read already; MLServer would apply them to every model
     if ready.server == "kserve":
         kserve = _host(*_HOSTS["kserve"])
-        ports = {name: ready.ports[name] for name in ("http_port", "grpc_port")}
-        return int(kserve.serve(ready.models, host=ready.host, **ports))
+        return int(kserve.serve(ready.models, host=ready.host, **ready.ports, **ready.more))
     launcher = _host(*_HOSTS["mlserver"])
     upstream = launcher.Upstream(*ready.more["upstream"]) if ready.more["upstream"] else None
     settings = {**ready.ports, **ready.more, "upstream": upstream}
@@ -173,6 +173,29 @@ def _host(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         wanted = f"explainer-runtime[{extra}]"
         raise MissingExtra(f"{error.name} is not installed; pip install '{wanted}'") from None
+
+
+def _unused(line: Line, models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings of an explainer that nobody has looked at: those of a fitted one are in its artifact."""
+    here = any(Path(model["parameters"]["uri"]).name == unfitted.FOLDER for model in models)
+    names = unfitted.unused(line.settings) if here else line.settings
+    return [f"--{name}={line.settings[name]}" for name in names]
+
+
+def _ports(request: Request, line: Line) -> tuple[dict[str, int], list[str]]:
+    """The ports, and variables that say none.
+
+    For a Service called `mlserver-http` Kubernetes sets `MLSERVER_HTTP_PORT=tcp://10.0.0.7:80` in every pod
+    of the namespace. Nobody has meant this server by it.
+    """
+    ports, foreign = {}, []
+    for name, default in _PORTS.items():
+        said = line.flags.get(name) or getattr(request, name)
+        if _LINK.match(said):
+            foreign.append(f"{name}={said}, which Kubernetes has made of a Service")
+            said = default
+        ports[name] = arguments.port({name: said}, name)
+    return ports, foreign
 
 
 def _extra(request: Request, line: Line) -> dict[str, Any]:
@@ -190,23 +213,22 @@ def _extra(request: Request, line: Line) -> dict[str, Any]:
 
 def _more(request: Request, line: Line) -> dict[str, Any]:
     """Arguments that only MLServer's launcher takes."""
-    guard = _json_object(request.guard, "guard") if request.guard is not None else {}
-    guard |= {name: getattr(request, name) for name in _TLS if getattr(request, name) is not None}
     workers = os.environ.get("MLSERVER_PARALLEL_WORKERS", "0")
     return {
-        "guard": parse(Guard, guard, "guard"),
+        "guard": _guard(request),
         "repository": request.repository,
         "workers": int(workers) if workers.isdecimal() else 0,
         "upstream": _upstream(request, line) if request.sidecar else None,
     }
 
 
-def _none(request: Request) -> dict[str, Any]:
-    """Nothing for KServe's server; a certificate that it would not use must not be taken for one it does."""
-    for name in _TLS:
-        if getattr(request, name) is not None:
-            raise InvalidInput("KServe's own server has no TLS here; use --server mlserver", name)
-    return {}
+def _guard(request: Request) -> Guard:
+    """The operator's limits of the whole server, and its certificates, which KServe's own would not use."""
+    guard = _json_object(request.guard, "guard") if request.guard is not None else {}
+    guard |= {name: getattr(request, name) for name in _TLS if getattr(request, name) is not None}
+    for name in guard.keys() & set(_TLS) if request.server == "kserve" else ():
+        raise InvalidInput("KServe's own server has no TLS here; use --server mlserver", name)
+    return parse(Guard, guard, "guard")
 
 
 def _upstream(request: Request, line: Line) -> tuple[str, str | None, str | None]:

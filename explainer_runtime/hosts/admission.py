@@ -2,9 +2,11 @@
 
 Explanations differ in cost by orders of magnitude, so they are weighed by the rows they are expected to ask
 the model about. What would wait too long is refused at once, because an answer after its deadline helps
-nobody, and a refusal that comes at once can be sent elsewhere. Whoever has taken least so far is next
-(start-time fair queueing): a client with a hundred requests waits for itself, not before others. Only what
-has waited for as long as was promised goes before that.
+nobody, and a refusal that comes at once can be sent elsewhere. Refusals are demand, too: what scales replicas
+has to see them, or a server that is full looks like one that is busy.
+
+Whoever has taken least so far is next (start-time fair queueing): a client with a hundred requests waits for
+itself, not before others. Only what has waited for as long as was promised goes before that.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Admission:
         places: Jobs that may wait. One client takes at most half of them, rounded up.
         weight: Weight of the jobs that wait and run together; a job alone may weigh more.
         patience: Seconds of expected waiting beyond which a job is refused.
-        watch: Told how many jobs run and wait, whenever that changes.
+        watch: Told how many jobs run and wait, and the demand, whenever that changes.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Admission:
         places: int,
         weight: float,
         patience: float,
-        watch: Callable[[int, int], None] = lambda running, waiting: None,
+        watch: Callable[[int, int, int], None] = lambda running, waiting, demand: None,
     ) -> None:
         self.threads, self._places, self._most, self._patience = threads, places, weight, patience
         self._pool = ThreadPoolExecutor(threads, "explain", initializer=be_nice)
@@ -68,6 +70,16 @@ class Admission:
         self._pace: float | None = None
         self._watch = watch
         self.running = self.waiting = 0
+        self._refused = 0  # since a thread was last free
+
+    @property
+    def demand(self) -> int:
+        """Jobs that run, wait, or have been refused for want of room since a thread was last free.
+
+        Refusals count as `threads` jobs at most: how many come says how often clients ask again, not how many
+        clients there are. While work is refused, demand is therefore about twice what can be done.
+        """
+        return self.running + self.waiting + min(self._refused, self.threads)
 
     def submit(self, work: Callable[[float], T], weight: float = 1.0, client: str = "") -> Future[T]:
         """Have `work` done in a thread of the pool when its turn comes.
@@ -85,15 +97,20 @@ class Admission:
         """
         job = _Job(work, weight, client, time.monotonic(), Future())
         with self._lock:
-            self._check(job)
+            try:
+                self._check(job)
+            except Overloaded:
+                self._refused += 1
+                self._tell()
+                raise
             queue = self._waiting.setdefault(client, deque())
             if not queue:  # what others have taken meanwhile is not made up for
                 self._taken[client] = max(self._clock, self._taken.get(client, 0.0))
             queue.append(job)
             self._pending += weight
             self.waiting += 1
+            self._tell()
         job.future.add_done_callback(lambda future: self._leave(job))
-        self._watch(self.running, self.waiting)
         self._pool.submit(self._next)
         return job.future
 
@@ -135,7 +152,7 @@ class Admission:
             self._forget()
             self.waiting -= 1
             self.running += 1
-        self._watch(self.running, self.waiting)
+            self._tell()
         start = time.monotonic()
         try:
             if job.future.set_running_or_notify_cancel():
@@ -145,7 +162,7 @@ class Admission:
                 self.running -= 1
                 if not self.running and not self.waiting:  # nobody was kept waiting: all begin anew
                     self._taken.clear()
-            self._watch(self.running, self.waiting)
+                self._tell()
 
     def _choose(self) -> str:
         """Whose turn it is: who has taken least, unless somebody has waited as long as anybody should.
@@ -180,6 +197,13 @@ class Admission:
                 self.waiting -= 1
                 if not self._waiting[job.client]:
                     del self._waiting[job.client]
+                self._tell()
+
+    def _tell(self) -> None:
+        """The lock is held, so that what is told last is what is so."""
+        if self.running + self.waiting < self.threads:
+            self._refused = 0
+        self._watch(self.running, self.waiting, self.demand)
 
     def _forget(self) -> None:
         """Drop clients who wait for nothing and have no debt; otherwise names would pile up."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.spec import OPTIONS
@@ -24,6 +24,8 @@ FLAGS = (
     "predictor_protocol",
     "protocol",
     "predictor_use_ssl",
+    "predictor_request_timeout_seconds",
+    "predictor_request_retries",
     "http_port",
     "grpc_port",
     "workers",
@@ -51,19 +53,25 @@ _SCHEMES = {
 }
 
 
+_MOST_ATTEMPTS = 10
+"""As many as `spec.Endpoint` takes."""
+
+
 class Line(NamedTuple):
     """A command line, taken apart.
 
     Attributes:
         paths: Directories of explainers.
         flags: The platform's flags by name.
-        kind: The explainer type that Seldon names, if any.
+        kind: The explainer type that Seldon, or KServe, names, if any.
+        settings: Flags behind that name that are not the platform's: settings of the explainer.
         ignored: Words that mean nothing here.
     """
 
     paths: tuple[Path, ...] = ()
     flags: Mapping[str, str] = MappingProxyType({})
     kind: str | None = None
+    settings: Mapping[str, str] = MappingProxyType({})
     ignored: tuple[str, ...] = ()
 
 
@@ -77,6 +85,7 @@ def read(words: Sequence[str]) -> Line:
     """
     paths: list[Path] = []
     flags: dict[str, str] = {}
+    settings: dict[str, str] = {}
     ignored: list[str] = []
     kind = None
     rest = list(words)
@@ -93,47 +102,97 @@ def read(words: Sequence[str]) -> Line:
             if not equals and not rest:
                 raise InvalidInput(f"--{name}: expected a value", name)
             flags[name] = value if equals else rest.pop(0)
+        elif kind is not None and (equals or (rest and not rest[0].startswith("-"))):
+            settings[name] = value if equals else rest.pop(0)
         else:
             ignored.append(word)
             if not equals and rest and not rest[0].startswith("-") and not Path(rest[0]).is_dir():
                 ignored.append(rest.pop(0))
-    return Line(tuple(paths), flags, kind, tuple(ignored))
+    return Line(tuple(paths), flags, kind, settings, tuple(ignored))
 
 
-def number(flags: Mapping[str, str], name: str, default: int) -> int:
-    """A flag as a number that is at least 1.
+def number(flags: Mapping[str, str], name: str, default: int, *, least: int = 1) -> int:
+    """A flag as a whole number that is at least `least`.
 
     Raises:
         InvalidInput: It is not one.
     """
     value = flags.get(name, str(default))
-    if not value.isdecimal() or int(value) < 1:
-        raise InvalidInput(f"--{name}: expected a number, got {value!r}", name)
+    if not value.isdecimal() or int(value) < least:
+        raise InvalidInput(f"--{name}: expected a number from {least} on, got {value!r}", name)
     return int(value)
 
 
-def predictor_address(flags: Mapping[str, str]) -> str | None:
-    """The address of the model being explained, as `spec.parse_predictor` takes it; None if none is named.
-
-    Without a protocol the model is asked over V2.
+def port(said: Mapping[str, str], name: str) -> int:
+    """A port.
 
     Raises:
-        InvalidSpec: A protocol that no predictor here speaks, or no model's name.
+        InvalidInput: It is none.
     """
+    value = said[name]
+    if not value.isdecimal() or not 1 <= int(value) <= 65535:
+        raise InvalidInput(f"--{name}: expected a port, a number from 1 to 65535, got {value!r}", name)
+    return int(value)
+
+
+def predictor(flags: Mapping[str, str], known: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The settings of the model being explained: what a platform says about it, over what is known otherwise.
+
+    A platform says where the model is, and seldom more. What else is known (what its outputs mean, how its
+    inputs are scaled, how long a call may take) stays; of the protocol, too, only what the platform says
+    counts before it. Where nobody says a protocol, the model is asked over V2.
+
+    Args:
+        flags: The platform's.
+        known: Settings as `spec.Endpoint` takes them, without an address or with one that is replaced.
+
+    Returns:
+        `known` itself where the platform says nothing.
+
+    Raises:
+        InvalidSpec: A protocol that no predictor here speaks, a path for gRPC, or no model's name.
+        InvalidInput: A number that is none.
+    """
+    settings = dict(known)
+    if "predictor_request_timeout_seconds" in flags:
+        settings["timeout"] = number(flags, "predictor_request_timeout_seconds", 1)
+    if "predictor_request_retries" in flags:
+        settings["attempts"] = min(_MOST_ATTEMPTS, 1 + number(flags, "predictor_request_retries", 0, least=0))
     host = flags.get("predictor_host", "").rstrip("/")
     if not host:
-        return None
-    protocol = flags.get("predictor_protocol") or flags.get("protocol") or "v2"
+        return settings
+    if "model_name" not in flags:
+        raise InvalidSpec("model_name: missing; --predictor_host says where, --model_name which model it is")
+    scheme = _scheme(flags, settings.get("kind", "v2"))
+    _, _, place = host.rpartition("://")
+    place, _, prefix = place.partition("/")
+    secure = host.startswith("https://") or flags.get("predictor_use_ssl", "").lower() in ("true", "1", "yes")
+    kind = "v1" if scheme.startswith("v1+") else "v2"
+    settings["kind"], settings["model"] = kind, flags["model_name"]
+    settings["url"] = f"{scheme.removeprefix('v1+')}{'s' * secure}://{place}"
+    if prefix and scheme == "grpc":
+        raise InvalidSpec(f"predictor_host: {host} has a path, which gRPC has no use for")
+    if prefix:
+        settings["path"] = _path(prefix, kind, flags["model_name"])
+    return settings
+
+
+def _scheme(flags: Mapping[str, str], kind: str) -> str:
+    protocol = flags.get("predictor_protocol") or flags.get("protocol") or kind
     if protocol not in _SCHEMES:
         raise InvalidSpec(
             f"protocol: {protocol} is not spoken here; expected one of {', '.join(_SCHEMES)}. A Seldon "
             "deployment says `protocol: v2` or `protocol: tensorflow`"
         )
-    if "model_name" not in flags:
-        raise InvalidSpec("model_name: missing; --predictor_host says where, --model_name which model it is")
-    _, _, place = host.rpartition("://")
-    secure = host.startswith("https://") or flags.get("predictor_use_ssl", "").lower() in ("true", "1", "yes")
-    return f"{_SCHEMES[protocol]}{'s' * secure}://{place}/{flags['model_name']}"
+    return _SCHEMES[protocol]
+
+
+def _path(prefix: str, kind: str, model: str) -> str:
+    """The path of a call behind a prefix, where a gateway routes by paths."""
+    end = {"v1": ":predict", "v2": "/infer"}[kind]
+    if prefix.endswith(end):
+        return f"/{prefix}"
+    return f"/{prefix}/{kind}/models/{model}{end}"
 
 
 def check_kind(wanted: str | None, kind: str) -> None:

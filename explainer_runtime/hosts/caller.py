@@ -8,9 +8,16 @@ caller without a name who never goes.
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from explainer_runtime.errors import Stopping
+
+T = TypeVar("T")
 
 _CALLER: ContextVar[Caller | None] = ContextVar("explainer_runtime_caller", default=None)
 
@@ -22,12 +29,32 @@ class Caller:
     Attributes:
         name: What fairness goes by: requests of one name share their turns.
         gone: Set when nobody waits any more; the explanation stops.
+        cut: Set when the server cannot wait any longer; whoever waits is told so. For the event loop only.
         retry_after: Seconds after which to try again, left here by whoever refuses, told by the transport.
     """
 
     name: str = ""
     gone: threading.Event = field(default_factory=threading.Event)
     retry_after: int | None = None
+    cut: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def unless_cut(self, work: Future[T]) -> T:
+        """What `work` comes to, unless the server cannot wait for it.
+
+        Raises:
+            Stopping: It cannot.
+        """
+        waiting = asyncio.wrap_future(work)
+        cut = asyncio.ensure_future(self.cut.wait())
+        try:
+            both: set[asyncio.Future[Any]] = {waiting, cut}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise Stopping("the server stops, and could not wait for this explanation")
+            return waiting.result()
+        finally:
+            cut.cancel()
+            waiting.cancel()
 
     def enter(self) -> None:
         """Be the caller of everything that this task does from here on."""

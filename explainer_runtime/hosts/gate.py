@@ -191,9 +191,9 @@ async def refuse(send: Send, status: int, message: str, headers: dict[str, str] 
 
 
 async def _answer(app: App, scope: Scope, body: bytes, caller: Caller, receive: Receive, send: Send) -> None:
-    """Let the server answer; when the client hangs up before it has, stop it."""
+    """Let the server answer; when the client hangs up before it has, or the server stops, stop it."""
     replay = iter([{"type": "http.request", "body": body, "more_body": False}])
-    complete = False
+    begun = complete = False
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -207,24 +207,30 @@ async def _answer(app: App, scope: Scope, body: bytes, caller: Caller, receive: 
         return message
 
     async def send_noting(message: Message) -> None:
-        nonlocal complete
+        nonlocal begun, complete
+        begun = True
         complete = message["type"] == "http.response.body" and not message.get("more_body")
         await send(message)
 
     watching = asyncio.create_task(watch())
     answering = asyncio.ensure_future(app(scope, receive_again, send_noting))
+    cut = asyncio.create_task(caller.cut.wait())
     try:
-        await asyncio.wait({watching, answering}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({watching, answering, cut}, return_when=asyncio.FIRST_COMPLETED)
         if complete:  # a server says "disconnect" after a whole answer, too
             await asyncio.wait({answering})
     finally:
+        gone = watching.done()
         watching.cancel()
+        cut.cancel()
         if not answering.done():
             caller.gone.set()
             answering.cancel()
             await asyncio.wait({answering})
     if not answering.cancelled():
         answering.result()
+    elif not begun and not gone:
+        await refuse(send, 503, "the server stops, and could not wait for this request")
 
 
 def _words(headers: dict[bytes, bytes]) -> dict[str, str]:

@@ -5,13 +5,15 @@ so this file is used in an environment of its own: `pip install 'explainer-runti
 over the same `service.py` and `wire.py`: V1 `:explain` answers with the bare explanation, V2 `infer` (JSON,
 binary tensors, gRPC) with typed tensors.
 
-The server is KServe's, with its ways: no limits on bodies, 400 for a body that it cannot read by itself, one
-name a model. What our model refuses is 422 and names the field, as everywhere.
+The server is KServe's, with its ways: 400 for a body that it cannot read by itself, one name a model. Around
+it stands a door of ours (`kserve_door.py`), and what is served is scaled, scraped and stopped as on MLServer.
+What our model refuses is 422 and names the field, as everywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
 import uuid
@@ -21,6 +23,7 @@ from typing import Any
 import grpc
 import numpy as np
 import orjson
+import prometheus_client
 from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -30,8 +33,12 @@ from explainer_runtime import wire
 from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts import logs
+from explainer_runtime.hosts.caller import caller
+from explainer_runtime.hosts.kserve_door import KServeDoor
+from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.hosts.service import Service, Settings, parse_settings
 from explainer_runtime.hosts.status import GRPC, fault, retry_after
+from explainer_runtime.hosts.traffic import Traffic
 from explainer_runtime.spec import OPTIONS
 from explainer_runtime.wire import Tensor
 
@@ -141,9 +148,12 @@ class ExplainerModel(kserve.Model):
     async def _run(self, rows: np.ndarray, parameters: Mapping[str, Any]) -> Explanation:
         """The explanation, computed off the event loop; when nobody waits any more, it stops."""
         options = wire.decode_options(parameters, OPTIONS[self._service.fitted.spec.kind].model_fields)
-        gone = threading.Event()
+        gone, asking = threading.Event(), caller()
         try:
-            return await asyncio.wrap_future(self._service.submit(rows, options, gone.is_set))
+            future = self._service.submit(
+                rows, options, lambda: gone.is_set() or asking.gone.is_set(), client=asking.name
+            )
+            return await asking.unless_cut(future)
         finally:
             gone.set()
 
@@ -153,19 +163,27 @@ def serve(
     *,
     http_port: int = 8080,
     grpc_port: int = 8081,
+    metrics_port: int = 8082,
     host: str = "0.0.0.0",  # noqa: S104
+    guard: Guard | None = None,
 ) -> int:
     """Serve explainers on KServe's server until a signal says stop.
 
     Args:
         models: Mappings as in `model-settings.json`; see `deployment.explainer_settings`.
         http_port: Port of REST.
-        grpc_port: Port of gRPC, on all addresses.
+        grpc_port: Port of gRPC, on all addresses. Without a token only: KServe's gRPC asks for none.
+        metrics_port: Port of the Prometheus endpoint, which REST has at `/metrics`, too.
         host: Address to listen on for REST.
+        guard: The operator's limits; None are the defaults.
 
     Returns:
-        The exit status: 0 after a signal, 1 when a model could not be loaded.
+        The exit status: 0 after a signal, 1 when a model could not be loaded or a port is taken.
+
+    Raises:
+        InvalidSpec: The token file cannot be read.
     """
+    guard = guard or Guard()
     loaded = []
     for model in models:
         parameters = model["parameters"]
@@ -176,22 +194,63 @@ def serve(
             print(f"cannot serve {model['name']}: {error}", file=sys.stderr)
             return 1
         loaded.append(one)
+    traffic = Traffic()
+    app.add_middleware(KServeDoor, guard=guard, traffic=traffic)
     app.add_middleware(logs.Recorded)
-    _Server(host, http_port=http_port, grpc_port=grpc_port, workers=1, enable_latency_logging=False).start(
-        loaded
-    )
+    try:
+        metrics, _ = prometheus_client.start_http_server(metrics_port, host)
+    except OSError as error:
+        print(f"cannot serve metrics at port {metrics_port}: {error}", file=sys.stderr)
+        return 1
+    _Server(
+        host,
+        guard,
+        traffic,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        workers=1,
+        enable_grpc=guard.token_file is None,
+        enable_latency_logging=False,
+        # Connections are closed when everything is answered, or cut by us, which tells why.
+        grace_period=math.ceil(guard.grace) + 2,
+    ).start(loaded)
+    metrics.shutdown()
+    metrics.server_close()
     return 0
 
 
 class _Server(kserve.ModelServer):
-    def __init__(self, host: str, **settings: Any) -> None:
+    def __init__(self, host: str, guard: Guard, traffic: Traffic, **settings: Any) -> None:
         super().__init__(**settings)
-        self._host = host
+        self._host, self._guard, self._traffic = host, guard, traffic
+        self._leaving: asyncio.Task[None] | None = None
 
     def setup_event_loop(self) -> None:
-        """Called when the servers are made and not yet started: KServe has no setting for the address."""
+        """Called when the servers are made and not yet started: KServe has no setting for the address, and
+        none for what a signal does."""
         self._rest_server.config.host = self._host
+        server = self._rest_server._server
+        stop, server.handle_exit = server.handle_exit, self._leave
+        self._stop = stop
         super().setup_event_loop()
+
+    def _leave(self, signal: int, frame: Any) -> None:
+        """Called by a signal, at any moment; what is to be done is done by the event loop."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(self._begin_to_leave, signal, frame)
+
+    def _begin_to_leave(self, signal: int, frame: Any) -> None:
+        if self._leaving is None:
+            self._leaving = asyncio.ensure_future(self._finish(signal, frame))
+
+    async def _finish(self, signal: int, frame: Any) -> None:
+        """Say that the server leaves, answer whoever has not heard of it, finish what was accepted, stop."""
+        self._traffic.leaving = True
+        await asyncio.sleep(self._guard.linger)
+        for listener in self._rest_server._server.servers:
+            listener.close()
+        await self._traffic.drain(self._guard.grace)
+        self._stop(signal, frame)
 
 
 class _Refused(HTTPException):

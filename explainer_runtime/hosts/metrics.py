@@ -11,6 +11,7 @@ which an explainer is served, `method` its kind.
 | explainer_seconds | model, method | histogram: seconds of computing one request |
 | explainer_queue_seconds | model | histogram: seconds a request waited for its turn |
 | explainer_running, explainer_waiting | model | requests now |
+| explainer_demand | model | requests that run, wait, or find no room; what to scale on |
 | explainer_predictor_calls_total | model, method | calls of the model being explained |
 | explainer_predictor_rows_total | model, method | rows it was asked about |
 | explainer_predictor_seconds_total | model, method | seconds waited for it |
@@ -32,6 +33,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from explainer_runtime.errors import InvalidPrediction, PredictorError, PredictorTimeout, PredictorUnavailable
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.status import fault
+from explainer_runtime.predictors.pace import NoTurn
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _KINDS = {PredictorTimeout: "timeout", PredictorUnavailable: "unavailable", InvalidPrediction: "invalid"}
@@ -45,6 +47,7 @@ class _Metrics(NamedTuple):
     queue: Histogram
     running: Gauge
     waiting: Gauge
+    demand: Gauge
     calls: Counter
     rows: Counter
     predictor_seconds: Counter
@@ -65,6 +68,9 @@ def _metrics() -> _Metrics:
         Histogram("explainer_queue_seconds", "Seconds of waiting for a turn.", ["model"], buckets=_SECONDS),
         Gauge("explainer_running", "Requests being computed.", ["model"], multiprocess_mode="livesum"),
         Gauge("explainer_waiting", "Requests that wait.", ["model"], multiprocess_mode="livesum"),
+        Gauge(
+            "explainer_demand", "Requests there ought to be room for.", ["model"], multiprocess_mode="livesum"
+        ),
         Counter("explainer_predictor_calls", "Calls of the model being explained.", each),
         Counter("explainer_predictor_rows", "Rows it was asked about.", each),
         Counter("explainer_predictor_seconds", "Seconds waited for it.", each),
@@ -97,7 +103,7 @@ class Meter:
         """Count one request that was refused or failed."""
         all_, each = _metrics(), (self.model, self.method)
         all_.requests.labels(*each, str(fault(error).status)).inc()
-        if isinstance(error, PredictorError):
+        if isinstance(error, PredictorError) and not isinstance(error, NoTurn):  # no failure of the model
             kind = next((word for kind, word in _KINDS.items() if isinstance(error, kind)), "error")
             all_.errors.labels(*each, kind).inc()
 
@@ -105,10 +111,11 @@ class Meter:
         """Count what one request has waited for its turn."""
         _metrics().queue.labels(self.model).observe(seconds)
 
-    def load(self, running: int, waiting: int) -> None:
-        """Say how many requests run and wait now."""
+    def load(self, running: int, waiting: int, demand: int) -> None:
+        """Say how many requests run and wait now, and how many there ought to be room for."""
         _metrics().running.labels(self.model).set(running)
         _metrics().waiting.labels(self.model).set(waiting)
+        _metrics().demand.labels(self.model).set(demand)
 
     def coalesced(self, factor: float) -> None:
         """Say how many asks share one call."""

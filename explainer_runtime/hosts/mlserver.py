@@ -144,7 +144,7 @@ class ExplainerRuntime(MLModel):
                 client=asking.name,
                 progress=progress,
             )
-            return await asyncio.wrap_future(future)
+            return await asking.unless_cut(future)
         finally:
             gone.set()
 

@@ -72,6 +72,9 @@ def register(runtime: Any) -> None:
         handler.__name__ = name
         register_custom_handler(CustomHandler(rest_path=path), handler)
         setattr(runtime, name, handler)
+    listed = CustomHandler(rest_path="/v1/models", rest_method="GET")
+    register_custom_handler(listed, _names)
+    runtime.explainer_names = _names
 
 
 def _v2(runtime: Any, own: bool) -> Callable[..., Any]:
@@ -96,6 +99,11 @@ def _seldon(runtime: Any, own: bool) -> Callable[..., Any]:
         return await _answered(_bare_answer, None, body)
 
     return handler
+
+
+async def _names() -> Response:
+    """Names of the explainers of this server, in V1's words."""
+    return v2types.as_json({"models": sorted({name for name, _ in _loaded})})
 
 
 async def _answered(act: Callable[..., Any], runtime: Any, body: Any) -> Response:

@@ -154,7 +154,8 @@ class Server(MLServer):
             self.traffic.leaving = True
             await asyncio.sleep(self.guard.linger)
             self._stop_listening()
-            grpc = asyncio.create_task(self._grpc_server._server.stop(self.guard.grace))
+            # A little longer than ours: gRPC cancels without a word.
+            grpc = asyncio.create_task(self._grpc_server._server.stop(self.guard.grace + 1))
             await self.traffic.drain(self.guard.grace)
             await grpc
         await super().stop(sig)

@@ -268,8 +268,8 @@ class Service:
         self._expected += (explanation.cost.rows / len(rows) - self._expected) * _NEWS
         return explanation
 
-    def _tell_load(self, running: int, waiting: int) -> None:
-        self._meter.load(running, waiting)
+    def _tell_load(self, running: int, waiting: int, demand: int) -> None:
+        self._meter.load(running, waiting, demand)
 
     def _connect(self) -> Predictor:
         predictor = connect(self.settings.predictor)

@@ -23,6 +23,7 @@ from explainer_runtime.errors import (
     PredictorError,
     PredictorTimeout,
     PredictorUnavailable,
+    Stopping,
 )
 
 
@@ -43,6 +44,7 @@ RULES: Mapping[type[ExplainerError], Rule] = {
     Overloaded: Rule(429, "RESOURCE_EXHAUSTED", retryable=True),
     # nginx's "client closed request": nobody reads it, access logs show it.
     Cancelled: Rule(499, "CANCELLED"),
+    Stopping: Rule(503, "UNAVAILABLE", retryable=True),
     PredictorError: Rule(502, "UNKNOWN"),
     PredictorUnavailable: Rule(503, "UNAVAILABLE", retryable=True),
     PredictorTimeout: Rule(504, "DEADLINE_EXCEEDED"),

@@ -12,6 +12,10 @@ _QUIET = 0.1
 """Seconds without a request after which no accepted one is still on its way through the socket."""
 
 
+_TELLING = 1.0
+"""Seconds that telling callers may take; nothing is computed any more."""
+
+
 class Traffic:
     """Requests that are being answered. Used on the event loop only."""
 
@@ -33,7 +37,7 @@ class Traffic:
         """Wait until everything is answered.
 
         Args:
-            seconds: How long at most; what still runs then is told that its caller has gone.
+            seconds: How long at most; the callers of what still runs then are told that the server stops.
 
         Returns:
             Whether everything was answered.
@@ -47,6 +51,11 @@ class Traffic:
             elif loop.time() - quiet_since >= _QUIET:
                 return True
             await asyncio.sleep(_QUIET / 10)
-        for caller in self._running:
+        cut = list(self._running)
+        for caller in cut:
+            caller.cut.set()
             caller.gone.set()
-        return not self._running
+        told = loop.time() + _TELLING
+        while self._running and loop.time() < told:
+            await asyncio.sleep(_QUIET / 10)
+        return not cut

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from explainer_runtime.errors import PredictorError, PredictorTimeout, PredictorUnavailable
+from explainer_runtime.predictors.pace import NoTurn
 
 _LONGEST = 30.0
 
@@ -55,6 +56,9 @@ class Breaker:
             yield
         except PredictorUnavailable:
             self._leave(failed=True)
+            raise
+        except NoTurn:
+            self._leave(failed=None)
             raise
         except PredictorTimeout:
             self._leave(failed=True if patient else None)

@@ -128,6 +128,11 @@ class Http:
                 content = self._read(response, found)
                 if _left_over(response):
                     connection.close()
+        except httpcore.ConnectTimeout:
+            raise PredictorTimeout(
+                f"{self._source} did not answer in time: no connection came about. A network policy has to "
+                "allow the port of the model's pods, not that of their Service"
+            ) from None
         except httpcore.TimeoutException:
             raise PredictorTimeout(f"{self._source} did not answer in time") from None
         except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:

@@ -15,6 +15,14 @@ from contextlib import contextmanager
 
 from explainer_runtime.errors import PredictorTimeout
 
+_SOON = 0.01
+"""Share of a call's time that may pass before its turn and still leave the model all of it."""
+
+
+class NoTurn(PredictorTimeout):
+    """Our own limits took the time of a call. That says nothing about the model, which was not asked, or
+    hurried."""
+
 
 class Pace:
     """Turns at one model. Safe to share by threads.
@@ -43,17 +51,27 @@ class Pace:
         """Wait for the turn of a call with that many rows.
 
         Raises:
-            PredictorTimeout: It does not come by the moment `until` of the clock.
+            NoTurn: It does not come by the moment `until` of the clock, or so late that the call, the block,
+                ran out of time.
         """
+        came = self._clock()
         wait = self._reserve(rows, until)
         if wait > 0:
             self._sleep(wait)
         if self._clock() >= until:
-            raise PredictorTimeout(f"{source}: rows_per_second leaves no room for {rows} more rows in time")
+            raise NoTurn(f"{source}: rows_per_second leaves no room for {rows} more rows in time")
         if not self._places.acquire(timeout=max(0.0, until - self._clock())):
-            raise PredictorTimeout(f"{source} is busy with as many calls as calls_at_once allows")
+            raise NoTurn(f"{source} is busy with as many calls as calls_at_once allows")
         try:
-            yield
+            turn = self._clock()
+            try:
+                yield
+            except PredictorTimeout as error:
+                if turn - came < _SOON * (until - came):
+                    raise
+                raise NoTurn(
+                    f"{error}: of {until - came:.3g} s its limits left {until - turn:.3g}"
+                ) from error
         finally:
             self._places.release()
 

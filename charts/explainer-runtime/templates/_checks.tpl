@@ -11,11 +11,32 @@
 {{- if not (and $predictor.url $predictor.model) }}
 {{- fail (printf "predictor.url, predictor.model: mode %s needs both, the address and name of the served model" $mode) }}
 {{- end }}
-{{- else if omit $predictor "kind" }}
-{{- fail (printf "predictor: mode %s takes the model's address from the platform; leave it out" $mode) }}
+{{- else if or $predictor.url $predictor.model }}
+{{- fail (printf "predictor.url, predictor.model: mode %s takes the model's address from the platform; leave both out" $mode) }}
+{{- else if and (hasPrefix "seldon" $mode) $predictor }}
+{{- fail (printf "predictor: in mode %s the operator says everything about the model; write what else there is into predictor in the artifact's model-settings.json" $mode) }}
 {{- end }}
 {{- if and $predictor.kind (eq $mode "kserve-sidecar") }}
 {{- fail "predictor.kind: a sidecar asks the model over V2" }}
+{{- end }}
+{{- if and $v.model.canary.uri (or (ne $mode "kserve-explainer") (ne $v.kserve.deploymentMode "Standard")) }}
+{{- fail "model.canary.uri: KServe splits traffic so in mode kserve-explainer with deploymentMode Standard only" }}
+{{- end }}
+{{- if and $v.tls.secret (ne $mode "deployment") }}
+{{- fail (printf "tls.secret: in mode %s the platform calls the server without TLS; let its ingress, or a mesh, encrypt" $mode) }}
+{{- end }}
+{{- if and $v.tls.clientCa (not $v.tls.secret) }}
+{{- fail "tls.clientCa: needs tls.secret, whose ca.crt it is" }}
+{{- end }}
+{{- if and $v.tls.secret $v.httpRoute.enabled }}
+{{- fail "httpRoute.enabled: a Gateway calls a Service without TLS; leave out tls.secret, or make your own BackendTLSPolicy and HTTPRoute" }}
+{{- end }}
+{{- range $name := list "env" "labels" "annotations" "nodeSelector" }}
+{{- range $key, $value := index $v $name }}
+{{- if not (kindIs "string" $value) }}
+{{- fail (printf "%s.%s: expected text, got %v; put it in quotes, or use --set-string %s.%s=%v" $name $key $value $name (replace "." "\\." $key) $value) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and (has $mode (list "kserve-explainer" "seldon-v1")) (not $v.model.uri) }}
 {{- fail (printf "model.uri: mode %s declares the model too; say where it is stored" $mode) }}
@@ -56,8 +77,12 @@
 {{- if and $v.httpRoute.enabled (not $v.httpRoute.hostnames) }}
 {{- fail "httpRoute.hostnames: expected at least one" }}
 {{- end }}
-{{- if and $v.networkPolicy.enabled (not $v.networkPolicy.predictor.port) (ne $mode "kserve-sidecar") }}
-{{- fail "networkPolicy.predictor.port: missing; without the model nothing can be explained" }}
+{{- $peer := $v.networkPolicy.predictor }}
+{{- if and $v.networkPolicy.enabled (ne $mode "kserve-sidecar") (not $peer.labels) (not $peer.port) }}
+{{- fail "networkPolicy.predictor.labels: missing; say which pods the model's are: without the model nothing can be explained" }}
+{{- end }}
+{{- if and $v.networkPolicy.enabled (has (int $peer.port) (list 80 443)) }}
+{{- fail (printf "networkPolicy.predictor.port: %v looks like the port of a Service; a policy needs the one that the pods listen at (8080 for KServe's), or 0 for all ports of the pods with networkPolicy.predictor.labels" $peer.port) }}
 {{- end }}
 {{- if and $v.networkPolicy.enabled (regexMatch "^(s3|gs)://" $uri) (not $v.networkPolicy.storage) }}
 {{- fail "networkPolicy.storage: missing; the artifact is downloaded in the pod, say from which addresses" }}

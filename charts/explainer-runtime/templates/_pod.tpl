@@ -23,10 +23,16 @@ seccompProfile: {type: RuntimeDefault}
 - {{ printf "--limits=%s" (toJson .) | quote }}
 {{- end }}
 {{- $guard := deepCopy .Values.guard }}
+{{- if not (hasKey $guard "grace") }}{{ $_ := set $guard "grace" (include "er.guardGrace" . | int) }}{{ end }}
 {{- if .Values.tokenSecret }}{{ $_ := set $guard "token_file" "/var/run/explainer/token" }}{{ end }}
 {{- if eq .Values.mode "seldon-v2" }}{{ $_ := set $guard "management" true }}{{ end }}
-{{- with $guard }}
-- {{ printf "--guard=%s" (toJson .) | quote }}
+- {{ printf "--guard=%s" (toJson $guard) | quote }}
+{{- if .Values.tls.secret }}
+- --tls-cert=/var/run/tls/tls.crt
+- --tls-key=/var/run/tls/tls.key
+{{- if .Values.tls.clientCa }}
+- --tls-client-ca=/var/run/tls/ca.crt
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -72,6 +78,10 @@ seccompProfile: {type: RuntimeDefault}
 - name: token
   secret: {secretName: {{ .Values.tokenSecret }}, defaultMode: 288}
 {{- end }}
+{{- if .Values.tls.secret }}
+- name: tls
+  secret: {secretName: {{ .Values.tls.secret }}, defaultMode: 288}
+{{- end }}
 {{- if include "er.mounted" . }}
 {{- $uri := .Values.artifact.uri }}
 {{- $rest := regexReplaceAll "^[a-z0-9]+://" $uri "" }}
@@ -92,6 +102,9 @@ seccompProfile: {type: RuntimeDefault}
 - {name: tmp, mountPath: /tmp}
 {{- if .Values.tokenSecret }}
 - {name: token, mountPath: /var/run/explainer, readOnly: true}
+{{- end }}
+{{- if .Values.tls.secret }}
+- {name: tls, mountPath: /var/run/tls, readOnly: true}
 {{- end }}
 {{- if include "er.mounted" . }}
 - name: artifact
@@ -120,6 +133,7 @@ initContainers:
     resources:
       requests: {cpu: 100m, memory: 128Mi}
       limits: {cpu: "1", memory: 1Gi}
+    terminationMessagePolicy: FallbackToLogsOnError
     securityContext: {{- include "er.containerSecurity" . | nindent 6 }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
@@ -130,15 +144,17 @@ initContainers:
 {{/* Call with the root, the port, and the paths of live and ready. Ready never asks the model. */}}
 {{- define "er.probes" -}}
 {{- $probes := .root.Values.probes }}
+{{- $tls := "" }}
+{{- if .root.Values.tls.secret }}{{ $tls = ", scheme: HTTPS" }}{{ end }}
 {{- if not .knative }}
 startupProbe:
-  httpGet: {path: {{ .live }}, port: {{ .port }}}
+  httpGet: {path: {{ .live }}, port: {{ .port }}{{ $tls }}}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: {{ div $probes.startupSeconds 2 }}
 {{- end }}
 livenessProbe:
-  httpGet: {path: {{ .live }}, port: {{ .port }}}
+  httpGet: {path: {{ .live }}, port: {{ .port }}{{ $tls }}}
   periodSeconds: {{ $probes.periodSeconds }}
   timeoutSeconds: 5
   failureThreshold: 6
@@ -146,7 +162,7 @@ livenessProbe:
   initialDelaySeconds: {{ $probes.startupSeconds }}
   {{- end }}
 readinessProbe:
-  httpGet: {path: {{ .ready }}, port: {{ .port }}}
+  httpGet: {path: {{ .ready }}, port: {{ .port }}{{ $tls }}}
   periodSeconds: {{ $probes.periodSeconds }}
   timeoutSeconds: 5
   failureThreshold: 3
@@ -158,12 +174,23 @@ image: {{ include "er.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 resources: {{- toYaml .Values.resources | nindent 2 }}
 securityContext: {{- include "er.containerSecurity" . | nindent 2 }}
+# Why a start failed is the last line of the log, and then of the pod's status.
+terminationMessagePolicy: FallbackToLogsOnError
+{{- end }}
+
+{{/* Annotations of a pod. What is in its emptyDirs can be made anew, so the cluster autoscaler may take it away. */}}
+{{- define "er.annotations" -}}
+{{- $local := list "tmp" }}
+{{- if include "er.downloaded" . }}{{ $local = append $local "artifact" }}{{ end }}
+{{- merge (dict) .Values.annotations (dict "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" (join "," $local)) | toYaml }}
 {{- end }}
 
 {{/* What is common to the pods that carry our labels. */}}
 {{- define "er.pod" -}}
 {{- $knative := and (hasPrefix "kserve" .Values.mode) (eq .Values.kserve.deploymentMode "Knative") }}
 automountServiceAccountToken: false
+# A Service called `mlserver-http` would otherwise set MLSERVER_HTTP_PORT.
+enableServiceLinks: false
 {{- if or .Values.serviceAccount.create .Values.serviceAccount.name }}
 serviceAccountName: {{ .Values.serviceAccount.name | default (include "er.name" .) }}
 {{- end }}

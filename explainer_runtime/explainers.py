@@ -188,7 +188,7 @@ class Prepared:
             self.fitted.arrays,
             self._networks,
             exclusive=predictor.exclusive,
-            snap=predictor.snap if predictor.integers else None,
+            snap=predictor.snap,
             road=self._road or "",
             guide=self._guide,
             segment=self._segment,

@@ -9,12 +9,13 @@ import pytest
 from toys import drive
 
 from explainer_runtime.methods import anchor
+from explainer_runtime.methods.common import Ground
 from explainer_runtime.search import subject
 from explainer_runtime.search.asks import Rows, Stop
 from explainer_runtime.search.evidence import Evidence
 from explainer_runtime.search.subsets import Rules, hold
 from explainer_runtime.search.verify import SLACK
-from explainer_runtime.spec import AnchorImage, Grid
+from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 FEATURES = 12
 
@@ -293,11 +294,18 @@ def bright_corner(x):
     return np.stack([1 - bright, bright], axis=1)
 
 
+def ground(x, low=0, high=1, background=None, segment=None, layout="channels_last"):
+    inputs = Inputs(shape=x.shape[1:], low=low, high=high, classes=2, layout=layout)
+    arrays = {} if background is None else {"background": background}
+    return Ground(inputs, arrays, {}, segment=segment)
+
+
 def explain(x, spec=SPEC, answer=bright_corner, **more):
-    return drive(
-        anchor.search(x, spec, low=0, high=1, classes=2, **more),
-        lambda ask: answer(ask.x),
-    )
+    def told(ask):  # a `Stop` is handed on
+        said = answer(ask.x)
+        return said if isinstance(said, Stop) else np.log(np.maximum(said, np.finfo(np.float32).tiny))
+
+    return drive(anchor.search(x, spec, ground(x, **more)), told)
 
 
 def images(count=4):
@@ -387,7 +395,7 @@ def test_superpixels_do_not_depend_on_the_units_of_the_image():
     x = np.random.default_rng(0).uniform(0, 1, (1, 16, 16, 1)).astype("f").cumsum(axis=1) / 16
 
     def cut(pixels, low, high):
-        asks = anchor.search(pixels, spec, low=low, high=high, classes=2)
+        asks = anchor.search(pixels, spec, ground(pixels, low=low, high=high))
         return drive(asks, lambda ask: Stop("budget_exhausted"))["segments"]
 
     # By a power of two, so that scaling back is exact.

@@ -6,14 +6,15 @@ import json
 
 import numpy as np
 import pytest
-from explainer_runtime.solve import solve
 from toys import Counting
 
 from explainer_runtime import artifact
 from explainer_runtime.artifact import manifest
+from explainer_runtime.driver import solve
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.methods import anchor
+from explainer_runtime.methods.common import Ground
 from explainer_runtime.spec import AnchorImage, Grid, Inputs, ModelContract, parse_spec
 
 SHAPE = (6, 6, 1)
@@ -156,14 +157,8 @@ def test_a_background_is_needed_where_it_is_asked_for():
 
 def test_a_function_of_ones_own_cuts_the_image():
     halves = np.repeat([[7], [40]], [3, 3], axis=0) * np.ones((1, 6), int)
-    search = anchor.search(
-        np.ones((1, *SHAPE), "f"),
-        AnchorImage(fill="constant"),
-        low=0,
-        high=1,
-        classes=2,
-        segment=lambda image: halves,
-    )
+    ground = Ground(CONTRACT, {}, {}, segment=lambda image: halves)
+    search = anchor.search(np.ones((1, *SHAPE), "f"), AnchorImage(fill="constant"), ground)
     answer, _ = solve(search, needs(0))
     np.testing.assert_array_equal(np.unique(answer["segments"]), [0, 1])
     assert features(answer) == {0}
@@ -182,7 +177,7 @@ def test_examples_show_the_anchor_and_are_as_many_as_asked_for():
 def test_only_images_have_anchors():
     with pytest.raises(InvalidSpec, match="images"):
         fit(AnchorImage(), inputs=Inputs(shape=(5,), low=0, high=1, classes=2))
-    search = anchor.search(np.ones((2, 5), "f"), AnchorImage(), low=0, high=1, classes=2)
+    search = anchor.search(np.ones((2, 5), "f"), AnchorImage(), Ground(CONTRACT, {}, {}))
     with pytest.raises(InvalidInput, match="images"):
         next(search)
 

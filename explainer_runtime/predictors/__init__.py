@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from explainer_runtime.predictors.base import (
     CallablePredictor,
-    GradientPredictor,
     Predictor,
     ServedPredictor,
     WhiteBox,
@@ -14,7 +13,6 @@ from explainer_runtime.predictors.connecting import connect
 
 __all__ = [
     "CallablePredictor",
-    "GradientPredictor",
     "Predictor",
     "ServedPredictor",
     "WhiteBox",

@@ -114,16 +114,6 @@ class LocalPredictor(Predictor, Protocol):
     """Lowest and highest whole number that it takes; None where it takes fractions."""
 
 
-@runtime_checkable
-class GradientPredictor(Predictor, Protocol):
-    """A predictor whose graph is in this process."""
-
-    graph: Callable[[Any], Any]
-    """`(N, *S)` tensor -> `(N, K)` tensor, differentiable TensorFlow, in inference mode."""
-    loops: dict[Any, Callable[..., Any]]
-    """What has been compiled around the graph; it lives as long as the model does."""
-
-
 def served(predictor: Predictor) -> ServedPredictor | None:
     """`predictor` if its model is behind an endpoint, also where something that passes attributes on stands
     before it; else None."""

@@ -183,7 +183,6 @@ class KerasPredictor(KerasScores):
         form = graph if isinstance(graph, Form) else Form(graph, tuple(shape), name, smooth=graph, keep=keep)
         super().__init__(form, contract)
         self.classes = self.classes or classes
-        self.loops: dict[Any, Callable[..., Any]] = {}
 
     @classmethod
     def of(cls, model: Any, contract: ModelContract | None = None, *, logits: bool = False) -> KerasPredictor:
@@ -211,15 +210,6 @@ class KerasPredictor(KerasScores):
         """
         given = contract or ModelContract(output="logits" if logits else "probabilities")
         return _white(load(path, given))
-
-    @cached_property
-    def graph(self) -> Callable[[Any], Any]:
-        """`(N, *S)` tensor -> `(N, K)` class scores, differentiable."""
-        tf, logs = self._tf, self._logs
-        rows = tf.TensorSpec((None, *self.shape), tf.float32)
-        # As a function of its own, because a tape does not see all of what is in it.
-        wrapped: Callable[[Any], Any] = tf.compat.v1.wrap_function(lambda x: tf.exp(logs(x)), [rows])
-        return wrapped
 
     def log_scores(self, x: np.ndarray) -> np.ndarray:
         """See `WhiteBox`."""

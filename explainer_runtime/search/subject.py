@@ -81,10 +81,10 @@ class Subject:
         return [row.tobytes() for row in packed]
 
 
-def _lead(scores: np.ndarray, prediction: int) -> np.ndarray:
+def _lead(log_scores: np.ndarray, prediction: int) -> np.ndarray:
     """Log-odds of the class against the best other `(M,)`; positive just where it is the model's answer."""
-    logs = np.log(np.maximum(scores, np.finfo(np.float32).tiny).astype(np.float64))
+    logs = log_scores.astype(np.float64)
     others = np.delete(logs, prediction, axis=1).max(axis=1)
     # Where two classes share the first place the model's answer is the one of lower number.
     far = np.maximum(np.abs(logs[:, prediction] - others), 1e-6)
-    return np.asarray(np.where(scores.argmax(axis=1) == prediction, far, -far))
+    return np.asarray(np.where(logs.argmax(axis=1) == prediction, far, -far))

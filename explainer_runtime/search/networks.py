@@ -139,7 +139,7 @@ def _steepest(network: Network, x: np.ndarray, unit: float, identity: float = 0.
     direction = np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
     length = np.zeros(len(x))
     for _ in range(_ITERATIONS):
-        direction /= _per(np.maximum(np.sqrt(_squares(direction)), 1e-30), x)
+        direction = direction / _per(np.maximum(np.sqrt(_squares(direction)), 1e-30), x)
         nudge = np.float32(_NUDGE * unit) * direction
         ahead = (network(x + nudge) - network(x - nudge)) / np.float32(2 * _NUDGE * unit)
         if identity:

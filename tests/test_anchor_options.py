@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from toys import Counting
 
+from explainer_runtime.driver import solve
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.methods import anchor
-from explainer_runtime.solve import solve
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 SHAPE = (6, 6, 1)

@@ -27,7 +27,7 @@ FREE = np.arange(36).reshape(SHAPE) % 3 != 0
 PATIENT = Limits(max_seconds=3600)
 """No law here depends on the clock."""
 SURROGATE = {"gradient": "surrogate", "effort": "quick"}
-CELLS = AnchorImage(segmentation=Grid(rows=3, columns=3), coverage_samples=200)
+CELLS = AnchorImage(segmentation=Grid(rows=3, columns=3))
 CASES = {
     "counterfactual": (Counterfactual(), WHITE),
     "counterfactual graph": (Counterfactual(), GRAPH),

@@ -22,9 +22,9 @@ CLASSES = 5
 CONTRACT = Inputs(shape=SHAPE, low=-1, high=1, classes=CLASSES)  # what MobileNetV2 is fed
 CASES = {
     "counterfactual": Counterfactual(tol=0.3),
-    "prototype": CounterfactualProto(theta=1e-3, gamma=1e-3, steps=5),
-    "negative": CEM(no_info_val=-1.0, gamma=1e-3, steps=5),
-    "positive": CEM(mode="PP", no_info_val=-1.0, gamma=1e-3, steps=5),
+    "prototype": CounterfactualProto(theta=1e-3, gamma=1e-3, effort="quick"),
+    "negative": CEM(no_info_val=-1.0, gamma=1e-3, effort="quick"),
+    "positive": CEM(mode="PP", no_info_val=-1.0, gamma=1e-3, effort="quick"),
     "anchor": AnchorImage(segmentation=Grid(rows=2, columns=2), batch_size=10, min_samples_start=10),
 }
 BUDGET = {"max_rows": 60}

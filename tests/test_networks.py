@@ -35,7 +35,9 @@ class Layer:
         weight = np.asarray(pull(y), "d").reshape(len(x), -1)
         if self.bent:
             weight = weight * (1 - y.reshape(len(x), -1) ** 2)
-        return y, (weight @ self.w.T).reshape(x.shape)
+        slope = (weight @ self.w.T).reshape(x.shape)
+        slope.flags.writeable = False  # as frameworks' arrays are
+        return y, slope
 
 
 def networks(seed: int, unit: float, bent: bool = True, encoder: bool = True) -> Networks:

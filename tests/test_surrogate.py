@@ -69,6 +69,17 @@ def test_log_scores_are_a_distribution_and_do_not_end_where_probabilities_do():
     assert np.isfinite(said).all()
 
 
+@pytest.mark.parametrize("kind", SHAPES)
+def test_rows_are_strangers_to_the_last_bit(kind):
+    found = random_surrogate(SHAPES[kind])
+    x = np.random.default_rng(3).uniform(0, 1, (17, *SHAPES[kind])).astype("f")
+    said, slope = found.slope(x, np.exp)
+    for size in (1, 2, 5, 16):
+        ours = found.slope(x[:size], np.exp)
+        assert ours[0].tobytes() == said[:size].tobytes() == found.log_scores(x[:size]).tobytes()
+        assert ours[1].tobytes() == slope[:size].tobytes()
+
+
 def test_channels_first_is_the_same_network_seen_otherwise():
     last = random_surrogate((10, 11, 2))
     first = Surrogate(last.weights, 0.0, 1.0, channels_first=True)

@@ -19,8 +19,8 @@ CONTRACT = Inputs(shape=SHAPE, low=-1, high=1, classes=CLASSES)
 IMAGE = np.random.default_rng(0).uniform(-1, 1, (1, *SHAPE)).astype(np.float32)
 METHODS = {
     "counterfactual": Counterfactual(target_proba=0.6, tol=0.1, max_lam_steps=2, max_iter=10),
-    "counterfactual_proto": CounterfactualProto(c_steps=1, max_iterations=10, steps=10),
-    "cem": CEM(no_info_val=0.0, c_steps=1, max_iterations=10, steps=10),
+    "counterfactual_proto": CounterfactualProto(c_steps=1, max_iterations=10),
+    "cem": CEM(no_info_val=0.0, c_steps=1, max_iterations=10),
     "anchor_image": AnchorImage(segmentation=Grid(rows=2, columns=2), batch_size=5, min_samples_start=5),
 }
 

@@ -246,7 +246,10 @@ def _ways(
     problem: Problem, owner: np.ndarray, best: Best, rows: int
 ) -> list[list[tuple[float, np.ndarray, np.ndarray]]]:
     ways: list[list[tuple[float, np.ndarray, np.ndarray]]] = [[] for _ in range(rows)]
+    led = set(winners(owner, best.cost))  # of several lanes of a row, the way of the one that won
     for lane, mu, d, log_scores in best.way or ():
+        if lane not in led:
+            continue
         ways[owner[lane]].append((mu, problem.space.rows(d[None], np.array([lane]))[0], log_scores))
     return ways
 

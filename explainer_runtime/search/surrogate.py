@@ -64,15 +64,15 @@ class Surrogate:
 
     def log_scores(self, x: np.ndarray) -> np.ndarray:
         """Log-scores `(N, K)`, float32, of rows `(N, *S)` in input units."""
-        return _log_softmax(TEMPERATURE * _forward(self.weights, self._seen(x))[0])
+        return _log_softmax(TEMPERATURE * _forward(self.weights, self._seen(x), len(x))[0])
 
     def slope(self, x: np.ndarray, pull: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Log-scores, and the slope `(N, *S)` of their sum weighted by `pull(log-scores)`."""
-        logits, kept = _forward(self.weights, self._seen(x))
+        logits, kept = _forward(self.weights, self._seen(x), len(x))
         said = _log_softmax(TEMPERATURE * logits)
         weight = pull(said)
         back = TEMPERATURE * (weight - np.exp(said) * weight.sum(axis=1, keepdims=True))
-        slope, _ = _backward(self.weights, kept, back.astype(np.float32), learn=False)
+        slope, _ = _backward(self.weights, kept, back.astype(np.float32), len(x), learn=False)
         if self.channels_first and x.ndim == 4:
             slope = np.moveaxis(slope, -1, 1)
         return said, (slope / np.float32(self.high - self.low)).reshape(x.shape)
@@ -178,26 +178,25 @@ def _start(shape: tuple[int, ...], classes: int, rng: np.random.Generator) -> We
     return weights
 
 
-def _forward(weights: Weights, x: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+def _forward(weights: Weights, x: np.ndarray, parts: int = 1) -> tuple[np.ndarray, list[Any]]:
     """Logits `(N, K)`, and what going back needs of each layer: its input's shape, its columns and its
-    values."""
+    values. With as many `parts` as rows each row is computed on its own; see `_product`."""
     kept: list[Any] = []
     for i, (kernel, bias) in enumerate(weights):
         if kernel.ndim == 4:
             columns, shape = _columns(x), x.shape
-            y = (columns @ kernel.reshape(-1, kernel.shape[-1]) + bias).reshape(
-                len(x), -(-shape[1] // 2), -(-shape[2] // 2), -1
-            )
+            y = _product(columns, kernel.reshape(-1, kernel.shape[-1]), parts) + bias
+            y = y.reshape(len(x), -(-shape[1] // 2), -(-shape[2] // 2), -1)
         else:
             columns, shape = x.reshape(len(x), -1), x.shape
-            y = columns @ kernel + bias
+            y = _product(columns, kernel, parts) + bias
         x = np.maximum(y, 0) if i < len(weights) - 1 else y
         kept.append((shape, columns, x))
     return x, kept
 
 
 def _backward(
-    weights: Weights, kept: list[Any], slope: np.ndarray, learn: bool = True
+    weights: Weights, kept: list[Any], slope: np.ndarray, parts: int = 1, learn: bool = True
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The slope with respect to the input `(N, *S)`, and those of every kernel and bias."""
     slopes: list[np.ndarray] = []
@@ -210,9 +209,15 @@ def _backward(
             slopes[:0] = [(columns.T @ flat).reshape(kernel.shape), flat.sum(axis=0)]
             if i == 0:
                 break
-        back = flat @ matrix.T
+        back = _product(flat, matrix.T, parts)
         slope = _uncolumned(back, shape) if kernel.ndim == 4 else back.reshape(shape)
     return slope, slopes
+
+
+def _product(rows: np.ndarray, matrix: np.ndarray, parts: int) -> np.ndarray:
+    """`rows @ matrix` in so many parts. The last bits of one product depend on how many rows it has, and
+    hundreds of steps make much of them."""
+    return (rows.reshape(parts, -1, rows.shape[1]) @ matrix).reshape(len(rows), matrix.shape[1])
 
 
 def _columns(x: np.ndarray) -> np.ndarray:

@@ -42,7 +42,7 @@ _INTEGERS: dict[str, type[np.number[Any]]] = {
 }
 _AXES = 32
 """Axes that rows may have; NumPy has 64."""
-_PIECE = 64 * 1024
+_PIECE = 16 * 1024
 """Values looked at without a break: Python's lock is held meanwhile, and others wait."""
 _LONGEST = 64 * 1024
 """Characters of JSON in a parameter."""

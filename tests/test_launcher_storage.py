@@ -115,3 +115,10 @@ def test_a_model_is_a_file_a_saved_model_or_the_latest_of_numbered_ones(tmp_path
     assert storage.model_in(tmp_path / "onnx") is None
     (tmp_path / "keras" / "second.keras").touch()
     assert storage.model_in(tmp_path / "keras") is None
+
+
+def test_a_mount_that_links_to_itself_is_refused(anchor, tmp_path):
+    mounted = as_config_map(anchor, tmp_path / "mount")
+    (mounted / "models").symlink_to(".")
+    with pytest.raises(InvalidSpec, match="is a link to a directory that it is in"):
+        storage.settle(mounted, tmp_path)

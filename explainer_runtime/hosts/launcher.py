@@ -30,6 +30,8 @@ from explainer_runtime.hosts.server import MAX_MESSAGE, build
 
 _log = logging.getLogger("explainer_runtime.serve")
 
+_HANDSHAKE_SECONDS = 10.0
+
 __all__ = ["Upstream", "explainer_settings", "keras_settings", "serve"]
 
 
@@ -160,4 +162,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         import uvloop
     except ImportError:
         return None
-    return uvloop.new_event_loop
+
+    class Loop(uvloop.Loop):
+        """uvloop's, in which a TLS handshake has as long as a header by default, not a minute."""
+
+        async def create_server(self, *args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("ssl") is not None:
+                kwargs.setdefault("ssl_handshake_timeout", _HANDSHAKE_SECONDS)
+            return await super().create_server(*args, **kwargs)
+
+    return Loop

@@ -180,9 +180,14 @@ class Server(MLServer):
         self._patch_rest()
         self._patch_grpc()
 
+    @property
+    def _most_connections(self) -> int:
+        """In a sidecar the model's clients come through as well, and are not ours to turn away."""
+        return max(self.guard.max_connections, _RELAYED if self._relays else 0)
+
     def _patch_rest(self) -> None:
         guard, tls = self.guard, self._tls
-        servers = [(self._rest_server, guard.max_connections, tls)]
+        servers = [(self._rest_server, self._most_connections, tls)]
         if self._metrics_server is not None:
             servers.append((self._metrics_server, METRICS_CONNECTIONS, None))
         for server, most, tls in servers:
@@ -224,7 +229,7 @@ class Server(MLServer):
             "grpc.compression_enabled_algorithms_bitset": _IDENTITY_AND_GZIP,
             # No more is taken of a message than one window, before somebody wants to read it.
             "grpc.http2.bdp_probe": 0,
-            "grpc.max_allowed_incoming_connections": guard.max_connections,
+            "grpc.max_allowed_incoming_connections": self._most_connections,
             "grpc.server_handshake_timeout_ms": int(1000 * guard.header_seconds),
             "grpc.max_connection_idle_ms": int(1000 * guard.keepalive_seconds),
         }
@@ -236,6 +241,8 @@ class Server(MLServer):
 
 
 _IDENTITY_AND_GZIP = 0b101
+_RELAYED = 8192
+"""Connections at one port of a sidecar, at least."""
 
 
 @contextlib.contextmanager

@@ -102,6 +102,8 @@ def _copy(source: Path, root: Path, to: Path, left: int) -> int:
     if not target.is_relative_to(root):
         raise InvalidSpec(f"{source}: is a link out of the directory that is mounted")
     if target.is_dir():
+        if source.parent.resolve().is_relative_to(target):
+            raise InvalidSpec(f"{source}: is a link to a directory that it is in")
         for entry in sorted(target.iterdir()):
             left = _copy(entry, root, to / entry.name, left)
         return left

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-_STEP = 64 * 1024
+_STEP = 16 * 1024
 """Bytes looked at, or parsed, without a break."""
 _QUOTE, _LIST, _OBJECT, _CLOSE, _COMMA, _COLON = 1, 2, 3, 4, 5, 6
 _KINDS = np.zeros(256, np.uint8)

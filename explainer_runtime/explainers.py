@@ -28,7 +28,7 @@ from explainer_runtime.predictors.coalescer import Coalescer
 from explainer_runtime.predictors.keras import KerasNetwork
 from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
-from explainer_runtime.search.networks import Networks
+from explainer_runtime.search.networks import Network, Networks
 from explainer_runtime.spec import Inputs, Limits, Spec, parse, parse_options, with_options
 
 
@@ -83,6 +83,8 @@ def fit(
     models = {name: network for name, network in models.items() if network is not None}
     asked = {name: KerasNetwork(network) for name, network in models.items()}
     networks = Networks(asked.get("autoencoder"), asked.get("encoder"), contract.high - contract.low)
+    if networks.autoencoder is not None:
+        _check_autoencoder(networks.autoencoder, contract)
     arrays = method.fit(Given(spec, contract, x, model, networks, background, progress))
     fitted = Fitted(spec, contract, {**arrays, **known.arrays}, models, known.words)
     _check(fitted)
@@ -261,6 +263,12 @@ def prepare(
 
 
 # --- helpers --------------------------------------------------------------------------------------------
+
+
+def _check_autoencoder(network: Network, contract: Inputs) -> None:
+    shape = network(_made_up(contract)).shape[1:]
+    if shape != contract.shape:
+        raise InvalidSpec(f"autoencoder: expected a model that gives rows {contract.shape} back, got {shape}")
 
 
 def _road(fitted: Fitted, predictor: Predictor) -> str | None:

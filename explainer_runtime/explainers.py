@@ -31,6 +31,11 @@ from explainer_runtime.search.asks import Ask, Search
 from explainer_runtime.search.networks import Network, Networks
 from explainer_runtime.spec import Inputs, Limits, Spec, parse, parse_options, with_options
 
+_VANISHED = (
+    "nothing was found for some rows, and the model gives some class a probability of 0: where float32 ends, "
+    "nothing says how far away that class is; have the model answer with logits, and say output 'logits'"
+)
+
 
 def fit(
     spec: Spec,
@@ -174,8 +179,11 @@ class Prepared:
                 shard=self._shard,
             )
         meta: dict[str, Any] = {"spec": spec.model_dump(mode="json")}
-        if self.strangeness.warning:
-            meta["warnings"] = [self.strangeness.warning]
+        warnings = [self.strangeness.warning] if self.strangeness.warning else []
+        if self._vanished(answer):
+            warnings.append(_VANISHED)
+        if warnings:
+            meta["warnings"] = warnings
         if self.fitted.inputs.class_names:
             meta["class_names"] = list(self.fitted.inputs.class_names)
         if self._road:
@@ -196,6 +204,11 @@ class Prepared:
             segment=self._segment,
         )
         return methods.of(spec.kind).search(rows, spec, ground)
+
+    def _vanished(self, answer: Explanation) -> bool:
+        """Whether a search may have failed because probabilities ended before it could follow them."""
+        blind = self._road not in (None, "exact")
+        return blind and not answer["found"].all() and not answer["original_proba"].all()
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Predictor]:

@@ -158,8 +158,8 @@ class Prepared:
         rows = check_rows(x, self.fitted.inputs, limits.max_batch)
         asked = parse_options(self.fitted.spec, options)
         spec = with_options(self.fitted.spec, asked)
-        if spec is not self.fitted.spec:
-            methods.of(spec.kind).check(dataclasses.replace(self.fitted, spec=spec))
+        if given := asked.model_dump(exclude_none=True):
+            methods.of(spec.kind).check(dataclasses.replace(self.fitted, spec=spec), given)
         budget = Budget(
             min(limits.max_rows, asked.max_rows or limits.max_rows),
             min(limits.max_calls, asked.max_calls or limits.max_calls),
@@ -268,7 +268,7 @@ def prepare(
             f"{named(predictor)} answers with labels only; {spec.kind} needs probabilities or logits"
         )
     prepared = Prepared(fitted, predictor, segment)
-    if isinstance(predictor, LocalPredictor):
+    if served(predictor) is None:  # an endpoint is met when it is first asked
         prepared.strangeness.meet(predictor, predictor)
     if warm:
         prepared.warm()

@@ -122,6 +122,9 @@ class Counterfactual(Value):
 
     lanes: Annotated[int, Field(ge=1, le=32)] = 3
     """How many of the likeliest other classes to try side by side when `target_class='other'` (fast)."""
+    answers: Annotated[int, Field(ge=1, le=10)] = 1
+    """How many answers a row is to have, of as many classes, when `target_class='other'` (fast): the nearest
+    is the answer, `raw` holds all that were confirmed, nearest first."""
     region: Region = None
     """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
     keep_path: bool = False
@@ -363,6 +366,7 @@ class CounterfactualOptions(BudgetOptions):
     tol: Annotated[float, Field(gt=0, le=1)] | None = None
     effort: Effort | None = None
     objective: Literal["balanced", "smallest"] | None = None
+    answers: Annotated[int, Field(ge=1, le=10)] | None = None
     region: Region = None
     keep_path: bool | None = None
     seed: Seed | None = None

@@ -6,6 +6,7 @@ used. Adding one is a module that keeps `Method`, and a line here.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -32,10 +33,10 @@ class Method(Protocol):
     SLOPES: bool
     """Whether it asks for slopes of the model."""
 
-    def check(self, fitted: Fitted) -> None:
+    def check(self, fitted: Fitted, asked: Collection[str] = ()) -> None:
         """Refuse what cannot be explained with: settings that do not go with the input contract, and what is
-        missing of what `fit` makes. Asked when an explainer is fitted, loaded, and for each request's
-        options.
+        missing of what `fit` makes. Asked when an explainer is fitted, loaded, and for each request that sets
+        options (`asked`), with those in its spec.
 
         Raises:
             InvalidOption: A setting that a request can change is out of range; its field is named.

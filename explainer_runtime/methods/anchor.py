@@ -8,7 +8,7 @@ cut into, what masked parts show, and how the answer is written down.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, assert_never
 
 import numpy as np
@@ -29,7 +29,7 @@ _BACKGROUNDS = 100
 """Background images kept in an artifact; they only have to be various."""
 
 
-def check(fitted: Fitted) -> None:
+def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
     inputs, spec = fitted.inputs, fitted.spec
     assert isinstance(spec, AnchorImage)

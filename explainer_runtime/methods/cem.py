@@ -13,6 +13,7 @@ asks that the class is more likely than not; `"difference"` is the classical one
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ much."""
 SLOPES = True
 
 
-def check(fitted: Fitted) -> None:
+def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
     spec, inputs = fitted.spec, fitted.inputs
     assert isinstance(spec, CEM)

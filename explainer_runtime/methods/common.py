@@ -159,6 +159,19 @@ class Outcome(NamedTuple):
     status: np.ndarray
     mu: np.ndarray
     ways: list[list[tuple[float, np.ndarray, np.ndarray]]]
+    answers: list[list[_Answer]]
+
+
+class _Answer(NamedTuple):
+    """A point that the model has confirmed: whose it is, what it costs, what it is, what the model says of
+    it."""
+
+    row: int
+    cost: float
+    x: np.ndarray
+    log_scores: np.ndarray
+    mu: float
+    lane: int
 
 
 def run(
@@ -172,47 +185,58 @@ def run(
         plan: What to search, given what the model says of the rows `(N, K)`.
         keep: Whether to keep the valid points on the way.
     """
-    none = np.zeros(len(x), bool)
     try:
         original = yield Rows(x)
     except Stop as stop:
         scores = np.zeros((len(x), ground.inputs.classes), np.float32)
-        words, mu = np.full(len(x), stop.status), np.full(len(x), -1, np.float32)
-        return Outcome(x, scores, scores, False, none, words, mu, [[] for _ in x])
+        return _settled(x, scores, False, stop.status, [])
     made = plan(original)
     problem, owner, best = made.problem, made.owner, Best(made.problem.start, original[made.owner], keep)
-    answer = Outcome(
-        x.copy(), original.copy(), original, True, none, none, np.full(len(x), -1, np.float32), []
-    )
+    answers: list[_Answer] = []
     status = OK
 
-    def settle(lanes: np.ndarray, rows: np.ndarray, log_scores: np.ndarray) -> None:
-        which = owner[lanes]
-        answer.found[which], answer.x[which], answer.log_scores[which] = True, rows, log_scores
-        answer.mu[which] = np.where(best.tag[lanes] > 0, best.tag[lanes], -1)
+    def hold(lanes: np.ndarray, rows: np.ndarray, log_scores: np.ndarray, cost: np.ndarray) -> None:
+        for lane, row, said in zip(lanes, rows, log_scores, strict=True):
+            whose, price, mu = int(owner[lane]), float(cost[lane]), float(best.tag[lane])
+            answers.append(_Answer(whose, price, row, said, mu, int(lane)))
+            best.cost[lane] = np.inf  # it has been dealt with
 
     try:
         yield from _seek(x, ground, made, original, best)
-        lanes = winners(owner, best.cost)
-        for points, cost in ((best.x, best.cost), (best.second, best.second_cost)):
+        lanes = winners(owner, best.cost, made.effort.answers)
+        for points, cost in ((best.x, best.cost.copy()), (best.second, best.second_cost)):
             lanes = lanes[np.isfinite(cost[lanes])]
             if not len(lanes):
                 break
             rows = problem.space.rows(points[lanes], lanes)
             log_scores = yield Rows(rows, 0.98, best.median())
             held = np.isfinite(problem.judge(rows, log_scores, lanes, cost[lanes], slack=0.0)[0])
-            settle(lanes[held], rows[held], log_scores[held])
+            hold(lanes[held], rows[held], log_scores[held], cost)
             lanes = lanes[~held]
+            best.cost[lanes] = np.inf  # the model has taken its word back
     except Stop as stop:
         status = stop.status
-        lanes = winners(owner, best.cost)
-        lanes = lanes[
-            best.found[lanes] & ~answer.found[owner[lanes]]
-        ]  # the model said so, if not a second time
-        settle(lanes, problem.space.rows(best.x[lanes], lanes), best.log_scores[lanes])
-    missing = NOT_FOUND if status == OK else status
-    words = np.where(answer.found & (status == OK), OK, missing)
-    return answer._replace(status=words, ways=_ways(problem, owner, best, len(x)))
+        lanes = winners(owner, best.cost, made.effort.answers)
+        lanes = lanes[best.found[lanes]]  # the model has said so, if not a second time
+        hold(lanes, problem.space.rows(best.x[lanes], lanes), best.log_scores[lanes], best.cost.copy())
+    outcome = _settled(x, original, True, status, answers)
+    return outcome._replace(ways=_ways(problem, outcome, best))
+
+
+def _settled(
+    x: np.ndarray, original: np.ndarray, asked: bool, status: str, answers: list[_Answer]
+) -> Outcome:
+    """What became of each row: the cheapest of its answers, or the row as it came."""
+    rows, said, mu = x.copy(), original.copy(), np.full(len(x), -1, np.float32)
+    found = np.zeros(len(x), bool)
+    each: list[list[_Answer]] = [[] for _ in x]
+    for one in sorted(answers, key=lambda one: (one.row, one.cost, one.lane)):
+        each[one.row].append(one)
+        if not found[one.row]:
+            found[one.row], rows[one.row], said[one.row] = True, one.x, one.log_scores
+            mu[one.row] = one.mu if one.mu > 0 else -1
+    words = np.where(found & (status == OK), OK, NOT_FOUND if status == OK else status)
+    return Outcome(rows, said, original, asked, found, words, mu, [[] for _ in x], each)
 
 
 def _seek(x: np.ndarray, ground: Ground, plan: Plan, original: np.ndarray, best: Best) -> Search[None]:
@@ -242,15 +266,14 @@ def _seek(x: np.ndarray, ground: Ground, plan: Plan, original: np.ndarray, best:
             yield from shown(problem, effort.pace.rho, best, d, which, 0.9)
 
 
-def _ways(
-    problem: Problem, owner: np.ndarray, best: Best, rows: int
-) -> list[list[tuple[float, np.ndarray, np.ndarray]]]:
-    ways: list[list[tuple[float, np.ndarray, np.ndarray]]] = [[] for _ in range(rows)]
-    led = set(winners(owner, best.cost))  # of several lanes of a row, the way of the one that won
+def _ways(problem: Problem, outcome: Outcome, best: Best) -> list[list[tuple[float, np.ndarray, np.ndarray]]]:
+    """Of several lanes of a row, the way of the one that won."""
+    ways: list[list[tuple[float, np.ndarray, np.ndarray]]] = [[] for _ in outcome.x]
+    led = {some[0].lane: some[0].row for some in outcome.answers if some}
     for lane, mu, d, log_scores in best.way or ():
-        if lane not in led:
-            continue
-        ways[owner[lane]].append((mu, problem.space.rows(d[None], np.array([lane]))[0], log_scores))
+        if lane in led:
+            x = problem.space.rows(d[None], np.array([lane]))[0]
+            ways[led[lane]].append((mu, x, log_scores))
     return ways
 
 
@@ -343,7 +366,8 @@ def explanation(
     outcome: Outcome,
     weight: Callable[[float], float],
 ) -> Explanation:
-    """The answer; where the way there was kept, `raw` has it as `path`: ever cheaper valid points, in order.
+    """The answer. Where the way there was kept, `raw` has it as `path`: ever cheaper valid points, in order;
+    where several answers were asked for, they are its `answers`, the cheapest first.
 
     Args:
         kind: Which method.
@@ -352,14 +376,22 @@ def explanation(
         outcome: What it came from.
         weight: What a multiplier is called by the method's paper: lambda is its inverse, c the same.
     """
-    raw = [
-        {
-            "row": row,
-            "path": [{"weight": weight(mu), "x": x, "proba": np.exp(said)} for mu, x, said in way if mu > 0],
-        }
-        for row, way in zip(rows, outcome.ways, strict=True)
-    ]
-    return Explanation(kind, fields, raw=tuple(raw) if any(outcome.ways) else ())
+    raw: list[dict[str, Any]] = [{} for _ in rows]
+    for entry, row, way, answers in zip(raw, rows, outcome.ways, outcome.answers, strict=True):
+        if any(outcome.ways):
+            path = [{"weight": weight(mu), "x": x, "proba": np.exp(said)} for mu, x, said in way if mu > 0]
+            entry |= {"row": row, "path": path}
+        if max(map(len, outcome.answers)) > 1:
+            entry["answers"] = [
+                {
+                    "class": int(one.log_scores.argmax()),
+                    "proba": np.exp(one.log_scores),
+                    "distance_l1": float(np.abs(one.x - row).sum()),
+                    "x": one.x,
+                }
+                for one in answers
+            ]
+    return Explanation(kind, fields, raw=tuple(raw) if any(raw) else ())
 
 
 def _class(log_scores: np.ndarray, asked: bool) -> np.ndarray:

@@ -9,6 +9,7 @@ each of the likeliest classes. `reference` is the paper's loss as practice has i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 import numpy as np
@@ -49,7 +50,7 @@ _DEEPER = {"balanced": 0.15, "smallest": 0.0}
 SLOPES = True
 
 
-def check(fitted: Fitted) -> None:
+def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
     spec, classes = fitted.spec, fitted.inputs.classes
     assert isinstance(spec, Counterfactual)
@@ -147,7 +148,8 @@ def _lanes(spec: Counterfactual, ground: Ground, scores: np.ndarray) -> tuple[np
     wanted, own = _wanted(spec, scores), one_hot(scores.argmax(axis=1), scores.shape[1])
     owner, sought = np.arange(len(scores)), wanted
     if spec.target_class == "other" and spec.schedule == "fast":
-        tries = min(1 if ground.road in ("random", "full") else spec.lanes, scores.shape[1] - 1)
+        lanes = 1 if ground.road in ("random", "full") else spec.lanes
+        tries = min(max(lanes, spec.answers), scores.shape[1] - 1)
         likely = np.argsort(np.where(wanted, -scores, np.inf), axis=1, kind="stable")[:, :tries]
         owner, sought = np.repeat(owner, tries), one_hot(likely.reshape(-1), scores.shape[1])
     edge = min(_EDGE, spec.tol / 4)
@@ -189,7 +191,7 @@ def _effort(spec: Counterfactual, ground: Ground, asked: Criterion) -> Effort:
         coherent=_COHERENT[spec.objective],
         pad=min(effort.pace.pad, _band(asked) / 4),
     )
-    effort = effort._replace(pace=pace)
+    effort = effort._replace(pace=pace, answers=spec.answers)
     if ground.road == "surrogate":
         return effort._replace(rungs=(24, 12), groups=40)
     if ground.road in (

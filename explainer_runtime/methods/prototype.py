@@ -9,6 +9,7 @@ the rows themselves.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 import numpy as np
@@ -44,7 +45,7 @@ _PROBES = 32
 SLOPES = True
 
 
-def check(fitted: Fitted) -> None:
+def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
     spec, classes = fitted.spec, fitted.inputs.classes
     assert isinstance(spec, CounterfactualProto)
@@ -68,11 +69,11 @@ def check(fitted: Fitted) -> None:
         )
     elif spec.theta:
         raise InvalidSpec("theta: prototypes need training rows `x` and a `predictor` at fit")
-    elif spec.threshold:
-        raise InvalidOption(
-            "threshold: this explainer was fitted without prototypes; fit it with theta or threshold",
-            "threshold",
-        )
+    else:
+        for name in {"threshold", "k", "k_type"} & set(asked) | ({"threshold"} if spec.threshold else set()):
+            raise InvalidOption(
+                f"{name}: this explainer was fitted without prototypes; fit it with theta or threshold", name
+            )
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:

@@ -74,9 +74,9 @@ def climb(
             lacking = np.full(len(owner), np.inf)
             lacking[found] = proposed.cost[found] + np.maximum(0, -asked.margin(at)) * proposed.tag[found]
         shift[lanes[~proposed.found[lanes]]] -= _LESS
-        lanes = lanes[winners(owner[lanes], lacking[lanes], most)] if len(d) else lanes
+        lanes = lanes[winners(owner[lanes], lacking[lanes], max(most, effort.answers))] if len(d) else lanes
     lanes = np.flatnonzero(np.isin(owner, owner[lanes]))
-    lanes = lanes[winners(owner[lanes], best.cost[lanes])]
+    lanes = lanes[winners(owner[lanes], best.cost[lanes], effort.answers)]
     yield from sparsify(
         problem, best, lanes[best.found[lanes]], effort.pace.rho, rungs=effort.rungs, groups=effort.groups
     )

@@ -31,6 +31,7 @@ class Effort(NamedTuple):
         rungs: Candidates in each of two asks that take back what was not needed; 0 leaves one out.
         groups: Groups of neighbouring changes that a black box is asked the worth of; see `sparsify`.
         rounds: How often what was not needed is taken back.
+        answers: Lanes of a row that are searched to the end.
     """
 
     pace: Pace = Pace()
@@ -39,6 +40,7 @@ class Effort(NamedTuple):
     rungs: tuple[int, int] = (12, 10)
     groups: int = 0
     rounds: int = 1
+    answers: int = 1
 
 
 def seek(problem: Problem, effort: Effort, owner: np.ndarray, lanes: np.ndarray, best: Best) -> Search[None]:
@@ -55,7 +57,7 @@ def seek(problem: Problem, effort: Effort, owner: np.ndarray, lanes: np.ndarray,
     for steps, kept in effort.race:
         if len(np.unique(owner[live])) < len(live):
             state = yield from descend(problem, pace, live, best, state, most=steps, done=(0.05, 0.3))
-            on = winners(owner[live], state.promise(), kept)
+            on = winners(owner[live], state.promise(), max(kept, effort.answers))
             live, state = live[on], state.only(on)
     yield from descend(problem, pace, live, best, state, done=(0.3, 0.7))
     slow = pace._replace(reach=3 * pace.reach, memory=0.7)
@@ -64,7 +66,7 @@ def seek(problem: Problem, effort: Effort, owner: np.ndarray, lanes: np.ndarray,
         missing = lanes[~np.isin(owner[lanes], owner[lanes[best.cost[lanes] < SHALLOW]])]
         yield from descend(problem, other, missing, best, draw=again, done=(0.7, 0.75))
         _reprice(problem, pace.rho, best, missing)
-    lanes = lanes[winners(owner[lanes], best.cost[lanes])]
+    lanes = lanes[winners(owner[lanes], best.cost[lanes], effort.answers)]
     lanes = lanes[best.found[lanes]]
     if effort.thin and len(lanes):
         yield from _thinned(problem, effort, best, lanes)

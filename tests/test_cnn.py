@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -176,6 +178,17 @@ def test_what_may_not_change_does_not(explain, images):
     noun = "pertinent" if answer.kind == "cem" else "counterfactual"
     assert answer["found"].any()
     np.testing.assert_array_equal(answer[noun][:, ~free], x[:, ~free])
+
+
+def test_threads_that_race_to_compile_get_what_one_gets(model, networks, images):
+    spec = CounterfactualProto(theta=1.0, gamma=1.0, threshold=0.5, effort="quick")
+    run = prepare(
+        fit(spec, images.x_train[:300], predictor=model, inputs=INPUTS, **networks), model, warm=False
+    )
+    x = images.x_test[:2]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda i: run(x[i % 2][None], limits=PATIENT).to_json(), range(8)))
+    assert answers == [run(x[i % 2][None], limits=PATIENT).to_json() for i in range(8)]
 
 
 def test_a_network_whose_probabilities_vanish_is_explained_as_well(network, images):

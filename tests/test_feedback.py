@@ -99,6 +99,17 @@ def test_its_changes_are_nearly_as_small_as_with_the_models_own_slopes(explain, 
     assert np.median(ours) <= 1.8 * np.median(exact["distance_l1"])
 
 
+def test_units_change_no_answer_beyond_rounding(explain, x):
+    inputs = Inputs(shape=SHAPE, low=0, high=255, classes=CLASSES)
+    bytes_of, rows = Counting(rowwise(W / 255), 4096), (255 * x).astype("f")
+    run = prepare(fit(SPEC, TRAIN * np.float32(255), predictor=bytes_of, inputs=inputs), bytes_of)
+    ours, theirs = explain(x, limits=PATIENT), run(rows, limits=PATIENT)
+    np.testing.assert_array_equal(ours["found"], theirs["found"])
+    np.testing.assert_array_equal(ours["target_class"], theirs["target_class"])
+    # Rows are rounded elsewhere by 1e-7 of the range, and so is every lesson: a search may end a rung further.
+    np.testing.assert_allclose(ours["distance_l1"] * 255, theirs["distance_l1"], rtol=0.05)
+
+
 def test_what_may_not_change_does_not(explain, x):
     free = np.arange(16).reshape(SHAPE) % 2 == 0
     answer = explain(x, {"region": free.tolist(), "tol": 0.4}, limits=PATIENT)

@@ -106,7 +106,7 @@ def test_units_change_no_answer_beyond_rounding(explain, x):
     ours, theirs = explain(x, limits=PATIENT), run(rows, limits=PATIENT)
     np.testing.assert_array_equal(ours["found"], theirs["found"])
     np.testing.assert_array_equal(ours["target_class"], theirs["target_class"])
-    # Rows are rounded elsewhere by 1e-7 of the range, and so is every lesson: a search may end a rung further.
+    # Rows are rounded elsewhere by 1e-7 of the range, and so is every lesson: a search may end elsewhere.
     np.testing.assert_allclose(ours["distance_l1"] * 255, theirs["distance_l1"], rtol=0.05)
 
 

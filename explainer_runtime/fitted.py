@@ -35,14 +35,14 @@ class Fitted:
     model: Mapping[str, str] = field(default_factory=dict)
 
 
-def need(name: str, held: Collection[str], why: str) -> None:
-    """Refuse an explainer that lacks an array or a model.
+def need(what: str, name: str, held: Collection[str], why: str) -> None:
+    """Refuse an explainer that lacks an array or a model, `what`, which `why` needs.
 
     Raises:
         InvalidSpec: It does.
     """
     if name not in held:
-        raise InvalidSpec(f"{why}: needs {name!r}, which `fit` makes or is given; fit again")
+        raise InvalidSpec(f"{what} {name!r}: is missing, and {why} needs it; fit with it, and save again")
 
 
 def check_arrays(fitted: Fitted, wanted: Mapping[str, tuple[str, Shape]]) -> None:
@@ -58,7 +58,7 @@ def check_arrays(fitted: Fitted, wanted: Mapping[str, tuple[str, Shape]]) -> Non
     """
     sizes: dict[str, int] = {"K": fitted.inputs.classes}
     for name, (kind, shape) in wanted.items():
-        need(name, fitted.arrays, f"a {fitted.spec.kind}")
+        need("array", name, fitted.arrays, f"a {fitted.spec.kind}")
         array = fitted.arrays[name]
         fits = array.dtype.kind == kind and array.ndim == len(shape) and array.size > 0
         for size, axis in zip(array.shape, shape, strict=False):

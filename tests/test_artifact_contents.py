@@ -56,7 +56,7 @@ CODES = {
             "'means': expected",
         ),
         (CounterfactualProto(), {"curvature": np.zeros(3, np.float32)}, "'curvature': expected floats"),
-        (Counterfactual(gradient="student"), {}, "model 'student': is missing"),
+        (Counterfactual(gradient="student"), {}, "needs a surrogate"),
         (AnchorImage(fill="background"), {}, "array 'background': is missing"),
         (AnchorImage(fill="background"), {"background": ROWS[:0]}, "'background': expected floats"),
         (AnchorImage(fill="background"), {"background": ROWS[:, :4]}, "'background': expected floats"),

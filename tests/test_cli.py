@@ -443,4 +443,5 @@ def test_serving_takes_names_for_explainers_in_order_and_then_the_model(place):
 def test_explainers_alone_ask_the_address_they_were_given(place):
     (explainer,) = serving.plan([place / "fitted"], None, "grpc://127.0.0.1:1/m", ["it"])
     assert explainer["name"] == "it"
-    assert explainer["parameters"]["extra"]["predictor"] == "grpc://127.0.0.1:1/m"
+    asked = explainer["parameters"]["extra"]["predictor"]
+    assert asked == {"kind": "v2", "url": "grpc://127.0.0.1:1", "model": "m"}

@@ -174,10 +174,17 @@ def test_it_can_be_used_again_after_it_was_closed():
 
 def test_a_convolutional_network_answers_the_same_but_for_the_last_bits():
     pytest.importorskip("tensorflow")
-    from explainer_runtime.predictors.keras import KerasPredictor
-    from explainer_runtime.search import student
+    import keras
 
-    network = KerasPredictor.of(student.network((12, 12, 1), 4, seed=0))
+    from explainer_runtime.predictors.keras import KerasPredictor
+
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(4, activation="softmax"),
+    ]
+    network = KerasPredictor.of(keras.Sequential([keras.Input((12, 12, 1)), *layers]))
     rng = np.random.default_rng(0)
     batches = [rng.uniform(0, 1, (size, 12, 12, 1)).astype("f") for size in (1, 7, 30)]
     answers = together(Coalescer(network, **LONG), batches)

@@ -263,13 +263,13 @@ def test_what_is_random_depends_on_a_rows_own_steps_alone():
 )
 def test_a_batch_whose_rows_take_more_and_fewer_steps_is_answered_as_each_alone(spec):
     shape = (12, 12, 1)
-    x = np.random.default_rng(0).uniform(0, 1, (6, *shape)).astype("f")
+    x = np.random.default_rng(0).uniform(0, 1, (6, *shape)).astype("f")[2:]
     inputs = Inputs(shape=shape, low=0, high=1, classes=CLASSES)
     model = Linear(weights(seed=2, features=144) / 3).function
     run = prepare(fit(spec, inputs=inputs), Counting(model, 4096))
     answer = run(x, limits=PATIENT)
     steps = set()
-    for row in range(6):
+    for row in range(len(x)):
         alone = run(x[row : row + 1], limits=PATIENT)
         steps.add(alone.cost.steps)
         for name, field in alone.arrays.items():

@@ -155,6 +155,48 @@ def test_what_may_not_change_does_not(explain, x):
     np.testing.assert_array_equal(answer[noun][:, ~FREE], x[:2, ~FREE])
 
 
+class Noisy(Linear):
+    """Its logits differ a little from call to call, by nothing but how many there were; or with the batch."""
+
+    def __init__(self, size: float, batch: bool) -> None:
+        super().__init__(W)
+        self.size, self.batch, self.asked = size, batch, 0
+        self.function = lambda x: np.exp(self.log_scores(x))
+
+    def log_scores(self, x):
+        self.asked += 1
+        if self.batch:  # kernels are chosen by the size of a batch
+            said = self._logs(x) * np.float32(1 + self.size * (len(x) % 7 - 3) / 3)
+        else:
+            said = self._logs(x) + self.size * np.random.default_rng(self.asked).normal(size=(len(x), 3))
+        return (said - np.logaddexp.reduce(said, axis=1, keepdims=True)).astype("f")
+
+
+@pytest.mark.parametrize(("size", "batch"), [(0.05, False), (1e-5, True), (1e-3, True)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Counterfactual(effort="quick"),
+        CounterfactualProto(effort="quick"),
+        CEM(no_info_val=0.0, effort="quick"),
+        CEM(no_info_val=0.0, effort="quick", mode="PP"),
+    ],
+    ids=lambda spec: spec.kind + getattr(spec, "mode", ""),
+)
+@pytest.mark.parametrize("road", ["exact", "random"])
+def test_what_a_model_takes_back_is_given_back(spec, road, size, batch):
+    x = np.random.default_rng(5).uniform(0, 1, (8, *SHAPE)).astype("f")
+    model = Noisy(size, batch)
+    predictor = model if road == "exact" else CallablePredictor(model.function)
+    answer = prepare(fit(spec, inputs=CONTRACT), predictor, warm=False)(x, limits=PATIENT)
+    noun, found = "pertinent" if answer.kind == "cem" else "counterfactual", answer["found"]
+    np.testing.assert_array_equal(answer[noun][~found], x[~found])
+    stays = answer[f"{noun}_class"] == answer["original_class"]  # by the word that was given last
+    np.testing.assert_array_equal(stays[found], getattr(spec, "mode", "PN") == "PP")
+    np.testing.assert_array_equal(answer[f"{noun}_proba"].argmax(axis=1), answer[f"{noun}_class"])
+    assert found.any()
+
+
 def test_a_budget_of_nothing_is_answered_not_raised(explain, x):
     answer = explain(x, {"max_rows": 1})
     assert not answer["found"].any()

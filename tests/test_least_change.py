@@ -105,9 +105,10 @@ def test_the_least_l1_change_is_that_of_a_linear_programme(seed):
         )
         assert best.success
         assert cost >= best.fun - 1e-5
-        # A linear programme is flat between two features; the curvature that rounds it costs 5e-4 a feature,
-        # and a few evaluations leave the multiplier between two features at worst: one in sixteen.
-        assert cost <= best.fun * 1.07 + 5e-4 * FEATURES
+        # A linear programme is flat between two features: after a few evaluations the multiplier may lie
+        # between the two steepest ones left, and a part of half a range goes to the second. Of 36,000 such
+        # steps the worst cost .05 more.
+        assert cost <= best.fun + 0.1
 
 
 @settings(deadline=None)

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from explainer_runtime.errors import InvalidInput, InvalidOption
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.fitted import Fitted
 from explainer_runtime.spec import OPTIONS, AnchorImage, Inputs
 from explainer_runtime.wire import (
     _NUMBERS,
@@ -198,9 +199,8 @@ def test_only_outputs_that_were_asked_for_are_answered(explanation):
 
 
 def test_unknown_outputs_are_refused_with_the_names_there_are():
-    known = [
-        one.name for one in describe_outputs(AnchorImage(), Inputs(shape=(8, 8, 1), low=0, high=1, classes=3))
-    ]
+    fitted = Fitted(AnchorImage(), Inputs(shape=(8, 8, 1), low=0, high=1, classes=3))
+    known = [one.name for one in describe_outputs(fitted)]
     check_outputs(known, known)
     with pytest.raises(
         InvalidOption, match=r"outputs\[1\].name: no output 'mask'; there are explanation, found"

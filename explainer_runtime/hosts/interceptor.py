@@ -101,7 +101,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 if len(message) > self._most:
                     raise TooLarge(f"expected at most {self._most} bytes")
                 share.take(len(message) - share.held)
-                small = len(message) <= SMALL and not message.startswith(messages.GZIP)
+                small = len(message) <= SMALL and not messages.packed(message)
                 work = self._parsed, message, parse, share
                 request = self._parsed(message, parse, share) if small else await aside(*work)
             except TimeoutError:

@@ -78,13 +78,13 @@ class TooLarge(ValueError):
 
 
 def inflate(body: bytes, most: int) -> bytes:
-    """A gzip body unpacked; never more than `most` bytes.
+    """A gzip or zlib body unpacked; never more than `most` bytes.
 
     Its size is found first, without keeping anything, so that a bomb costs no memory.
 
     Raises:
         TooLarge: It would be larger than `most`.
-        ValueError: It is not one complete gzip stream.
+        ValueError: It is not one complete stream.
     """
     size = 0
     for part in _inflated(body):
@@ -95,7 +95,7 @@ def inflate(body: bytes, most: int) -> bytes:
 
 
 def _inflated(body: bytes) -> Iterator[bytes]:
-    stream = zlib.decompressobj(wbits=31)
+    stream = zlib.decompressobj(wbits=47)  # either header
     try:
         for start in range(0, len(body), _STEP):  # in pieces: what is left over is copied each time
             rest = body[start : start + _STEP]

@@ -134,7 +134,7 @@ def _passed(metadata: Any) -> tuple[tuple[str, Any], ...]:
 
 async def _plain(message: bytes) -> bytes:
     """A message as it was before it was compressed, which is left to whoever reads it."""
-    if not message.startswith(messages.GZIP):
+    if not messages.packed(message):
         return message
     try:
         return await aside(messages.unpacked, message, _LARGEST)

@@ -226,7 +226,7 @@ class Server(MLServer):
             "grpc.max_send_message_length": -1,
             # Messages are unpacked at the door, where it is counted what they unpack to.
             "grpc.per_message_decompression": 0,
-            "grpc.compression_enabled_algorithms_bitset": _IDENTITY_AND_GZIP,
+            "grpc.compression_enabled_algorithms_bitset": _IDENTITY_DEFLATE_GZIP,
             # No more is taken of a message than one window, before somebody wants to read it.
             "grpc.http2.bdp_probe": 0,
             "grpc.max_allowed_incoming_connections": self._most_connections,
@@ -240,7 +240,7 @@ class Server(MLServer):
             handler.addFilter(refusals.one_line)
 
 
-_IDENTITY_AND_GZIP = 0b101
+_IDENTITY_DEFLATE_GZIP = 0b111
 _RELAYED = 8192
 """Connections at one port of a sidecar, at least."""
 

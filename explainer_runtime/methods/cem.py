@@ -63,7 +63,7 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     assert isinstance(spec, CEM)
     check_changed(fitted)
     if spec.gamma:
-        need("autoencoder", fitted.models, "gamma: the autoencoder's loss")
+        need("model", "autoencoder", fitted.models, "gamma")
     check_arrays(fitted, {"no_info": ("f", inputs.shape)})
 
 

@@ -297,7 +297,7 @@ def changed(outcome: Outcome, x: np.ndarray, ground: Ground, field: str) -> dict
 
 
 def changed_fields(fitted: Fitted, field: str) -> Fields:
-    """The fields of `changed`, and where slopes came from."""
+    """The fields of `changed`."""
     row, classes = fitted.inputs.shape, (fitted.inputs.classes,)
     number, count = ("FP32", ()), ("INT64", ())
     return {
@@ -312,7 +312,6 @@ def changed_fields(fitted: Fitted, field: str) -> Fields:
         "distance_l0": count,
         "sparsity": number,
         **({"autoencoder_error": number} if "autoencoder" in fitted.models else {}),
-        "gradient_source": ("BYTES", ()),
     }
 
 

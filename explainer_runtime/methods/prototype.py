@@ -56,7 +56,7 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
             )
     check_changed(fitted)
     if spec.gamma:
-        need("autoencoder", fitted.models, "gamma: the autoencoder's loss")
+        need("model", "autoencoder", fitted.models, "gamma")
     if "codes" in fitted.arrays:
         check_arrays(
             fitted,
@@ -68,7 +68,7 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
             },
         )
     elif spec.theta:
-        raise InvalidSpec("theta: prototypes need training rows `x` and a `predictor` at fit")
+        need("array", "codes", fitted.arrays, "theta")
     else:
         for name in {"threshold", "k", "k_type"} & set(asked) | ({"threshold"} if spec.threshold else set()):
             raise InvalidOption(

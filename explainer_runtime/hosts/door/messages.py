@@ -13,8 +13,9 @@ from typing import Any
 from explainer_runtime.hosts.door.documents import Bounds
 from explainer_runtime.hosts.limits import inflate
 
-GZIP = b"\x1f\x8b\x08"
-"""How a compressed message begins: as protocol buffers this would be field 3 of an unknown wire type."""
+_PACKED = (b"\x1f\x8b\x08", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+"""How gzip and deflate begin: as protocol buffers these would be a wire type that is none, and a field 15 that no
+message of V2 has."""
 NO_MESSAGE = "body: expected a V2 request"
 
 _PARAMETER: Mapping[int, Any] = {2: {}}
@@ -26,14 +27,19 @@ _WIDTHS = {6: 4, 7: 8}
 _FIXED = {1: 8, 5: 4}
 
 
+def packed(message: bytes) -> bool:
+    """Whether a message was compressed."""
+    return message.startswith(_PACKED)
+
+
 def unpacked(message: bytes, most: int) -> bytes:
     """A message as it was before it was compressed.
 
     Raises:
         TooLarge: It would have more than `most` bytes.
-        ValueError: It begins like gzip, and is none.
+        ValueError: It begins like gzip or deflate, and is neither.
     """
-    return inflate(message, most) if message.startswith(GZIP) else message
+    return inflate(message, most) if packed(message) else message
 
 
 def count(message: bytes, bounds: Bounds) -> int:

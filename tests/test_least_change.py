@@ -21,7 +21,7 @@ from explainer_runtime.search.spaces import Pixels
 from explainer_runtime.search.sparsify import sparsify
 
 LANES, FEATURES = 6, 16
-NEAR = 1e-4
+NEAR = 1e-3
 """An element nearer than this to a kink or a bound is there: it is a sum of float32 shares of two points."""
 
 

@@ -147,6 +147,17 @@ def test_what_is_found_the_model_says_when_it_is_asked_anew(explain, x):
     np.testing.assert_array_equal(answer[noun][~answer["found"]], x[~answer["found"]])
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [Counterfactual(tol=0.7, effort="quick"), CounterfactualProto(effort="quick"), CEM(no_info_val=0.0)],
+    ids=lambda spec: spec.kind,
+)
+def test_a_model_that_prefers_no_class_has_no_other_one(spec, x):
+    undecided = CallablePredictor(lambda x: np.full((len(x), 3), 1 / 3, np.float32))
+    answer = prepare(fit(spec, inputs=CONTRACT), undecided)(x, {"max_rows": 500})
+    assert not answer["found"].any()
+
+
 def test_what_may_not_change_does_not(explain, x):
     if explain.spec.kind == "anchor_image" or getattr(explain.spec, "pp_space", "") == "difference":
         pytest.skip("nothing of the row is changed")

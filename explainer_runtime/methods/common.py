@@ -219,6 +219,8 @@ def _seek(x: np.ndarray, ground: Ground, plan: Plan, original: np.ndarray, best:
     """Look where the lanes start, which may do already, and for a pertinent positive should; then search."""
     problem, owner, effort = plan.problem, plan.owner, plan.effort
     lanes = np.arange(len(owner))
+    if not len(lanes):
+        return
     rows, log_scores = problem.space.rows(problem.start, lanes), original[owner]
     if not np.array_equal(rows, x[owner]):
         log_scores = yield Rows(rows)

@@ -507,9 +507,20 @@ def test_exact_gradients_are_refused_for_an_endpoint():
         prepare(fitted, CallablePredictor(rowwise(W)))
 
 
-def test_a_region_of_another_shape_is_refused_by_name(x):
-    with pytest.raises((InvalidOption, InvalidSpec), match="region"):
-        explainer()(x, {"region": [[True, False]] * 7})
+@pytest.mark.parametrize(
+    "region", [[[True, False]] * 7, [[1], [1, 0]], [[{}]], [["1"]], [[None]], [[float("nan")]], [[10**400]], []],
+    ids=repr,
+)  # fmt: skip
+def test_a_region_that_is_none_is_refused_by_name(x, region):
+    with pytest.raises(InvalidOption, match="region") as refused:
+        explainer()(x, {"region": region})
+    assert refused.value.field == "region"
+
+
+@pytest.mark.parametrize("high", [((1e300,),), (({},),), ((None,),), ((0.5, "1"),)], ids=repr)
+def test_bounds_that_are_no_numbers_are_refused_by_name(high):
+    with pytest.raises(InvalidSpec, match="feature_range"):
+        fit(Counterfactual(feature_range=(0.0, high)), inputs=CONTRACT)
 
 
 def test_settings_of_the_first_version_are_understood():

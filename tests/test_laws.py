@@ -11,10 +11,19 @@ from toys import Linear, graph, weights
 
 pytest.importorskip("tensorflow")
 
-from explainer_runtime.errors import Cancelled, InvalidInput, InvalidOption
+from explainer_runtime.errors import Cancelled, InvalidInput, InvalidOption, InvalidPrediction
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.predictors import CallablePredictor
-from explainer_runtime.spec import CEM, AnchorImage, Counterfactual, CounterfactualProto, Grid, Inputs, Limits
+from explainer_runtime.spec import (
+    CEM,
+    AnchorImage,
+    Counterfactual,
+    CounterfactualProto,
+    Grid,
+    Inputs,
+    Limits,
+    ModelContract,
+)
 
 SHAPE = (6, 6, 1)
 CONTRACT = Inputs(shape=SHAPE, low=0, high=1, classes=3)
@@ -186,6 +195,20 @@ def test_progress_rises_to_the_end(explain, x):
 def test_cancelling_ends_it(explain, x):
     with pytest.raises(Cancelled):
         explain(x, cancel=lambda: True)
+
+
+@pytest.mark.parametrize("spec", [CELLS, Counterfactual(), CEM(no_info_val=0.0)], ids=lambda spec: spec.kind)
+def test_scores_that_have_no_logarithm_are_refused(spec, x):
+    margins = CallablePredictor(lambda x: -1 - WHITE(x), ModelContract(output="scores"))
+    with pytest.raises(InvalidPrediction, match="<lambda>: expected scores of 0 or more.*'logits'"):
+        prepare(fit(spec, inputs=CONTRACT), margins)(x)
+
+
+def test_a_counterfactual_has_no_probability_to_reach_among_votes(x):
+    votes = CallablePredictor(lambda x: 60 * WHITE(x), ModelContract(output="scores"))
+    with pytest.raises(InvalidPrediction, match="asks for a probability"):
+        prepare(fit(Counterfactual(), inputs=CONTRACT), votes)(x)
+    assert prepare(fit(CELLS, inputs=CONTRACT), votes)(x)["found"].any()
 
 
 BAD_ROWS = {

@@ -94,11 +94,20 @@ class Ground(NamedTuple):
 
     def bounds(self, spec: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds of rows `(N, *S)`; both the row itself where it may not change."""
-        low, high = (np.broadcast_to(bound, x.shape) for bound in feature_range(spec, self.inputs))
+        low, high = (np.broadcast_to(bound, x.shape) for bound in self._range(spec))
         if spec.region is None:
             return low, high
         free = _region(spec, self.inputs)
         return np.where(free, low, x), np.where(free, high, x)
+
+    def _range(self, spec: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest values `(*S)`; of a model of whole numbers the last ones inside that it can
+        take."""
+        low, high = feature_range(spec, self.inputs)
+        if self.snap is None:
+            return low, high
+        near = _CHANGED * self.unit
+        return _inside(low, 1, self.snap, near), _inside(high, -1, self.snap, near)
 
     @property
     def unit(self) -> float:
@@ -299,6 +308,22 @@ def feature_range(spec: Any, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest allowed values `(*S)`, float32."""
     low, high = spec.feature_range or (inputs.low, inputs.high)
     return broadcast(low, inputs, "feature_range"), broadcast(high, inputs, "feature_range")
+
+
+def _inside(
+    bound: np.ndarray, inward: int, snap: Callable[[np.ndarray], np.ndarray], near: float
+) -> np.ndarray:
+    """The values nearest to a bound `(*S)` that a model of whole numbers can take, on its inner side."""
+    inner = snap(bound[None])[0]
+    away = np.abs(bound - inner)
+    for _ in range(32):  # float32 has fewer binary places: where it ends there is none
+        outside = inward * (bound - inner) > near
+        if not outside.any():
+            break
+        # At most half a step away: doubled until it is rounded the other way, it is less than one.
+        inner = np.where(outside, snap((bound + inward * away)[None])[0], inner)
+        away = away * 2
+    return np.asarray(inner, np.float32)
 
 
 def check_changed(fitted: Fitted) -> None:

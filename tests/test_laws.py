@@ -27,6 +27,7 @@ from explainer_runtime.spec import (
 
 SHAPE = (6, 6, 1)
 CONTRACT = Inputs(shape=SHAPE, low=0, high=1, classes=3)
+TWO = Inputs(shape=SHAPE, low=0, high=1, classes=2)
 W = weights(seed=3, features=36)
 WHITE, GRAPH = Linear(W), graph(W, SHAPE)
 BLACK = CallablePredictor(WHITE.function)
@@ -197,10 +198,21 @@ def test_cancelling_ends_it(explain, x):
         explain(x, cancel=lambda: True)
 
 
+@pytest.mark.parametrize(("steep", "said"), [(1, 0), (1000, 1)])
+def test_it_is_said_where_probabilities_end_before_a_search_can_follow(steep, said):
+    w = steep * np.repeat([[30.0], [0.0]], 36, axis=1)  # no row in the range is of the other class
+    spec = Counterfactual(gradient="full", effort="quick")
+    run = prepare(fit(spec, inputs=TWO), CallablePredictor(Linear(w).function))
+    answer = run(np.full((1, *SHAPE), 0.01 if steep == 1 else 0.9, "f"), {"target_proba": 1.0, "tol": 1e-4})
+    assert not answer["found"].any()
+    assert len(answer.meta.get("warnings", [])) == said
+    assert "warnings" not in run(np.full((1, *SHAPE), 0.9, "f"), {"max_rows": 1}).meta
+
+
 @pytest.mark.parametrize("spec", [CELLS, Counterfactual(), CEM(no_info_val=0.0)], ids=lambda spec: spec.kind)
 def test_scores_that_have_no_logarithm_are_refused(spec, x):
     margins = CallablePredictor(lambda x: -1 - WHITE(x), ModelContract(output="scores"))
-    with pytest.raises(InvalidPrediction, match="<lambda>: expected scores of 0 or more.*'logits'"):
+    with pytest.raises(InvalidPrediction, match=r"<lambda>: expected scores of 0 or more.*'logits'"):
         prepare(fit(spec, inputs=CONTRACT), margins)(x)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from explainer_runtime import methods
 from explainer_runtime.driver import Budget, Progress, shard_of, solve
 from explainer_runtime.driver.estimated import CentralDifferences, Estimator, RandomDirections
+from explainer_runtime.driver.solve import TINY
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted, check_rows
@@ -207,8 +208,9 @@ class Prepared:
 
     def _vanished(self, answer: Explanation) -> bool:
         """Whether a search may have failed because probabilities ended before it could follow them."""
-        blind = self._road not in (None, "exact")
-        return blind and not answer["found"].all() and not answer["original_proba"].all()
+        if self._road in (None, "exact") or answer["found"].all() or (answer["original_class"] < 0).any():
+            return False
+        return bool(answer["original_proba"].min() < 2 * TINY)  # what is less was taken for as much
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Predictor]:

@@ -502,7 +502,8 @@ class ModelContract(Value):
     output: Literal["probabilities", "logits", "labels", "scores"] = "probabilities"
     """What the output holds. `probabilities`: a distribution, or one sigmoid, taken as [1 - p, p]; refused
     where they are neither. `logits` are put through a softmax, one of them through a sigmoid. `labels` are
-    class numbers, good for anchors only. `scores` are independent and taken as they are (sigmoids, votes)."""
+    class numbers, good for anchors only. `scores` are independent, none negative, and taken as they are
+    (sigmoids; votes, which have no probability for a counterfactual to reach)."""
     label: Annotated[int, Field(ge=0)] | None = None
     """Explain this label of a multi-label model alone: its scores become [1 - p, p] of it. Of `logits` p is
     the sigmoid."""

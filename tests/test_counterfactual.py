@@ -380,6 +380,24 @@ def test_a_model_of_whole_numbers_is_answered_with_whole_numbers():
         np.testing.assert_allclose(answer["distance_l1"], change.sum(axis=1), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.5), (0.1, 0.9), (0.2, 0.6), (-3.0, 0.3)])
+def test_whole_numbers_stay_inside_bounds_that_lie_between_them(low, high):
+    class Bytes(Linear):
+        integers = True
+
+        def snap(self, x):
+            return np.rint(x * 255.0).clip(0, 255).astype("f") / np.float32(255)
+
+    rows = np.random.default_rng(5).uniform(0, 1, (6, *SHAPE)).astype("f")
+    answer = explainer(predictor=Bytes(10 * W), feature_range=(low, high), tol=0.45)(rows)
+    found = answer["counterfactual"][answer["found"]]
+    assert len(found)
+    assert low - 1e-6 <= found.min() <= found.max() <= high + 1e-6
+    np.testing.assert_allclose(found * 255, np.rint(found * 255), atol=1e-4)
+    # 0.2 and 0.6 are 51 and 153 parts of 255: bounds that can be taken are.
+    assert found.max() > high - 1 / 255 or found.min() < low + 1 / 255
+
+
 def test_independent_scores_are_explained_as_they_are():
     model = Linear(W / 3, exclusive=False)
     rows = np.random.default_rng(6).uniform(0, 1, (6, *SHAPE)).astype("f")
@@ -507,9 +525,20 @@ def test_exact_gradients_are_refused_for_an_endpoint():
         prepare(fitted, CallablePredictor(rowwise(W)))
 
 
-def test_a_region_of_another_shape_is_refused_by_name(x):
-    with pytest.raises((InvalidOption, InvalidSpec), match="region"):
-        explainer()(x, {"region": [[True, False]] * 7})
+REGIONS = [[[True, False]] * 7, [[1], [1, 0]], [[{}]], [["1"]], [[None]], [[np.nan]], [[10**400]], []]
+
+
+@pytest.mark.parametrize("region", REGIONS, ids=repr)
+def test_a_region_that_is_none_is_refused_by_name(x, region):
+    with pytest.raises(InvalidOption, match="region") as refused:
+        explainer()(x, {"region": region})
+    assert refused.value.field == "region"
+
+
+@pytest.mark.parametrize("high", [((1e300,),), (({},),), ((None,),), ((0.5, "1"),)], ids=repr)
+def test_bounds_that_are_no_numbers_are_refused_by_name(high):
+    with pytest.raises(InvalidSpec, match="feature_range"):
+        fit(Counterfactual(feature_range=(0.0, high)), inputs=CONTRACT)
 
 
 def test_settings_of_the_first_version_are_understood():

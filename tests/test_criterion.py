@@ -180,7 +180,14 @@ def test_what_is_not_asked_for_is_met_by_any_scores():
 def test_to_change_the_class_the_new_one_has_to_lead():
     own, other, tie = np.log([[0.6, 0.4], [0.4, 0.6], [0.5, 0.5]])
     asked = criterion(one_hot(np.ones(3, int), 2))
-    np.testing.assert_array_equal(asked.valid(np.stack([own, other, tie])), [False, True, True])
+    np.testing.assert_array_equal(asked.valid(np.stack([own, other, tie])), [False, True, False])
+
+
+def test_of_classes_that_share_the_first_place_the_one_of_lowest_number_is_the_answer():
+    tied = np.log(np.float32([[0.4, 0.4, 0.2]]))
+    assert criterion(one_hot([0], 3)).valid(tied).all()
+    assert not criterion(one_hot([1], 3)).valid(tied).any()
+    assert not criterion(~one_hot([0], 3), against=one_hot([0], 3)).valid(tied).any()
 
 
 def test_log_odds_end_where_float32_probabilities_do():

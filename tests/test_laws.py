@@ -11,13 +11,23 @@ from toys import Linear, graph, weights
 
 pytest.importorskip("tensorflow")
 
-from explainer_runtime.errors import Cancelled, InvalidInput, InvalidOption
+from explainer_runtime.errors import Cancelled, InvalidInput, InvalidOption, InvalidPrediction
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.predictors import CallablePredictor
-from explainer_runtime.spec import CEM, AnchorImage, Counterfactual, CounterfactualProto, Grid, Inputs, Limits
+from explainer_runtime.spec import (
+    CEM,
+    AnchorImage,
+    Counterfactual,
+    CounterfactualProto,
+    Grid,
+    Inputs,
+    Limits,
+    ModelContract,
+)
 
 SHAPE = (6, 6, 1)
 CONTRACT = Inputs(shape=SHAPE, low=0, high=1, classes=3)
+TWO = Inputs(shape=SHAPE, low=0, high=1, classes=2)
 W = weights(seed=3, features=36)
 WHITE, GRAPH = Linear(W), graph(W, SHAPE)
 BLACK = CallablePredictor(WHITE.function)
@@ -147,6 +157,17 @@ def test_what_is_found_the_model_says_when_it_is_asked_anew(explain, x):
     np.testing.assert_array_equal(answer[noun][~answer["found"]], x[~answer["found"]])
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [Counterfactual(tol=0.7, effort="quick"), CounterfactualProto(effort="quick"), CEM(no_info_val=0.0)],
+    ids=lambda spec: spec.kind,
+)
+def test_a_model_that_prefers_no_class_has_no_other_one(spec, x):
+    undecided = CallablePredictor(lambda x: np.full((len(x), 3), 1 / 3, np.float32))
+    answer = prepare(fit(spec, inputs=CONTRACT), undecided)(x, {"max_rows": 500})
+    assert not answer["found"].any()
+
+
 def test_what_may_not_change_does_not(explain, x):
     if explain.spec.kind == "anchor_image" or getattr(explain.spec, "pp_space", "") == "difference":
         pytest.skip("nothing of the row is changed")
@@ -217,6 +238,31 @@ def test_progress_rises_to_the_end(explain, x):
 def test_cancelling_ends_it(explain, x):
     with pytest.raises(Cancelled):
         explain(x, cancel=lambda: True)
+
+
+@pytest.mark.parametrize(("steep", "said"), [(1, 0), (1000, 1)])
+def test_it_is_said_where_probabilities_end_before_a_search_can_follow(steep, said):
+    w = steep * np.repeat([[30.0], [0.0]], 36, axis=1)  # no row in the range is of the other class
+    spec = Counterfactual(gradient="full", effort="quick")
+    run = prepare(fit(spec, inputs=TWO), CallablePredictor(Linear(w).function))
+    answer = run(np.full((1, *SHAPE), 0.01 if steep == 1 else 0.9, "f"), {"target_proba": 1.0, "tol": 1e-4})
+    assert not answer["found"].any()
+    assert len(answer.meta.get("warnings", [])) == said
+    assert "warnings" not in run(np.full((1, *SHAPE), 0.9, "f"), {"max_rows": 1}).meta
+
+
+@pytest.mark.parametrize("spec", [CELLS, Counterfactual(), CEM(no_info_val=0.0)], ids=lambda spec: spec.kind)
+def test_scores_that_have_no_logarithm_are_refused(spec, x):
+    margins = CallablePredictor(lambda x: -1 - WHITE(x), ModelContract(output="scores"))
+    with pytest.raises(InvalidPrediction, match=r"<lambda>: expected scores of 0 or more.*'logits'"):
+        prepare(fit(spec, inputs=CONTRACT), margins)(x)
+
+
+def test_a_counterfactual_has_no_probability_to_reach_among_votes(x):
+    votes = CallablePredictor(lambda x: 60 * WHITE(x), ModelContract(output="scores"))
+    with pytest.raises(InvalidPrediction, match="asks for a probability"):
+        prepare(fit(Counterfactual(), inputs=CONTRACT), votes)(x)
+    assert prepare(fit(CELLS, inputs=CONTRACT), votes)(x)["found"].any()
 
 
 BAD_ROWS = {

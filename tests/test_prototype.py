@@ -128,6 +128,15 @@ def test_the_prototype_is_of_the_nearest_class_but_the_own(x):
     np.testing.assert_array_equal(answer["id_proto"], far.argmin(axis=1))
 
 
+@pytest.mark.parametrize("road", ["fast", "reference"])
+def test_a_row_of_the_only_class_allowed_has_no_counterfactual(x, road):
+    own = int(rowwise(W)(x[:1]).argmax())
+    answer = explainer(**ROADS[road])(x[:1], {"target_class": [own]})
+    assert answer["status"].tolist() == ["not_found"]
+    np.testing.assert_array_equal(answer["counterfactual"], x[:1])
+    assert answer["original_class"] == answer["counterfactual_class"] == own
+
+
 @pytest.mark.parametrize("wanted", range(CLASSES))
 def test_only_classes_that_are_allowed_are_reached(x, wanted):
     answer = explainer()(x, {"target_class": [wanted]})

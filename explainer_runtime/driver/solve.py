@@ -13,7 +13,8 @@ from explainer_runtime.driver.estimated import Estimator, estimate
 from explainer_runtime.driver.meter import Budget, Meter, Progress
 from explainer_runtime.errors import InvalidOption, PredictorTimeout
 from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
-from explainer_runtime.predictors.base import Predictor, WhiteBox
+from explainer_runtime.predictors import meaning
+from explainer_runtime.predictors.base import Predictor, WhiteBox, named
 from explainer_runtime.predictors.tally import tally
 from explainer_runtime.search.asks import Aside, Ask, Rows, Search, Slopes, Stop
 
@@ -158,7 +159,9 @@ def _log_scores(x: np.ndarray, predictor: Predictor, meter: Meter) -> np.ndarray
 
 
 def _logs(predictor: Predictor, x: np.ndarray, left: float) -> np.ndarray:
-    return np.log(np.maximum(predictor(x, timeout=max(left, 1e-3)), TINY))
+    scores = predictor(x, timeout=max(left, 1e-3))
+    meaning.check_logarithms(scores, named(predictor))
+    return np.log(np.maximum(scores, TINY))
 
 
 def _slopes(ask: Slopes, model: WhiteBox, meter: Meter) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from explainer_runtime.methods.common import (
     Given,
     Ground,
     Plan,
+    broadcast,
     changed,
     changed_fields,
     check_changed,
@@ -74,12 +75,9 @@ def fit(given: Given) -> dict[str, np.ndarray]:
         `no_info` `(*S)`, float32: `no_info_val`, or the median or mean of each feature; `bend` `(2,)`; and a
         surrogate, where the model is a black box.
     """
-    spec, x, shape = given.spec, given.rows(), given.inputs.shape
+    spec, x = given.spec, given.rows()
     if spec.no_info_val is not None:
-        try:
-            no_info = np.broadcast_to(np.asarray(spec.no_info_val, np.float32), shape)
-        except ValueError:
-            raise InvalidSpec(f"no_info_val: expected numbers or lists that broadcast to {shape}") from None
+        no_info = broadcast(spec.no_info_val, given.inputs, "no_info_val")
     elif x is not None:
         no_info = (np.median if spec.no_info_type == "median" else np.mean)(x, axis=0)
     else:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidSpec
+from explainer_runtime.errors import InvalidOption, InvalidSpec
 from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
 from explainer_runtime.fitted import Fitted, Shape, check_arrays, check_rows
 from explainer_runtime.methods import teaching
@@ -94,11 +94,20 @@ class Ground(NamedTuple):
 
     def bounds(self, spec: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds of rows `(N, *S)`; both the row itself where it may not change."""
-        low, high = (np.broadcast_to(bound, x.shape) for bound in feature_range(spec, self.inputs))
+        low, high = (np.broadcast_to(bound, x.shape) for bound in self._range(spec))
         if spec.region is None:
             return low, high
-        free = _broadcast(spec.region, self.inputs, "region").astype(bool)
+        free = _region(spec, self.inputs)
         return np.where(free, low, x), np.where(free, high, x)
+
+    def _range(self, spec: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest values `(*S)`; of a model of whole numbers the last ones inside that it can
+        take."""
+        low, high = feature_range(spec, self.inputs)
+        if self.snap is None:
+            return low, high
+        near = _CHANGED * self.unit
+        return _inside(low, 1, self.snap, near), _inside(high, -1, self.snap, near)
 
     @property
     def unit(self) -> float:
@@ -243,6 +252,8 @@ def _seek(x: np.ndarray, ground: Ground, plan: Plan, original: np.ndarray, best:
     """Look where the lanes start, which may do already, and for a pertinent positive should; then search."""
     problem, owner, effort = plan.problem, plan.owner, plan.effort
     lanes = np.arange(len(owner))
+    if not len(lanes):
+        return
     rows, log_scores = problem.space.rows(problem.start, lanes), original[owner]
     if not np.array_equal(rows, x[owner]):
         log_scores = yield Rows(rows)
@@ -318,27 +329,64 @@ def changed_fields(fitted: Fitted, field: str) -> Fields:
 def feature_range(spec: Any, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest allowed values `(*S)`, float32."""
     low, high = spec.feature_range or (inputs.low, inputs.high)
-    return _broadcast(low, inputs, "feature_range"), _broadcast(high, inputs, "feature_range")
+    return broadcast(low, inputs, "feature_range"), broadcast(high, inputs, "feature_range")
+
+
+def _inside(
+    bound: np.ndarray, inward: int, snap: Callable[[np.ndarray], np.ndarray], near: float
+) -> np.ndarray:
+    """The values nearest to a bound `(*S)` that a model of whole numbers can take, on its inner side."""
+    inner = snap(bound[None])[0]
+    away = np.abs(bound - inner)
+    for _ in range(32):  # float32 has fewer binary places: where it ends there is none
+        outside = inward * (bound - inner) > near
+        if not outside.any():
+            break
+        # At most half a step away: doubled until it is rounded the other way, it is less than one.
+        inner = np.where(outside, snap((bound + inward * away)[None])[0], inner)
+        away = away * 2
+    return np.asarray(inner, np.float32)
 
 
 def check_changed(fitted: Fitted) -> None:
     """What any explainer that changes rows has to be; see `Method.check`."""
     spec: Any = fitted.spec
     low, high = feature_range(spec, fitted.inputs)
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+    if not (low <= high).all():
         raise InvalidSpec("feature_range: expected finite bounds, every lower one at or below its upper one")
     if spec.region is not None:
-        _broadcast(spec.region, fitted.inputs, "region")
+        _region(spec, fitted.inputs)
     teaching.check(fitted)
     arrays: dict[str, tuple[str, Shape]] = {"curvature": ("f", (2,)), "bend": ("f", (2,))}
     check_arrays(fitted, {name: shape for name, shape in arrays.items() if name in fitted.arrays})
 
 
-def _broadcast(value: Any, inputs: Inputs, name: str) -> np.ndarray:
+def broadcast(value: Any, inputs: Inputs, name: str) -> np.ndarray:
+    """`value` of a spec, a number or nested lists, for each feature of a row `(*S)`, float32.
+
+    Raises:
+        InvalidSpec: It is neither, is not finite, or does not broadcast to a row.
+    """
     try:
-        return np.broadcast_to(np.asarray(value, np.float32), inputs.shape)
-    except ValueError:
-        raise InvalidSpec(f"{name}: expected numbers or lists that broadcast to {inputs.shape}") from None
+        numbers = np.asarray(value)  # by itself: asked for floats, NumPy takes None and "1" for numbers
+        if numbers.dtype.kind in "biuf":
+            with np.errstate(over="ignore"):
+                numbers = np.broadcast_to(numbers.astype(np.float32), inputs.shape)
+            if np.isfinite(numbers).all():
+                return numbers
+    except ValueError:  # ragged, or another shape
+        pass
+    raise InvalidSpec(f"{name}: expected finite numbers or lists that broadcast to {inputs.shape}")
+
+
+def _region(spec: Any, inputs: Inputs) -> np.ndarray:
+    """Where a row may change `(*S)`, bool. A request may say so: what is wrong with it is wrong with that."""
+    try:
+        return broadcast(spec.region, inputs, "region").astype(bool)
+    except InvalidSpec:
+        raise InvalidOption(
+            f"region: expected truths, or lists of them that broadcast to {inputs.shape}", "region"
+        ) from None
 
 
 def distances(change: np.ndarray, unit: float) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidOption
+from explainer_runtime.errors import InvalidOption, InvalidPrediction
 from explainer_runtime.explanation import Explanation, Fields
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import teaching
@@ -122,6 +122,11 @@ def _wanted(spec: Counterfactual, scores: np.ndarray) -> np.ndarray:
 
 
 def _plan(x: np.ndarray, spec: Counterfactual, ground: Ground, scores: np.ndarray) -> Plan:
+    if (most := float(scores.max())) > _EDGE:
+        raise InvalidPrediction(
+            f"a counterfactual asks for a probability, and the model gave a score of {np.exp(most):.4g}; "
+            "explain scores above 1 by another method, or divide them by the most; see docs/models.md"
+        )
     low, high = ground.bounds(spec, x)
     owner, asked = _lanes(spec, ground, scores)
     reference = spec.schedule == "reference"

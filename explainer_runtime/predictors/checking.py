@@ -19,7 +19,7 @@ from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors import agreement, fingerprint
 from explainer_runtime.predictors.base import LocalPredictor, Predictor, named, told
 from explainer_runtime.predictors.forms import fits
-from explainer_runtime.predictors.meaning import PAGE
+from explainer_runtime.predictors.meaning import PAGE, check_logarithms
 from explainer_runtime.predictors.tally import Tally, tally
 from explainer_runtime.predictors.watched import check_chance
 from explainer_runtime.spec import Inputs
@@ -58,6 +58,7 @@ def _asked(predictor: LocalPredictor, inputs: Inputs) -> int:
     tolerance = told(predictor).canary
     copies = np.repeat(row[None], _COPIES, axis=0)
     scores = [predictor(copies) for _ in range(1 if tolerance is None else 2)]
+    check_logarithms(scores[0], predictor.name)  # of a white box nobody sees them later
     if tolerance is not None:
         check_chance(np.concatenate(scores), tolerance, predictor.name)
     return scores[0].shape[1]

@@ -119,6 +119,19 @@ def _several(found: np.ndarray, contract: ModelContract, source: str) -> np.ndar
     return found
 
 
+def check_logarithms(found: np.ndarray, source: str) -> None:
+    """Refuse scores `(N, K)` that have no logarithms, which is what searches look at.
+
+    Raises:
+        InvalidPrediction: One is negative.
+    """
+    if (least := found.min(initial=0.0)) < -_SLACK:
+        raise InvalidPrediction(
+            f"{source}: expected scores of 0 or more, got {least:.4g}; say output 'logits' if they may be "
+            f"negative (margins, log-probabilities); {PAGE}"
+        )
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits `(N, K)`, each row shifted by its maximum so that nothing overflows."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -42,7 +42,7 @@ class Watched:
 
     def __init__(self, predictor: Predictor, model: Predictor, classes: int) -> None:
         self._predictor, self._model, self._classes = predictor, model, classes
-        self._name = named(model)
+        self.name = named(model)
         self._tolerance = told(model).canary
         self._changes: int | None = None
         self._lock = threading.Lock()
@@ -97,7 +97,7 @@ class Watched:
     def _checked(self, scores: np.ndarray) -> np.ndarray:
         if scores.shape[1] != self._classes:
             raise InvalidPrediction(
-                f"{self._name}: the explainer is for {self._classes} classes; expected {self._classes} class "
+                f"{self.name}: the explainer is for {self._classes} classes; expected {self._classes} class "
                 f"scores, got {scores.shape[1]}; {PAGE}"
             )
         changes = getattr(self._model, "changes", 0)  # a function has none
@@ -105,7 +105,7 @@ class Watched:
             if self._changes is None:  # from the first answer on: what came before concerns nobody here
                 self._changes = changes
         if changes != self._changes:
-            raise PredictorChanged(f"{self._name} was replaced by another version; ask again")
+            raise PredictorChanged(f"{self.name} was replaced by another version; ask again")
         return scores
 
     def _place(self, x: np.ndarray) -> tuple[np.ndarray, int]:
@@ -129,11 +129,11 @@ class Watched:
             return
         copies = np.repeat(canary[None], _COPIES, axis=0)
         again = np.concatenate([self._checked(self._predictor(copies, timeout=timeout)) for _ in range(2)])
-        check_chance(again, tolerance, self._name)
+        check_chance(again, tolerance, self.name)
         if not begun or np.abs(again - known).max() <= tolerance:  # within one call nothing is exchanged
-            raise InvalidPrediction(f"{self._name} answers rows in another order than they came in")
+            raise InvalidPrediction(f"{self.name} answers rows in another order than they came in")
         raise PredictorChanged(
-            f"{self._name} answers the same row with scores that are off by {moved:.2g}: another model has "
+            f"{self.name} answers the same row with scores that are off by {moved:.2g}: another model has "
             "taken its place"
         )
 

@@ -90,6 +90,10 @@ class Criterion(NamedTuple):
         """Log-odds that a point could lose and still be valid `(L,)`; negative where it is not."""
         odds = self.odds(log_scores)
         ahead = self._ahead(log_scores, 0 * self.lead)
+        # Of classes that share the first place the model's answer is the one of lowest number.
+        first = _best(log_scores, self.wanted | self.against)
+        leads = np.take_along_axis(self.wanted, first[:, None], axis=1)[:, 0]
+        ahead = np.where(leads, ahead, np.minimum(ahead, -SLACK))
         return np.asarray(np.minimum(np.minimum(odds - self.least, ahead) - self.shift, self.most - odds))
 
     def odds(self, log_scores: np.ndarray) -> np.ndarray:

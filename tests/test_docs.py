@@ -14,12 +14,7 @@ from explainer_runtime.fitted import Fitted
 from explainer_runtime.spec import OPTIONS, BudgetOptions, Inputs, parse_spec
 
 HOME = Path(__file__).parents[1]
-PAGES = {
-    "counterfactual": "counterfactual",
-    "counterfactual_proto": "counterfactual_proto",
-    "cem": "cem",
-    "anchor_image": "anchor_image",
-}
+METHODS = sorted(methods.METHODS)
 UNSAID = {"kind"}
 """Fields of a spec that are no options."""
 INPUTS = Inputs(shape=(4, 5, 1), low=0, high=1, classes=3)
@@ -30,7 +25,7 @@ FITTED = {  # with everything that `fit` may keep
         {"codes": np.zeros((1, 1), np.float32)},
         {} if kind == "anchor_image" else {"autoencoder": None, "encoder": None},
     )
-    for kind in PAGES
+    for kind in METHODS
 }
 
 
@@ -46,10 +41,10 @@ def names(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-@pytest.mark.parametrize("kind", PAGES)
+@pytest.mark.parametrize("kind", METHODS)
 def test_options_are_the_settings_of_the_spec(kind):
     settings = type(FITTED[kind].spec).model_fields
-    rows = table(f"docs/methods/{PAGES[kind]}.md", "Options")
+    rows = table(f"docs/methods/{kind}.md", "Options")
     listed = [name for cell, *_ in rows for name in names(cell)]
     assert sorted(listed) == sorted(set(settings) - UNSAID)
 
@@ -58,10 +53,10 @@ def test_options_are_the_settings_of_the_spec(kind):
     assert asked == set(OPTIONS[kind].model_fields) - budget
 
 
-@pytest.mark.parametrize("kind", PAGES)
+@pytest.mark.parametrize("kind", METHODS)
 def test_defaults_are_those_of_the_spec(kind):
     spec = FITTED[kind].spec.model_copy(update={"theta": 0.0})
-    for cell, default, *_ in table(f"docs/methods/{PAGES[kind]}.md", "Options"):
+    for cell, default, *_ in table(f"docs/methods/{kind}.md", "Options"):
         (name,), said = names(cell), default.strip("`")
         value = getattr(spec, name)
         if name == "segmentation":
@@ -72,19 +67,19 @@ def test_defaults_are_those_of_the_spec(kind):
             assert json.loads(said) == (list(value) if isinstance(value, tuple) else value), name
 
 
-@pytest.mark.parametrize("kind", PAGES)
+@pytest.mark.parametrize("kind", METHODS)
 def test_fields_are_those_of_an_answer(kind):
-    rows = table(f"docs/methods/{PAGES[kind]}.md", "What it answers")
+    rows = table(f"docs/methods/{kind}.md", "What it answers")
     listed = [name for cell, *_ in rows for name in names(cell)]
     assert sorted(listed) == sorted(methods.of(kind).fields(FITTED[kind]))
 
 
-@pytest.mark.parametrize("kind", PAGES)
+@pytest.mark.parametrize("kind", METHODS)
 def test_shapes_are_those_of_an_answer(kind):
     fields = methods.of(kind).fields(FITTED[kind])
     words = {(): "(N,)", INPUTS.shape: "(N, *S)", (INPUTS.classes,): "(N, K)"}
     words |= {INPUTS.shape: "(N, H, W, C)", INPUTS.shape[:-1]: "(N, H, W)"} if kind == "anchor_image" else {}
-    for cell, shape, *_ in table(f"docs/methods/{PAGES[kind]}.md", "What it answers"):
+    for cell, shape, *_ in table(f"docs/methods/{kind}.md", "What it answers"):
         listed, said = names(cell), names(shape)
         for name, one in zip(listed, said * len(listed) if len(said) == 1 else said, strict=True):
             assert one == words[fields[name][1]], name
@@ -92,7 +87,7 @@ def test_shapes_are_those_of_an_answer(kind):
 
 def test_the_readme_names_every_method():
     listed = [names(cell)[0] for cell, *_ in table("README.md", "Methods")]
-    assert sorted(listed) == sorted(methods.METHODS)
+    assert sorted(listed) == METHODS
 
 
 IDEAS = [(names(idea), said, names(where)) for idea, said, where in table("docs/glossary.md", "Ideas")]
@@ -114,12 +109,14 @@ def test_each_idea_is_used_where_the_glossary_says(idea, where):
     assert re.search(rf"\b{re.escape(idea.lower())}(s|es)?\b", text)
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in sorted((HOME / "docs").glob("*.md")))])
+@pytest.mark.parametrize(
+    "page", [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md"))], ids=lambda page: page.stem
+)
 def test_links_lead_somewhere(page):
-    folder = (HOME / page).parent
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (HOME / page).read_text()):
+    links = r"(?:\]\(|^\[[^\]]+\]: )(?!https?:)([^)\s]+)"
+    for target in re.findall(links, page.read_text(), flags=re.MULTILINE):
         path, _, anchor = target.partition("#")
-        file = (folder / path).resolve() if path else HOME / page
+        file = page.parent / path if path else page
         assert file.exists(), target
         if anchor:
             heads = re.findall(r"^#+ (.*)$", file.read_text(), flags=re.MULTILINE)

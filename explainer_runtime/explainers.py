@@ -73,7 +73,7 @@ def fit(
             an answer.
         encoder: Keras model that places rows; in whose space `theta` weighs the distance to a prototype.
         force: Whether a model is taken however often it is wrong about `y`.
-        progress: Told the share of the training rows that is encoded.
+        progress: Told the share that is done of asking about training rows, and of encoding them.
 
     Raises:
         InvalidInput: `x` is not a batch of finite numbers.
@@ -257,7 +257,7 @@ def prepare(
             model do not go together.
         InvalidPrediction: A model in this process is not what was said of it, or answers by chance; or it is
             another than the explainer was fitted to, and `strict` was said.
-        MissingExtra: The method needs TensorFlow, and it is not installed.
+        MissingExtra: A fitted network needs TensorFlow, and it is not installed.
         PredictorError: The model failed on the made-up row.
     """
     spec, predictor = fitted.spec, connect(predictor, shape=fitted.inputs.shape)

@@ -45,7 +45,7 @@ class Explanation:
         arrays: Field name -> array `(N, ...)`; floats are float32 and finite, counts and classes int64,
             truths bool, words a fixed-width unicode array. `found` and `status` are always there.
         raw: One mapping a row of what has no fixed shape (ragged lists, examples); JSON values and arrays.
-        meta: What was asked: the spec in force, versions, class names.
+        meta: The spec in force, with the options of the request; class names and warnings, if any.
         cost: What the model was asked for all rows together.
     """
 

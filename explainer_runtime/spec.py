@@ -85,7 +85,7 @@ class Counterfactual(Value):
     """How much is done: about 25, 80 or 300 slopes an explanation, and as many more rows for ever smaller
     changes."""
     objective: Literal["balanced", "smallest"] = "balanced"
-    """`smallest` is the least L1 distance. `balanced` gives up a little of it for changes that neighbours
+    """`smallest` goes for the L1 distance. `balanced` gives up a little of it for changes that neighbours
     share: the answer looks less like dust, and other models agree with it more often."""
     target_class: TargetClass = "other"
     """The class to reach: any `other`, a number, or `same`, which changes the probability of the class
@@ -93,7 +93,8 @@ class Counterfactual(Value):
     target_proba: Probability = 1.0
     """Probability that the class sought should have at the counterfactual."""
     tol: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """A counterfactual is valid when its probability is within `tol` of `target_proba`."""
+    """A counterfactual is valid when its probability is within `tol` of `target_proba`; with `other` its
+    class has to change as well."""
     distance: Literal["l1"] = "l1"
     """Distance that is minimised, summed over features in input units."""
     feature_range: tuple[Bound, Bound] | None = None
@@ -149,8 +150,8 @@ class ElasticNet(Value):
     """`reference`: the settings people know, with an unscaled threshold and a bisection on c. `fast`: the
     least change by sequential convex programmes; c comes with it."""
     gradient: Gradient = "auto"
-    """Where slopes of the prediction come from; see `Counterfactual.gradient`. Those of the fitted
-    networks are always exact."""
+    """Where slopes of the prediction come from; see `Counterfactual.gradient`. Those of autoencoder and
+    encoder are always exact."""
     effort: Effort = "standard"
     """How much is done: about 20, 35 or 100 slopes an explanation."""
     rho: Annotated[float, Field(ge=0, le=10)] | None = None
@@ -163,18 +164,18 @@ class ElasticNet(Value):
     gamma: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the squared error of the autoencoder."""
     c_init: Annotated[float, Field(ge=0)] = 1.0
-    """First weight of the prediction loss."""
+    """First weight of the prediction loss (reference schedule)."""
     c_steps: Annotated[int, Field(ge=1, le=100)] = 2
-    """Values of c that are tried."""
+    """Values of c that are tried (reference schedule)."""
     max_iterations: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Gradient steps for one value of c (reference schedule)."""
     learning_rate_init: PositiveFloat = 0.01
     """First step size; it falls with the square root of the steps left (reference schedule)."""
     momentum: bool = False
     """Whether steps carry on part of the last one (FISTA), as the papers write; the implementation that
-    people know ran without, unless its threads happened to fall otherwise."""
+    people know ran without, unless its threads happened to fall otherwise (reference schedule)."""
     clip: tuple[float, float] = (-1000.0, 1000.0)
-    """Lowest and highest value of any element of a gradient."""
+    """Lowest and highest value of any element of a gradient (reference schedule)."""
     feature_range: tuple[Bound, Bound] | None = None
     """Lowest and highest allowed values, each one number or nested lists that broadcast to a row;
     None takes the range of the input contract."""
@@ -230,7 +231,7 @@ class CEM(ElasticNet):
     mode: Literal["PN", "PP"] = "PN"
     """`PN`: the least addition that changes the class. `PP`: the least part that keeps it."""
     c_steps: Annotated[int, Field(ge=1, le=100)] = 10
-    """Values of c that are tried."""
+    """Values of c that are tried (reference schedule)."""
     pp_space: Literal["absolute", "difference"] = "absolute"
     """What the model is shown for a PP: the background with the part kept (`absolute`), or the difference
     of the row and what was taken away, as is (`difference`, the classical one)."""

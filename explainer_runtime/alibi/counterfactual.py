@@ -106,8 +106,8 @@ class Counterfactual(Explainer):
         """The counterfactual of one instance `(1, *S)`.
 
         Returns:
-            `cf`: None where there is none, else `X` `(1, *S)`, `distance` (L1), `lambda` (0 where nothing had
-            to change), `index` (`max_iter` times the number of its list), `class`, `proba` `(1, K)` and
+            `cf`: None where there is none, else `X` `(1, *S)`, `distance` (L1), `lambda` (0 where there
+            is none), `index` (`max_iter` times the number of its list), `class`, `proba` `(1, K)` and
             `loss`. `all`: in `max_lam_steps` lists the valid points on the way, ever nearer ones, each with
             its own lambda. `orig_class`, `orig_proba` (of that class), `success`.
 

@@ -139,7 +139,7 @@ class CounterfactualProto(ElasticNet):
 
         Raises:
             InvalidInput: It is not one instance of the right shape, or not finite.
-            InvalidOption: An option is out of range, or k is given where there are no prototypes.
+            InvalidOption: An option is out of range.
             InvalidSpec: Prototypes are asked for, and there are none: call `fit` first.
         """
         no_effect(Y=Y)

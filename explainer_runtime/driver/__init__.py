@@ -1,9 +1,9 @@
 """The one driver: runs a search against a predictor, under a budget.
 
 A search only asks (`search/asks.py`). Everything that answering takes is here and nowhere else: what is spent
-is counted and never exceeds the budget (meter.py), the clock and the cancel flag are looked at several times
-a second whatever a row costs, progress is reported, slopes come from the model itself (`solve.py`) or from
-its answers alone (`estimated.py`).
+is counted, and nothing is asked that the budget does not allow (meter.py), the clock and the cancel flag are
+looked at several times a second, or after each row of a model that takes longer, progress is reported, slopes
+come from the model itself (`solve.py`) or from its answers alone (`estimated.py`).
 """
 
 from explainer_runtime.driver.meter import Budget, Progress

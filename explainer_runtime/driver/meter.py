@@ -1,7 +1,9 @@
 """What one explanation may take from the model, and what it has taken so far.
 
-Budgets are law: before the model is asked, `allow` says whether it may be, and what it then has to answer is
-counted whether it succeeds or not. The clock and the cancel flag are looked at each time.
+Before the model is asked, `allow` says whether it may be, and what it then has to answer is counted whether
+it succeeds or not. What shows only afterwards (attempts that failed, rows that filled a fixed batch up) is
+counted as well: it may lie beyond a limit, and then nothing more is asked. The clock and the cancel flag are
+looked at each time.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Progress:
 
 
 class Meter:
-    """Counts what is spent, and stops the search before a limit is passed.
+    """Counts what is spent, and stops the search before it asks for more than a limit allows.
 
     Args:
         budget: Most rows, calls and seconds.

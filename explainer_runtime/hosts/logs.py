@@ -3,7 +3,7 @@
 A request's id is the `x-request-id` that a mesh or gateway has given it, or a new one; it is in every line
 that is written on behalf of the request, also from the threads that compute, and in the answer's headers.
 A line for each request says what was asked for, how it ended and how long it took. Rows, options and
-headers are not written: they may be anybody's secrets.
+other headers are not written: they may be anybody's secrets.
 """
 
 from __future__ import annotations

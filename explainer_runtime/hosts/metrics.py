@@ -18,7 +18,7 @@ which an explainer is served, `method` its kind.
 | explainer_predictor_errors_total | model, method, kind | failures: error, invalid, unavailable, timeout |
 | explainer_coalescing_factor | model | asks that shared one call, on average; 1 is none |
 | explainer_other_model | model | 1 while another model answers than the one that it was fitted to, else 0 |
-| explainer_student_agreement | model | share of untaught rows in which student and model agreed, at fitting |
+| explainer_student_agreement | model | share of untaught rows where surrogate and model agreed, at fit |
 
 Metrics are made on first use: with worker processes MLServer decides how to keep them before that.
 """
@@ -76,7 +76,7 @@ def _metrics() -> _Metrics:
         Counter("explainer_predictor_seconds", "Seconds waited for it.", each),
         Counter("explainer_predictor_errors", "Its failures.", [*each, "kind"]),
         Gauge("explainer_coalescing_factor", "Asks that share a call.", ["model"], multiprocess_mode="max"),
-        Gauge("explainer_student_agreement", "Student and model agree.", ["model"], multiprocess_mode="min"),
+        Gauge("explainer_student_agreement", "Surrogate's agreement.", ["model"], multiprocess_mode="min"),
         Gauge("explainer_other_model", "Another model answers.", ["model"], multiprocess_mode="max"),
     )
 
@@ -126,5 +126,5 @@ class Meter:
         _metrics().other.labels(self.model).set(another)
 
     def agreed(self, share: float) -> None:
-        """Say in what share of rows student and model agreed."""
+        """Say in what share of rows surrogate and model agreed."""
         _metrics().agreement.labels(self.model).set(share)

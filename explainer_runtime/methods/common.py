@@ -34,7 +34,7 @@ EFFORTS = {
     "standard": Effort(Pace(reach=8, refine=16)),
     "thorough": Effort(Pace(reach=8, refine=80), race=(), rungs=(24, 16)),
 }
-"""About 25, 50 and 300 slopes an explanation, where several classes are tried side by side."""
+"""How much is done; a method changes what its own problem takes, see `Counterfactual` and `ElasticNet`."""
 _CHANGED = 1e-6
 """Least difference, in ranges of a feature, that counts as a change."""
 
@@ -155,7 +155,8 @@ class Outcome(NamedTuple):
         asked: Whether it could be asked at all; where not, both are zero.
         found: Whether the model, asked last, said so.
         status: One word a row.
-        mu: The multiplier that led there, -1 where nothing was found or nothing had to change.
+        mu: The multiplier that led there; -1 where there is none: nothing was found, nothing had to change,
+            or it was not a multiplier that led there, as behind a surrogate.
         ways: The valid points on the way: multiplier, row and log-scores; empty lists where they were not
             kept.
     """

@@ -115,8 +115,9 @@ def search(x: np.ndarray, spec: CounterfactualProto, ground: Ground) -> Search[E
     Returns:
         An explanation with `counterfactual` `(N, *S)`, inside the bounds; `found` is true where the model,
         asked last, gave it a class that is allowed, with the lead that `kappa` asks for. Elsewhere it is the
-        row itself. `id_proto` is the class whose prototype guided the search, -1 where there was none, and
-        `prototype_distance` the squared distance of the answer's code to it, -1 where there was none.
+        row itself. Where there are prototypes, `id_proto` is the class of the one that guided the search and
+        `prototype_distance` the squared distance of the answer's code to it; both are -1 where no class that
+        is allowed has one.
     """
     guide = _Guide(x, spec, ground)
     outcome = yield from run(x, ground, partial(_plan, x, spec, ground, guide), keep=spec.keep_path)

@@ -54,12 +54,12 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     mixed = surrogate.mixtures(rows, min(_LESSONS, 4 * len(rows)) - len(rows), rng)
     lessons = np.concatenate([rows, mixed])
     scores = _ask(predictor, np.concatenate([lessons, checks]), progress)
-    pupil = surrogate.teach(
+    learnt = surrogate.teach(
         lessons, scores[: len(lessons)], inputs.low, inputs.high, seed=seed,
         channels_first=inputs.layout == "channels_first",
     )  # fmt: skip
-    same = pupil(checks).argmax(axis=1) == scores[len(lessons) :].argmax(axis=1)
-    return pupil.arrays() | {
+    same = learnt(checks).argmax(axis=1) == scores[len(lessons) :].argmax(axis=1)
+    return learnt.arrays() | {
         "reference_rows": rows[:_KEPT],
         "reference_scores": scores[: len(rows)][:_KEPT],
         "surrogate_rows": np.array([len(scores)], np.int64),

@@ -1,7 +1,7 @@
 """Is the model that answers the one that an explainer was fitted to?
 
 Explanations are made for one model. Beside another they may still be found, and be about nothing: prototypes,
-students and backgrounds were taken from what the first one said. So `fit` keeps what tells models apart: a
+surrogates and backgrounds were taken from what the first one said. So `fit` keeps what tells models apart: a
 digest of the weights, where they can be seen; who the model said it is; and its answers to a few rows on
 which it was in doubt, which is where two models disagree first. Weights are compared where both sides have
 them, answers otherwise: the same network in another process, format or precision is the same model.

@@ -8,7 +8,7 @@ below and receives the answer as the value of that `yield`.
         log_scores, slope = yield Slopes(x, pull)    # told: the same, and a slope (N, *S) at each row
         return ...
 
-Whoever drives the generator (`solve.py`; in a test, three lines and a plain function) is the only one that
+Whoever drives the generator (`driver/`; in a test, three lines and a plain function) is the only one that
 knows about time, budgets, cancellation, estimates and networks. When the budget is spent it throws
 `Stop` into the generator at its `yield`; a method that has a best answer so far catches it and returns
 that answer.
@@ -73,7 +73,7 @@ class Aside:
 
     Attributes:
         search: What to run; it is told what its own model says. What it returns is the answer.
-        model: A predictor with a graph, such as a student of the model being explained.
+        model: A predictor with a graph, such as a surrogate of the model being explained.
     """
 
     search: Search[Any]

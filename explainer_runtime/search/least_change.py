@@ -7,8 +7,7 @@ what is asked (criterion.py); `P` whatever smooth penalties say how plausible a 
 margin is a plane and the penalties a parabola. Each step takes one gradient of both and solves that problem
 exactly, inside the box and a trust region: given its multiplier `mu` every element is a soft threshold of its
 own, so all that is left is a root in one dimension. There is no rate, and no weight to search for: `mu` is
-Wachter's 1 / lambda and the `c` of CEM and prototypes, and
-    comes for free.
+Wachter's 1 / lambda and the `c` of CEM and prototypes, and comes for free.
 
 First the margin is made up for in about `reach` steps from where the search stands (*reach*). Then each step
 starts from the origin again, in a region that shrinks (*refine*): what was not needed falls back to nothing

@@ -1,10 +1,8 @@
-"""Taking back what was not needed, once something valid is known: whole ladders of candidates, each in one
-ask.
+"""Taking back what was not needed, once something valid is known: many candidates, each time in one ask.
 
 No slopes and no luck. Whatever makes a point cheaper and keeps it valid is taken, so a point never gets
 worse. What a change is worth to the model can be asked, too: groups of neighbouring changes are undone one at
-a time, then the least
-    worthy together.
+a time, then the least worthy together.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from explainer_runtime import methods
 from explainer_runtime.fitted import Fitted
+from explainer_runtime.methods import METHODS as BY_KIND
 from explainer_runtime.spec import OPTIONS, BudgetOptions, Inputs, parse_spec
+from explainer_runtime.wire import describe_outputs
 
 HOME = Path(__file__).parents[1]
-METHODS = sorted(methods.METHODS)
+METHODS = sorted(BY_KIND)
 UNSAID = {"kind"}
 """Fields of a spec that are no options."""
 INPUTS = Inputs(shape=(4, 5, 1), low=0, high=1, classes=3)
@@ -67,22 +68,28 @@ def test_defaults_are_those_of_the_spec(kind):
             assert json.loads(said) == (list(value) if isinstance(value, tuple) else value), name
 
 
+def fields(kind):
+    """Shape of a row of each field of an answer."""
+    described = describe_outputs(FITTED[kind])
+    return {one.name: one.shape[1:] for one in described if one.name != "explanation"}
+
+
 @pytest.mark.parametrize("kind", METHODS)
 def test_fields_are_those_of_an_answer(kind):
     rows = table(f"docs/methods/{kind}.md", "What it answers")
     listed = [name for cell, *_ in rows for name in names(cell)]
-    assert sorted(listed) == sorted(methods.of(kind).fields(FITTED[kind]))
+    assert sorted(listed) == sorted(fields(kind))
 
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_shapes_are_those_of_an_answer(kind):
-    fields = methods.of(kind).fields(FITTED[kind])
+    shapes = fields(kind)
     words = {(): "(N,)", INPUTS.shape: "(N, *S)", (INPUTS.classes,): "(N, K)"}
     words |= {INPUTS.shape: "(N, H, W, C)", INPUTS.shape[:-1]: "(N, H, W)"} if kind == "anchor_image" else {}
     for cell, shape, *_ in table(f"docs/methods/{kind}.md", "What it answers"):
         listed, said = names(cell), names(shape)
         for name, one in zip(listed, said * len(listed) if len(said) == 1 else said, strict=True):
-            assert one == words[fields[name][1]], name
+            assert one == words[shapes[name]], name
 
 
 def test_the_readme_names_every_method():

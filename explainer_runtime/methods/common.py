@@ -193,7 +193,7 @@ def run(
     answer = Outcome(
         x.copy(), original.copy(), original, True, none, none, np.full(len(x), -1, np.float32), []
     )
-    status = OK
+    status, denied = OK, none.copy()
 
     def settle(lanes: np.ndarray, rows: np.ndarray, log_scores: np.ndarray) -> None:
         which = owner[lanes]
@@ -212,12 +212,12 @@ def run(
             held = np.isfinite(problem.judge(rows, log_scores, lanes, cost[lanes], slack=0.0)[0])
             settle(lanes[held], rows[held], log_scores[held])
             lanes = lanes[~held]
+            denied[owner[lanes]] = True
     except Stop as stop:
         status = stop.status
         lanes = winners(owner, best.cost)
-        lanes = lanes[
-            best.found[lanes] & ~answer.found[owner[lanes]]
-        ]  # the model said so, if not a second time
+        # The model said so, if not a second time; where it was asked again and said no, there is nothing.
+        lanes = lanes[best.found[lanes] & ~answer.found[owner[lanes]] & ~denied[owner[lanes]]]
         settle(lanes, problem.space.rows(best.x[lanes], lanes), best.log_scores[lanes])
     missing = NOT_FOUND if status == OK else status
     words = np.where(answer.found & (status == OK), OK, missing)

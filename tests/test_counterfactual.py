@@ -249,6 +249,28 @@ def test_where_the_model_takes_its_word_back_the_runner_up_is_put_to_it(x):
     assert (after["distance_l1"] >= before["distance_l1"]).all()
 
 
+def test_what_the_model_has_taken_back_is_not_given_for_want_of_a_budget(x):
+    class Fickle(Linear):
+        """From its `last` call on it is sure of class 0, whatever it is shown."""
+
+        last = 10**9
+
+        def log_scores(self, x):
+            said = super().log_scores(x)
+            sure = np.log(np.float32([0.98, *[0.02 / (CLASSES - 1)] * (CLASSES - 1)]))
+            return said if self.calls < self.last else np.tile(sure, (len(x), 1))
+
+    model = Fickle(W)
+    row = next(row[None] for row in x if model(row[None]).argmax() != 0)
+    run = explainer(predictor=model, target_class=3 - int(model(row).argmax()))
+    model.calls = model.rows = 0
+    assert run(row)["found"].all()
+    model.last, rows = model.calls, model.rows  # the last check is the first to be told so
+    for allowed in (rows, 10**6):  # with and without a row left for the runner-up
+        model.calls = 0
+        assert not run(row, {"max_rows": allowed})["found"].any()
+
+
 # --- probabilities that vanish --------------------------------------------------------------------------
 
 

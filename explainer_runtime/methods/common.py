@@ -227,7 +227,8 @@ def run(
     except Stop as stop:
         status = stop.status
         lanes = winners(owner, best.cost, made.effort.answers)
-        lanes = lanes[best.found[lanes]]  # the model has said so, if not a second time
+        # The model has said so, if not a second time.
+        lanes = lanes[best.found[lanes] & ~np.isin(owner[lanes], [one.row for one in answers])]
         hold(lanes, problem.space.rows(best.x[lanes], lanes), best.log_scores[lanes], best.cost.copy())
     outcome = _settled(x, original, True, status, answers)
     return outcome._replace(ways=_ways(problem, outcome, best))

@@ -14,7 +14,7 @@ from explainer_runtime.hosts.door.documents import Bounds
 from explainer_runtime.hosts.limits import inflate
 
 _PACKED = (b"\x1f\x8b\x08", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
-"""How gzip and deflate begin: as protocol buffers, a wire type that is none, and a field that no message has."""
+"""How gzip and deflate begin: in protocol buffers, a wire type that is none and a field nobody has."""
 NO_MESSAGE = "body: expected a V2 request"
 
 _PARAMETER: Mapping[int, Any] = {2: {}}

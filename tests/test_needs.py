@@ -26,7 +26,8 @@ def report(spec, *files):
     [
         (AnchorImage(segmentation=Grid()), (), [], "mlserver"),
         (AnchorImage(segmentation=Felzenszwalb()), (), ["superpixels"], "mlserver"),
-        (CEM(), (), ["tensorflow"], "mlserver-tensorflow"),
+        (CEM(), (), [], "mlserver"),
+        (CEM(gradient="exact"), (), ["tensorflow"], "mlserver-tensorflow"),
         (CEM(), ("models/student.json", "models/student.safetensors"), ["tensorflow"], "mlserver-tensorflow"),
     ],
 )
@@ -68,7 +69,8 @@ print(served["parameters"]["extra"]["predictor"]["url"])
 
 def test_a_server_without_tensorflow_says_in_its_last_line_which_image_to_take(tmp_path):
     path = artifact.save(
-        Fitted(CEM(), CONTRACT, {"no_info": np.zeros(CONTRACT.shape, np.float32)}), tmp_path / "cem"
+        Fitted(CEM(gradient="exact"), CONTRACT, {"no_info": np.zeros(CONTRACT.shape, np.float32)}),
+        tmp_path / "cem",
     )
     words = ["serve", str(path), "--predictor", "http://127.0.0.1:1/m"]
     done = subprocess.run(
@@ -80,7 +82,8 @@ def test_a_server_without_tensorflow_says_in_its_last_line_which_image_to_take(t
     )
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1] == (
-        "error: cem: the method cem needs tensorflow, which is not installed: take the image with it "
+        "error: cem: the model in the same process, for gradient='exact' needs tensorflow, which is not "
+        "installed: take the image with it "
         "(image.tensorflow: true in the chart), or pip install 'explainer-runtime[tensorflow]'"
     )
 

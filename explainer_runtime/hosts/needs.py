@@ -46,8 +46,8 @@ def of(report: Report) -> Needs:
     reasons = {}
     if networks:
         reasons["tensorflow"] = f"a network ({', '.join(networks)})"
-    elif spec["kind"] != "anchor_image":
-        reasons["tensorflow"] = f"the method {spec['kind']}"
+    elif spec.get("gradient") == "exact":
+        reasons["tensorflow"] = "the model in the same process, for gradient='exact'"
     segmentation = spec.get("segmentation", {}).get("kind", "grid")
     if segmentation != "grid":
         reasons["superpixels"] = f"the segmentation {segmentation}"

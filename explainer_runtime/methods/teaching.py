@@ -97,6 +97,15 @@ def check(fitted: Fitted) -> None:
             "reference_scores": ("f", ("R", "K")),
         }
         check_arrays(fitted, rows)
+    if "surrogate_kernel_0" in fitted.arrays:
+        try:
+            said = guide(fitted).surrogate.log_scores(fitted.arrays["reference_rows"][:1])
+        except (KeyError, ValueError, IndexError):
+            raise InvalidSpec("surrogate: its weights do not fit together; fit and save again") from None
+        if said.shape != (1, inputs.classes):
+            raise InvalidSpec(
+                f"surrogate: expected {inputs.classes} classes, got {said.shape[1:]}; fit again"
+            )
 
 
 def taught(fitted: Fitted) -> bool:

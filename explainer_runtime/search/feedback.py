@@ -61,12 +61,14 @@ def climb(
             -1, *problem.low.shape[1:]
         )
         which = np.repeat(found, len(_ALONG))
+        mu = proposed.tag[which]  # the surrogate's price
         d = np.clip(d, problem.low[which], problem.high[which])
         if number == 0:
             near, whose = neighbours.lines(problem, lanes, guide.rows, guide.log_scores)
             d, which = np.concatenate([d, near]), np.concatenate([which, whose])
+            mu = np.concatenate([mu, np.zeros(len(whose), mu.dtype)])
         if len(d):
-            log_scores = yield from shown(problem, effort.pace.rho, best, d, which, 0.2 + 0.2 * number)
+            log_scores = yield from shown(problem, effort.pace.rho, best, d, which, 0.2 + 0.2 * number, mu)
             at = log_scores[: len(found) * len(_ALONG)][_AT :: len(_ALONG)]
             asked = problem.criterion.only(found)
             off = asked.margin(proposed.log_scores[found]) - asked.margin(at)

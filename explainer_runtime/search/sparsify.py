@@ -49,13 +49,22 @@ def sparsify(
 
 
 def shown(
-    problem: Problem, rho: float, best: Best, d: np.ndarray, which: np.ndarray, done: float
+    problem: Problem,
+    rho: float,
+    best: Best,
+    d: np.ndarray,
+    which: np.ndarray,
+    done: float,
+    mu: np.ndarray | None = None,
 ) -> Search[np.ndarray]:
-    """What the model says of changes `(M, *D)` of these lanes `(M, K)`; `best` has had its choice of them."""
+    """What the model says of changes `(M, *D)` of these lanes `(M, K)`; `best` has had its choice of them.
+
+    `mu` is the multiplier that led to each; None is that of what is held.
+    """
     rows = problem.space.rows(d, which)
     log_scores = yield Rows(rows, done, best.median())
     cost, spare = problem.judge(rows, log_scores, which, problem.objective(d, rows, which, rho))
-    best.offer(which, d, log_scores, cost, spare, best.tag[which])
+    best.offer(which, d, log_scores, cost, spare, best.tag[which] if mu is None else mu)
     return np.asarray(log_scores)
 
 

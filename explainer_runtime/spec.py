@@ -689,6 +689,8 @@ def parse_options(spec: Spec, value: Mapping[str, Any] | None) -> Options:
     Raises:
         InvalidOption: An unknown option, or a value out of range; the first is named.
     """
+    if not isinstance(value, Mapping | None):
+        raise InvalidOption(f"options: expected a mapping, got {_short(value)}", "options")
     try:
         return OPTIONS[spec.kind].model_validate(dict(value or {}))
     except ValidationError as error:

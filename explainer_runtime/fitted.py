@@ -91,7 +91,8 @@ def check_rows(x: Any, contract: Inputs, most: int) -> np.ndarray:
         raise InvalidInput(f"expected rows of shape (N, {shape}), got {rows.shape}")
     if not 1 <= len(rows) <= most:
         raise InvalidInput(f"expected 1 to {most} rows, got {len(rows)}")
-    rows = rows.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite is refused here
+        rows = rows.astype(np.float32)
     if not np.isfinite(rows).all():
         raise InvalidInput("expected finite values, got NaN or infinity")
     # A float32 near the bound is the bound: clients round.

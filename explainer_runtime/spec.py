@@ -428,6 +428,12 @@ OPTIONS: Mapping[str, type[Options]] = {
 # --- the input contract, the limits, the predictor ------------------------------------------------------
 
 
+_FAR = 1e15
+"""Largest value of a feature: squares of them are summed in float32."""
+_APART = 2.0**-20
+"""Least range of a feature, as a share of its largest value: float32 has eight values in it."""
+
+
 class Inputs(Value):
     """What rows an explainer accepts: fixed when it was fitted, checked at every request."""
 
@@ -460,6 +466,16 @@ class Inputs(Value):
             raise ValueError(f"layout {self.layout!r} needs rows of three axes, got shape {self.shape}")
         if self.low >= self.high:
             raise ValueError(f"low ({self.low:g}) must be less than high ({self.high:g})")
+        largest = max(-self.low, self.high)
+        if largest > _FAR:
+            raise ValueError(
+                f"low and high must lie within {_FAR:g} of 0, got {self.low:g} and {self.high:g}"
+            )
+        if self.high - self.low < largest * _APART:
+            raise ValueError(
+                f"low ({self.low:.9g}) and high ({self.high:.9g}) are too near each other for "
+                "float32 to tell apart; subtract `low` from the rows"
+            )
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise ValueError(f"{len(self.class_names)} class_names for {self.classes} classes")
         return self
@@ -678,6 +694,8 @@ def parse_options(spec: Spec, value: Mapping[str, Any] | None) -> Options:
     Raises:
         InvalidOption: An unknown option, or a value out of range; the first is named.
     """
+    if not isinstance(value, Mapping | None):
+        raise InvalidOption(f"options: expected a mapping, got {_short(value)}", "options")
     try:
         return OPTIONS[spec.kind].model_validate(dict(value or {}))
     except ValidationError as error:

@@ -39,3 +39,12 @@ def test_a_contract_written_down_is_read_back_as_it_was():
     for shape, more in (((1, 28, 28), {}), ((28, 28, 1), {"layout": None})):
         one = contract(shape, **more)
         assert parse(Inputs, one.model_dump(mode="json"), "inputs") == one
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0, 1e30, "within 1e.15"), (-1e38, 0, "within 1e.15"), (1e6, 1e6 + 1e-3, "too near each other")],
+)
+def test_a_range_that_float32_cannot_hold_is_refused(low, high, said):
+    with pytest.raises(InvalidSpec, match=f"inputs: .*{said}"):
+        parse(Inputs, {"shape": (4,), "low": low, "high": high, "classes": 2}, "inputs")

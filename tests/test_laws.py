@@ -272,6 +272,7 @@ BAD_ROWS = {
     "too many": (np.zeros((17, *SHAPE)), "1 to 16 rows"),
     "NaN": (np.full((1, *SHAPE), np.nan), "finite"),
     "infinite": (np.full((1, *SHAPE), np.inf), "finite"),
+    "beyond float32": (np.full((1, *SHAPE), 1e300), "finite"),
     "too large": (np.full((1, *SHAPE), 1.1), r"\[0, 1\]"),
     "too small": (np.full((1, *SHAPE), -0.1), r"\[0, 1\]"),
     "words": (np.full((1, *SHAPE), "a"), "numbers"),
@@ -317,3 +318,10 @@ def test_options_out_of_range_are_refused_by_name(kind, options, x):
     with pytest.raises(InvalidOption, match=name) as refused:
         run(x, options)
     assert refused.value.field == name
+
+
+@pytest.mark.parametrize("options", ["seed", 5, [("seed", 1)]], ids=repr)
+def test_options_that_are_no_mapping_are_refused(options, x):
+    run = prepare(fit(CELLS, inputs=CONTRACT), BLACK)
+    with pytest.raises(InvalidOption, match="expected a mapping"):
+        run(x, options)

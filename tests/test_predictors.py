@@ -278,3 +278,13 @@ def test_withdrawing_an_old_model_leaves_its_successor(first):
     withdraw("m", second)
     with pytest.raises(PredictorUnavailable):
         colocated("m")
+
+
+def test_a_function_that_changes_its_rows_changes_only_its_own():
+    def halved(x):
+        x /= 2
+        return np.concatenate([x, 1 - x], axis=1)
+
+    rows = np.float32([[0.5], [1.0]])
+    np.testing.assert_array_equal(CallablePredictor(halved)(rows)[:, 0], [0.25, 0.5])
+    np.testing.assert_array_equal(rows, [[0.5], [1.0]])

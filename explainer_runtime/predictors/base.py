@@ -163,8 +163,8 @@ class CallablePredictor:
     def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """See `Predictor`; the time-out cannot be enforced on a function and is ignored."""
         given = self.contract
-        if not meaning.unscaled(given):
-            x = np.asarray(x * given.scale + given.offset, np.float32)
+        # Its own copy: functions scale rows in place.
+        x = np.array(x if meaning.unscaled(given) else x * given.scale + given.offset, np.float32)
         numbers = self.function(x)
         if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu" and numbers.shape[1:] > (1,):
             numbers = np.asarray(numbers, np.float32)  # a rule may say 0 and 1 of each class

@@ -121,9 +121,9 @@ def _wanted(spec: Counterfactual, scores: np.ndarray) -> np.ndarray:
 
 
 def _plan(x: np.ndarray, spec: Counterfactual, ground: Ground, scores: np.ndarray) -> Plan:
-    if (most := float(scores.max())) > _EDGE:
+    if (top := float(scores.max())) > _EDGE:
         raise InvalidPrediction(
-            f"a counterfactual asks for a probability, and the model gave a score of {np.exp(most):.4g}; "
+            f"a counterfactual asks for a probability, and the model gave a score of {np.exp(top):.4g}; "
             "explain scores above 1 by another method, or divide them by the most; see docs/models.md"
         )
     low, high = ground.bounds(spec, x)

@@ -27,6 +27,7 @@ from explainer_runtime.predictors.base import LocalPredictor, named, told
 from explainer_runtime.predictors.checking import Strangeness, examine, introduced
 from explainer_runtime.predictors.coalescer import Coalescer
 from explainer_runtime.predictors.keras import KerasNetwork
+from explainer_runtime.predictors.tally import Tally
 from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
 from explainer_runtime.search.networks import Network, Networks
@@ -167,7 +168,12 @@ class Prepared:
             min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
         )
         estimator = _estimator(spec, self._road, self.fitted.inputs)
-        met = self.strangeness.meet(self.coalescer or self.predictor, self.predictor)
+        met = Tally()
+        if self.strangeness.price(self.predictor) <= budget.rows:
+            met = self.strangeness.meet(self.coalescer or self.predictor, self.predictor)
+            budget = dataclasses.replace(budget, rows=budget.rows - met.rows, calls=budget.calls - met.calls)
+        else:  # nothing is said about a model that there was no way to meet
+            budget = dataclasses.replace(budget, rows=0)
         with self._asking() as predictor:
             answer, cost = solve(
                 self._search(rows, spec, predictor),

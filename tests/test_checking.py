@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 from oip_servers import Model, Output, RestServer
-from toys import CLASSES, SHAPE, Counting, rowwise, weights
+from toys import CLASSES, SHAPE, Counting, Linear, rowwise, weights
 
 from explainer_runtime import AnchorImage, Counterfactual, Inputs, alibi, artifact, connect, fit, prepare
 from explainer_runtime.errors import InvalidInput, InvalidPrediction, InvalidSpec
@@ -351,3 +351,14 @@ def test_labels_of_any_kind_hold_the_same_anchor_as_probabilities(name):
 def test_a_fitted_explainer_keeps_what_it_knows_of_its_model_when_it_is_saved(fitted, tmp_path):
     again = artifact.load(artifact.save(dataclasses.replace(fitted), tmp_path / "again"))
     assert again.model == fitted.model
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 40])
+def test_meeting_the_model_is_part_of_the_budget(rows):
+    w = np.random.default_rng(3).normal(size=(3, 16)).astype("f")
+    counting = Counting(Linear(w).function)
+    contract = Inputs(shape=(16,), low=0, high=1, classes=3)
+    run = prepare(fit(Counterfactual(gradient="random"), inputs=contract, predictor=counting), counting)
+    counting.rows = 0
+    answer = run(np.full((1, 16), 0.5, "f"), {"max_rows": rows})
+    assert counting.rows == answer.cost.rows <= rows

@@ -146,6 +146,11 @@ class Strangeness:
         self._met: object = None  # which model was looked at last: it is not looked at twice
         self.warning: str | None = None
 
+    def price(self, model: Predictor) -> int:
+        """How many rows it takes to `meet` this model, in one call; 0 if it has been."""
+        met = self._met == (getattr(model, "changes", 0),)
+        return 0 if met else len(self._arrays.get(fingerprint.ROWS, ()))
+
     def meet(self, asked: Predictor, model: Predictor) -> Tally:
         """Look at the model, if this is the first contact or it has been exchanged since.
 

@@ -162,7 +162,8 @@ def _check_probabilities(found: np.ndarray, source: str) -> None:
         return
     units = low >= -_SLACK and high <= 1 + _SLACK
     labels = ", or `label` to explain one label of a multi-label model" if units else ""
-    hint = f"say output 'logits', or 'scores' if that is what they are{labels}"
+    scores = ", or 'scores'" if low >= -_SLACK else ""
+    hint = f"say output 'logits'{scores} if that is what they are{labels}"
     raise InvalidPrediction(
         f"{source}: expected probabilities, got a row that sums to {worst:.4g} and a least value of "
         f"{low:.4g}; {hint}; {PAGE}"

@@ -43,7 +43,12 @@ Gradient = Annotated[
     BeforeValidator(lambda name: "surrogate" if name == "student" else name),  # what 0.1.0 called it
 ]
 Effort = Literal["quick", "standard", "thorough"]
-Region = bool | tuple[Any, ...] | None
+Region = Annotated[bool | tuple[Any, ...] | None, BeforeValidator(lambda given: plain(given))]
+
+
+def plain(value: Any) -> Any:
+    """Arrays as nested lists, which JSON can hold; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def retire(value: Any, settings: Mapping[str, Any]) -> Any:

@@ -362,3 +362,22 @@ def test_meeting_the_model_is_part_of_the_budget(rows):
     counting.rows = 0
     answer = run(np.full((1, 16), 0.5, "f"), {"max_rows": rows})
     assert counting.rows == answer.cost.rows <= rows
+
+
+def test_the_same_weights_read_another_way_are_another_model(tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(3)
+    network = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
+    )
+    rows = np.random.default_rng(0).uniform(-0.5, 0.5, (40, 4, 4, 1)).astype("f")
+    fitted = fit(Counterfactual(), rows, predictor=network)
+    shifted = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Rescaling(3.0, 0.5), *network.layers])
+    twice = connect(network, output="logits")  # a softmax of a softmax
+    for other in (twice, connect(shifted)):
+        answer = prepare(fitted, other)(rows[:1])
+        assert "weights are the same" in answer.meta["warnings"][0]
+    with pytest.raises(InvalidPrediction, match="strict"):
+        prepare(fitted, connect(network, output="logits", strict=True))
+    assert "warnings" not in prepare(fitted, network)(rows[:1]).meta

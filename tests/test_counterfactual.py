@@ -589,3 +589,13 @@ def test_several_answers_are_the_nearest_of_as_many_classes_each_confirmed():
             assert said.max() >= 0.6
     # More lanes are carried to the end, so the nearest is no farther than it is alone.
     assert (three["distance_l1"] <= one["distance_l1"] * 1.02).all()
+
+
+def test_a_region_may_be_an_array():
+    x = np.random.default_rng(8).uniform(0, 1, (1, *SHAPE)).astype("f")
+    free = np.ones(SHAPE, bool)
+    free[:, :2] = False
+    run = explainer()
+    answer = run(x, {"region": free})
+    np.testing.assert_array_equal(answer["counterfactual"][:, :, :2], x[:, :, :2])
+    assert answer.to_json() == run(x, {"region": free.tolist()}).to_json()

@@ -66,7 +66,8 @@ def _check(predictor: Predictor, inputs: Inputs, rows: np.ndarray, truth: np.nda
         raise InvalidSpec(
             f"inputs: {name} is right about {share:.0%} of the rows in [{inputs.low:g}, {inputs.high:g}], "
             f"and about {others[best]:.0%} of the same in [{best[0]:g}, {best[1]:g}]; fit with that range "
-            f"(`--range {best[0]:g} {best[1]:g}`), or insist (`--force`); {PAGE}"
+            f"(`--range {best[0]:g} {best[1]:g}` scales bytes; scale other numbers yourself), or insist "
+            f"(`--force`); {PAGE}"
         )
     if share <= _by_chance(inputs.classes, len(rows)):
         raise InvalidSpec(

@@ -3,8 +3,9 @@
 Explanations are made for one model. Beside another they may still be found, and be about nothing: prototypes,
 surrogates and backgrounds were taken from what the first one said. So `fit` keeps what tells models apart: a
 digest of the weights, where they can be seen; who the model said it is; and its answers to a few rows on
-which it was in doubt, which is where two models disagree first. Weights are compared where both sides have
-them, answers otherwise: the same network in another process, format or precision is the same model.
+which it was in doubt, which is where two models disagree first. It is the answers that are compared: the same
+network in another process, format or precision is the same model, and the same weights behind another scaling
+or another reading of the output are not.
 """
 
 from __future__ import annotations
@@ -58,8 +59,7 @@ def difference(predictor: Predictor, kept: Mapping[str, str], arrays: Mapping[st
     Raises:
         PredictorError: It failed.
     """
-    now = identity(predictor)
-    if ROWS not in arrays or ("digest" in now and now["digest"] == kept.get("digest")):
+    if ROWS not in arrays:
         return None
     tally.add(rows=len(arrays[ROWS]), calls=1)
     scores, known = predictor(arrays[ROWS]), arrays[SCORES]
@@ -68,6 +68,8 @@ def difference(predictor: Predictor, kept: Mapping[str, str], arrays: Mapping[st
     how = f"scores of kept rows differ by up to {off:.2g}" if scores.shape == known.shape else "other classes"
     now = identity(predictor)  # a served model has said it with its answer
     who = [" ".join(one.get(word, "") for word in ("name", "version")).strip() for one in (kept, now)]
+    if "digest" in now and now["digest"] == kept.get("digest"):
+        how += ", though its weights are the same: it is given other numbers, or its `output` is another"
     told = f"; fitted to {who[0]}, now {who[1]}" if all(who) and who[0] != who[1] else ""
     return f"the model is not the one that the explainer was fitted to: {how}{told}"
 

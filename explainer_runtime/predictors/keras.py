@@ -56,8 +56,17 @@ def read_model(path: str | Path) -> Any:
     import keras
 
     path = Path(path)
+    if not path.exists():
+        raise InvalidSpec(f"{path}: there is no such file")
+    if path.suffix in (".h5", ".hdf5"):
+        raise InvalidSpec(
+            f"{path}: HDF5 is not read; load it with Keras and write it with `model.save('model.keras')`; "
+            f"{meaning.PAGE}"
+        )
     if not (path.is_file() and path.suffix == ".keras"):
-        raise InvalidSpec(f"{path}: expected a .keras file or a SavedModel directory; {meaning.PAGE}")
+        raise InvalidSpec(
+            f"{path}: expected a .keras or .onnx file, or a SavedModel directory; {meaning.PAGE}"
+        )
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds for one cause: this file is not a model

@@ -223,6 +223,7 @@ def test_a_server_killed_midway_is_unavailable_and_fine_when_it_is_back(stage):
     def respond(x):
         if next(calls) == 1:
             stage.kill()
+            stage.well.over.wait()  # until it is started again: this answer does not slip out
         return scores(EXACT)(x)
 
     stage.well.respond = respond

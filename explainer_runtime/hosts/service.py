@@ -240,6 +240,8 @@ class Service:
         for name in ("surrogate_agreement", "student_agreement"):  # the second is what 0.1.0 called it
             if name in self.fitted.arrays:
                 self._meter.agreed(float(self.fitted.arrays[name][0]))
+        # From the start, for whoever scales on it: to KEDA a series that is not there is an error.
+        self._meter.load(0, 0, 0)
 
     def _answer(
         self,

@@ -454,7 +454,9 @@ def test_a_body_reaches_the_model_piece_by_piece_as_the_client_sends_it():
         assert httpx.post(address, content=body()).status_code == 204
 
 
-def test_when_the_client_hangs_up_the_model_sees_it():
+@contextlib.contextmanager
+def asking():
+    """A client whose request has come to a model that says nothing. When it hangs up, the model sees it."""
     asked, gone = threading.Event(), threading.Event()
 
     def wait(connection, read):
@@ -468,7 +470,19 @@ def test_when_the_client_hangs_up_the_model_sees_it():
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
             assert asked.wait(timeout=10)
+            yield client
         assert gone.wait(timeout=10)
+
+
+def test_when_the_client_hangs_up_the_model_sees_it():
+    with asking():
+        pass
+
+
+def test_a_client_that_closes_its_side_has_hung_up():
+    with asking() as client:
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
 
 
 def test_a_request_counts_as_running_until_it_is_answered():
@@ -679,25 +693,6 @@ def test_a_model_that_refuses_a_body_is_heard_while_the_body_is_coming():
     assert answer.startswith(b"HTTP/1.1 413")
     assert answer.endswith(b"no")
     assert b"connection: close" in answer.lower()
-
-
-def test_a_client_that_closes_its_side_has_hung_up():
-    asked, gone = threading.Event(), threading.Event()
-
-    def wait(connection, read):
-        head(read)
-        asked.set()
-        if read.read(1) == b"":
-            gone.set()
-
-    with relay(wait) as address:
-        host, port = address.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-            assert asked.wait(timeout=10)
-            client.shutdown(socket.SHUT_WR)
-            assert client.recv(1) == b""
-        assert gone.wait(timeout=10)
 
 
 def test_headers_that_end_a_message_are_not_taken_off_by_name():

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from explainer_runtime.predictors import Predictor
+from explainer_runtime.predictors.base import Around
 from explainer_runtime.predictors.context import carrying
 
 try:
@@ -48,38 +48,13 @@ def span(name: str, **attributes: Any) -> Any:
     return trace.get_tracer(_NAME).start_as_current_span(name, attributes=attributes)
 
 
-class Traced:
+class Traced(Around):
     """A predictor behind a network, with a span around each call."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
 
     def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """See `Predictor`."""
         with span("predict", rows=len(x)):
             return self._predictor(x, timeout=timeout)
-
-    @property
-    def exclusive(self) -> bool:
-        """See `Predictor`."""
-        return self._predictor.exclusive
-
-    @property
-    def integers(self) -> bool:
-        """See `Predictor`."""
-        return self._predictor.integers
-
-    def snap(self, x: np.ndarray) -> np.ndarray:
-        """See `Predictor`."""
-        return self._predictor.snap(x)
-
-    def close(self) -> None:
-        """See `Predictor`."""
-        self._predictor.close()
-
-    def rows_per_call(self, shape: tuple[int, ...]) -> int:
-        """See `Predictor`."""
-        return self._predictor.rows_per_call(shape)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._predictor, name)

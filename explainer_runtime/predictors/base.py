@@ -137,6 +137,72 @@ def named(predictor: Predictor) -> str:
     return str(getattr(predictor, "name", type(predictor).__name__))
 
 
+class Around:
+    """A predictor before another one: what it does not say itself is what that one says.
+
+    Args:
+        predictor: The one behind it.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    @property
+    def exclusive(self) -> bool:
+        """See `Predictor`."""
+        return self._predictor.exclusive
+
+    @property
+    def integers(self) -> bool:
+        """See `Predictor`."""
+        return self._predictor.integers
+
+    def snap(self, x: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
+        return self._predictor.snap(x)
+
+    def rows_per_call(self, shape: tuple[int, ...]) -> int:
+        """See `Predictor`."""
+        return self._predictor.rows_per_call(shape)
+
+    def close(self) -> None:
+        """See `Predictor`."""
+        self._predictor.close()
+
+
+class InProcess:
+    """What predictors over a model in this process have in common. They set these:
+
+    Attributes:
+        contract: What was said about the model.
+        whole: See `LocalPredictor`.
+    """
+
+    contract: ModelContract
+    whole: tuple[float, float] | None
+
+    @property
+    def exclusive(self) -> bool:
+        """See `Predictor`."""
+        return meaning.exclusive(self.contract)
+
+    @property
+    def integers(self) -> bool:
+        """See `Predictor`."""
+        return self.whole is not None and meaning.unscaled(self.contract)
+
+    def snap(self, x: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
+        return meaning.snap(x, self.whole, self.contract)
+
+    def rows_per_call(self, shape: tuple[int, ...]) -> int:
+        """As many as keep one call well under a second for small images."""
+        return max(8, 2**21 // max(1, int(np.prod(shape))))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class CallablePredictor:
     """A plain function as a predictor: for notebooks and tests.
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from explainer_runtime.errors import PredictorTimeout, PredictorUnavailable
 from explainer_runtime.predictors import tally
-from explainer_runtime.predictors.base import Predictor
+from explainer_runtime.predictors.base import Around, Predictor
 from explainer_runtime.predictors.tally import Tally
 
 WAIT = 3000
@@ -59,7 +59,7 @@ class _Ask:
         return None if self.until is None else max(1e-3, self.until - time.monotonic())
 
 
-class Coalescer:
+class Coalescer(Around):
     """A predictor around a predictor. Safe to call from several threads, which is what it is for.
 
     Args:
@@ -72,7 +72,8 @@ class Coalescer:
     def __init__(
         self, predictor: Predictor, *, wait: int = WAIT, longest: int = LONGEST, rows: int = ROWS
     ) -> None:
-        self._predictor, self._rows = predictor, rows
+        super().__init__(predictor)
+        self._rows = rows
         self._wait, self._longest = wait / 1e6, longest / 1e6
         self._changed = threading.Condition()
         self._waiting: list[_Ask] = []
@@ -116,31 +117,13 @@ class Coalescer:
         tally.add(ask.more.rows, ask.more.calls)
         return self._send(x, ask.left()) if scores is None else scores
 
-    @property
-    def exclusive(self) -> bool:
-        """See `Predictor`."""
-        return self._predictor.exclusive
-
-    @property
-    def integers(self) -> bool:
-        """See `Predictor`."""
-        return self._predictor.integers
-
-    def snap(self, x: np.ndarray) -> np.ndarray:
-        """See `Predictor`."""
-        return self._predictor.snap(x)
-
-    def rows_per_call(self, shape: tuple[int, ...]) -> int:
-        """As many as the predictor takes."""
-        return self._predictor.rows_per_call(shape)
-
     def close(self) -> None:
         """Let go of threads and connections once the calls under way have ended."""
         with self._changed:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown()
-        self._predictor.close()
+        super().close()
 
     # --- who goes when; the lock is held ----------------------------------------------------------------
 

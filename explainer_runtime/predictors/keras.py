@@ -18,6 +18,7 @@ import numpy as np
 
 from explainer_runtime.errors import ExplainerError, InvalidInput, InvalidSpec, MissingExtra, PredictorError
 from explainer_runtime.predictors import meaning, tally
+from explainer_runtime.predictors.base import InProcess
 from explainer_runtime.predictors.forms import Form, fits, log_scores, of_keras, rows_for, sample
 from explainer_runtime.predictors.saved_model import of_saved_model
 from explainer_runtime.predictors.tensors import one_line
@@ -78,7 +79,7 @@ def read_model(path: str | Path) -> Any:
         raise InvalidSpec(f"{path}: cannot be loaded as a Keras model: {one_line(str(error))}") from error
 
 
-class KerasScores:
+class KerasScores(InProcess):
     """A model in this process that is asked for scores only. Safe to call from several threads.
 
     Args:
@@ -105,16 +106,6 @@ class KerasScores:
         two = self.contract.label is not None or numbers == 1
         self.classes: int | None = self.contract.classes or (2 if two else numbers)
 
-    @property
-    def exclusive(self) -> bool:
-        """See `Predictor`."""
-        return meaning.exclusive(self.contract)
-
-    @property
-    def integers(self) -> bool:
-        """See `Predictor`."""
-        return self.whole is not None and meaning.unscaled(self.contract)
-
     def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """See `Predictor`."""
         x = self._checked(x)
@@ -136,17 +127,6 @@ class KerasScores:
     @cached_property
     def _digest(self) -> str | None:
         return self.form.digest()
-
-    def snap(self, x: np.ndarray) -> np.ndarray:
-        """See `Predictor`."""
-        return meaning.snap(x, self.whole, self.contract)
-
-    def rows_per_call(self, shape: tuple[int, ...]) -> int:
-        """As many as keep one call well under a second for small images."""
-        return max(8, 2**21 // max(1, int(np.prod(shape))))
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def hurry(self) -> None:
         """Let ONNX Runtime compute rows from now on, if it says the same.

@@ -19,6 +19,7 @@ import numpy as np
 
 from explainer_runtime.errors import InvalidInput, InvalidSpec, MissingExtra, PredictorError
 from explainer_runtime.predictors import meaning, tally
+from explainer_runtime.predictors.base import InProcess
 from explainer_runtime.predictors.forms import chosen_output, fits, row_input, whole_of
 from explainer_runtime.predictors.tensors import one_line
 from explainer_runtime.spec import ModelContract
@@ -36,7 +37,7 @@ _CLOSE = 1e-4
 """Relative difference of numbers that two runtimes may make of one graph in float32."""
 
 
-class OnnxScores:
+class OnnxScores(InProcess):
     """An `.onnx` file that is asked for scores. Safe to call from several threads.
 
     Args:
@@ -76,16 +77,6 @@ class OnnxScores:
         two = contract.label is not None or width == (1,)
         self.classes: int | None = contract.classes or (2 if two else width[0] or None)
 
-    @property
-    def exclusive(self) -> bool:
-        """See `Predictor`."""
-        return meaning.exclusive(self.contract)
-
-    @property
-    def integers(self) -> bool:
-        """See `Predictor`."""
-        return self.whole is not None and meaning.unscaled(self.contract)
-
     def identity(self) -> dict[str, str]:
         """The digest of the file; see `fingerprint.py`."""
         return {"digest": self._digest}
@@ -104,17 +95,6 @@ class OnnxScores:
         size = self._batch or _MICRO_BATCH
         parts = [self._numbers(x[start : start + size]) for start in range(0, len(x), size)]
         return meaning.scores(np.concatenate(parts), len(x), self.contract, self.name)
-
-    def snap(self, x: np.ndarray) -> np.ndarray:
-        """See `Predictor`."""
-        return meaning.snap(x, self.whole, self.contract)
-
-    def rows_per_call(self, shape: tuple[int, ...]) -> int:
-        """As many as keep one call well under a second for small images."""
-        return max(8, 2**21 // max(1, int(np.prod(shape))))
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _numbers(self, rows: np.ndarray) -> np.ndarray:
         given, count = self.contract, len(rows)

@@ -21,7 +21,7 @@ import threading
 import numpy as np
 
 from explainer_runtime.errors import InvalidPrediction, PredictorChanged
-from explainer_runtime.predictors.base import Predictor, named, told
+from explainer_runtime.predictors.base import Around, Predictor, named, told
 from explainer_runtime.predictors.meaning import PAGE
 
 _COPIES = 8
@@ -30,7 +30,7 @@ _TURN = 0.6180339887498949
 """Golden ratio: its multiples, modulo 1, come near every place soon and repeat none."""
 
 
-class Watched:
+class Watched(Around):
     """A predictor for the length of one explanation. Safe to share by threads.
 
     Args:
@@ -41,7 +41,8 @@ class Watched:
     """
 
     def __init__(self, predictor: Predictor, model: Predictor, classes: int) -> None:
-        self._predictor, self._model, self._classes = predictor, model, classes
+        super().__init__(predictor)
+        self._model, self._classes = model, classes
         self.name = named(model)
         self._tolerance = told(model).canary
         self._changes: int | None = None
@@ -56,8 +57,7 @@ class Watched:
         Raises:
             PredictorChanged: Another version answered than at first, or the canary's scores have moved.
             InvalidPrediction: The canary's scores came back with another row, or depend on chance; or the
-            width
-                is wrong.
+                width is wrong.
         """
         if self._tolerance is None or not len(x):
             return self._checked(self._predictor(x, timeout=timeout))
@@ -72,24 +72,10 @@ class Watched:
         """Rows that go along with each call; whoever counts rows counts them too."""
         return 0 if self._tolerance is None else 1
 
-    @property
-    def exclusive(self) -> bool:
-        """See `Predictor`."""
-        return self._predictor.exclusive
-
-    @property
-    def integers(self) -> bool:
-        """See `Predictor`."""
-        return self._predictor.integers
-
-    def snap(self, x: np.ndarray) -> np.ndarray:
-        """See `Predictor`."""
-        return self._predictor.snap(x)
-
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """As many as the predictor takes beside the canary. A row that fills a message alone travels alone,
         and the canary in a second one."""
-        return max(1, self._predictor.rows_per_call(shape) - self.extra_rows)
+        return max(1, super().rows_per_call(shape) - self.extra_rows)
 
     def close(self) -> None:
         """Nothing: the connections are not this explanation's own."""

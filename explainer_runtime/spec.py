@@ -43,6 +43,7 @@ Gradient = Annotated[
     BeforeValidator(lambda name: "surrogate" if name == "student" else name),  # what 0.1.0 called it
 ]
 Effort = Literal["quick", "standard", "thorough"]
+Space = Literal["features", "latent"]
 Region = Annotated[bool | tuple[Any, ...] | None, BeforeValidator(lambda given: plain(given))]
 
 
@@ -133,6 +134,10 @@ class Counterfactual(Value):
     is the answer, `raw` holds all that were confirmed, nearest first."""
     region: Region = None
     """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
+    space: Space = "features"
+    """What is changed (fast schedule): the `features` of a row, or in a `latent` space the code that a fitted
+    decoder makes it of (Joshi et al., arXiv:1907.09615): then the answer is something that the decoder
+    makes, and the details that it does not know are lost."""
     keep_path: bool = False
     """Whether the answer shows the valid points on the way, under the lambda of each, in `raw`."""
 
@@ -145,6 +150,8 @@ class Counterfactual(Value):
     def _schedules(self) -> Self:
         if self.gradient == "surrogate" and self.schedule == "reference":
             raise ValueError("gradient 'surrogate' goes with schedule 'fast'")
+        if self.space == "latent" and self.schedule == "reference":
+            raise ValueError("space 'latent' goes with schedule 'fast'")
         return self
 
 
@@ -224,9 +231,19 @@ class CounterfactualProto(ElasticNet):
     """Whether the prototype is the `mean` of the k nearest, or the k-th itself (`point`)."""
     target_class: Annotated[tuple[Class, ...], Field(min_length=1)] | None = None
     """Classes the counterfactual may have; None allows all but the one the model gives the row."""
+    space: Space = "features"
+    """What is changed (fast schedule): the `features` of a row, or in a `latent` space the code that a fitted
+    decoder makes it of (Joshi et al., arXiv:1907.09615): then the answer is something that the decoder
+    makes, and the details that it does not know are lost."""
     threshold: Annotated[float, Field(ge=0)] = 0.0
     """Least trust score: distance to the prototype of the old class, in distances to that of the new one;
     0 does not ask."""
+
+    @model_validator(mode="after")
+    def _spaces(self) -> Self:
+        if self.space == "latent" and self.schedule == "reference":
+            raise ValueError("space 'latent' goes with schedule 'fast'")
+        return self
 
 
 class CEM(ElasticNet):
@@ -374,6 +391,7 @@ class CounterfactualOptions(BudgetOptions):
     objective: Literal["balanced", "smallest"] | None = None
     answers: Annotated[int, Field(ge=1, le=10)] | None = None
     region: Region = None
+    space: Space | None = None
     keep_path: bool | None = None
     seed: Seed | None = None
 
@@ -406,6 +424,7 @@ class CounterfactualProtoOptions(BudgetOptions):
     kappa: Annotated[float, Field(ge=0, lt=1)] | None = None
     effort: Effort | None = None
     region: Region = None
+    space: Space | None = None
     keep_path: bool | None = None
     seed: Seed | None = None
 

@@ -155,7 +155,7 @@ def explain(
     fitted = artifact.load(path)
     if out:
         answers.check(out, fitted.inputs)
-    if fitted.spec.kind == "counterfactual" and server is None:
+    if model is not None and server is None:
         import_tensorflow_quietly()
     request = requests.read_rows(input_path, fitted.inputs, fitted.spec.kind)
     x = requests.select(request.x, chosen)

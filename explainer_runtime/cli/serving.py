@@ -22,7 +22,8 @@ from explainer_runtime.errors import InvalidInput, MissingExtra
 from explainer_runtime.hosts import arguments, deployment, logs, output, unfitted
 from explainer_runtime.hosts.arguments import Line, number
 from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.spec import Endpoint, parse, parse_predictor
+from explainer_runtime.predictors.settings import Endpoint, parse_predictor
+from explainer_runtime.spec import parse
 
 _PORTS = {"http_port": "8080", "grpc_port": "8081", "metrics_port": "8082"}
 _LINK = re.compile(r"(tcp|udp|sctp)://")
@@ -178,7 +179,8 @@ def _host(module: str, extra: str) -> Any:
 def _unused(line: Line, models: Sequence[Mapping[str, Any]]) -> list[str]:
     """Settings of an explainer that nobody has looked at: those of a fitted one are in its artifact."""
     here = any(Path(model["parameters"]["uri"]).name == unfitted.FOLDER for model in models)
-    names = unfitted.unused(line.settings) if here else line.settings
+    kind = deployment.fitless(line.kind or "")
+    names = unfitted.unused(kind, line.settings) if here and kind else line.settings
     return [f"--{name}={line.settings[name]}" for name in names]
 
 

@@ -234,6 +234,9 @@ def serve(
     repository: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folders with a model-settings.json each, served too.")
     ] = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Methods of other packages to admit, with commas.")
+    ] = None,
     sidecar: Annotated[
         bool, typer.Option("--sidecar", help="Pass on to the model what is not for an explainer.")
     ] = False,

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from explainer_runtime import methods
 from explainer_runtime.cli import models
 from explainer_runtime.errors import InvalidInput, MissingExtra
 from explainer_runtime.hosts import arguments, deployment, logs, output, unfitted
@@ -52,6 +53,7 @@ class Request:
     threads: int | None
     guard: str | None
     repository: Path | None
+    methods: str | None
     sidecar: bool
     upstream_grpc: str | None
     server: str
@@ -112,6 +114,9 @@ def prepared(request: Request) -> Iterator[Ready]:
     Raises:
         InvalidInput, InvalidSpec, InvalidArtifact: What the operator must change.
     """
+    if request.methods:
+        methods.admit(methods.listed(request.methods))
+        os.environ[methods.ADMITTED] = request.methods  # for worker processes
     line = arguments.read(request.words or [])
     contract = models.said(request.logits, request.label)
     predictor = request.predictor and models.written(request.predictor)

@@ -6,7 +6,7 @@ Adding one is that package, and a line here.
 
 Others may write one, too: a distribution that has the entry point `<kind> = "<package>"` in the group
 `explainer_runtime.methods` offers it. Installing it does nothing. Whoever operates a server says which are
-admitted, by `--methods` or `EXPLAINER_RUNTIME_METHODS`; artifacts name a kind and never any code.
+admitted, by `serve --methods` or `EXPLAINER_RUNTIME_METHODS`; artifacts name a kind and never any code.
 """
 
 from __future__ import annotations
@@ -124,6 +124,11 @@ def called(name: str) -> tuple[str, ...]:
     return tuple(kind for kind in METHODS if name == kind or name in settings_of(kind).called)
 
 
+def listed(names: str) -> list[str]:
+    """Names that stand in one string, with commas between them."""
+    return [name for part in names.split(",") if (name := part.strip())]
+
+
 def admit(names: Iterable[str]) -> None:
     """Make methods of others known, as the operator says. Nothing is imported before it is used.
 
@@ -154,7 +159,7 @@ def __getattr__(name: str) -> Any:
 
 def _place(kind: object) -> str:
     if not isinstance(kind, str) or kind not in METHODS:
-        admit(name.strip() for name in os.environ.get(ADMITTED, "").split(",") if name.strip())
+        admit(listed(os.environ.get(ADMITTED, "")))
     if not isinstance(kind, str) or kind not in METHODS:
         raise InvalidSpec(f"kind: expected one of {', '.join(METHODS)}; got {short(kind)}")
     return METHODS[kind]

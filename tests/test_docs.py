@@ -118,7 +118,9 @@ def test_each_idea_is_used_where_the_glossary_says(idea, where):
 
 
 @pytest.mark.parametrize(
-    "page", [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md"))], ids=lambda page: page.stem
+    "page",
+    [HOME / "README.md", HOME / "CONTRIBUTING.md", *sorted((HOME / "docs").rglob("*.md"))],
+    ids=lambda page: page.stem,
 )
 def test_links_lead_somewhere(page):
     links = r"(?:\]\(|^\[[^\]]+\]: )(?!https?:)([^)\s]+)"

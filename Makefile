@@ -11,12 +11,15 @@ TRITON := .venv-triton/.ready
 SELDON := .venv-seldon/.ready
 TOOLS := .tools/.ready
 
-.PHONY: help demo test fuzz soak lint bench lock bundle image-base clean
+.PHONY: help demo check test fuzz soak lint bench lock bundle image-base clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 demo: $(READY)  ## train, fit, serve, explain and check; writes demo/report.html
 	$(BIN)/explainer-runtime demo
+
+check: lint  ## lint, types, contracts and the tests of what has changed, in a minute and a half
+	$(BIN)/python scripts/check.py
 
 # Where an image may be built, it is.
 BUILDS := $(and $(filter 0,$(shell id -u)),$(shell command -v buildah),$(shell command -v debootstrap))

@@ -54,19 +54,21 @@ def run() -> Iterator[Row]:
     )
     yield said(
         "superpixels in the anchor, mean",
-        np.mean([a["size"][0] for a in answers]),
+        float(np.mean([a["size"][0] for a in answers])),
         "superpixels",
         float(np.mean([len(r["anchor"]) for r in runs])),
     )
     yield said(
         "coverage, mean",
-        np.mean([a["coverage"][0] for a in answers]),
+        float(np.mean([a["coverage"][0] for a in answers])),
         "share",
         float(np.mean([r["coverage"] for r in runs])),
         "more",
     )
-    yield said("predictor calls, mean", np.mean([a.cost.calls for a in answers]), "calls", known["calls"])
-    yield said("predictor rows, mean", np.mean([a.cost.rows for a in answers]), "rows", known["rows"])
+    yield said(
+        "predictor calls, mean", float(np.mean([a.cost.calls for a in answers])), "calls", known["calls"]
+    )
+    yield said("predictor rows, mean", float(np.mean([a.cost.rows for a in answers])), "rows", known["rows"])
     yield said("cpu, 1 image, mean", clock.cpu / len(answers), "s", known["cpu_secs"])
     yield said(f"cpu, batch of {BATCH}", batch_clock.cpu / BATCH, "s an image", known["cpu_secs"])
 

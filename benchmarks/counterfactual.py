@@ -52,7 +52,9 @@ def held_out(name: str, target: str | int) -> Iterator[Row]:
     x = x[model(x).argmax(axis=1) != target]
     l1, error = BEFORE[name, target]
     for objective, effort in (("balanced", "standard"), ("smallest", "standard"), ("smallest", "thorough")):
-        spec = Counterfactual(target_class=target, tol=0.01, objective=objective, effort=effort)
+        spec = Counterfactual.model_validate(
+            {"target_class": target, "tol": 0.01, "objective": objective, "effort": effort}
+        )
         explain = prepare(fit(spec, inputs=CONTRACT), model)
         explain(x[:BATCH], limits=LIMITS)
         with timed() as clock:
@@ -79,7 +81,7 @@ def _measure(
 ) -> Iterator[Row]:
     """One schedule's rows; `known` is the plausibility of the schedule before, and then of this one."""
     case = f"{name} {target} ({schedule})"
-    spec = Counterfactual(target_class=target, tol=0.01, schedule=schedule)
+    spec = Counterfactual.model_validate({"target_class": target, "tol": 0.01, "schedule": schedule})
     run = prepare(fit(spec, inputs=CONTRACT), reference.model(f"{name}_cnn"))
     images = reference.images(name)
     chosen = [image["i"] for image in recorded]

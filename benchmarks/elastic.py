@@ -88,14 +88,14 @@ def fitted() -> Fitted:
     return _fitted()
 
 
-def contrast(mode: str, space: str, schedule: str = "fast") -> Prepared:
+def contrast(mode: Any, space: Any, schedule: Any = "fast") -> Prepared:
     """A CEM of this mode, PP shown in this space."""
     spec = CEM(mode=mode, pp_space=space, gamma=100, no_info_val=-1.0, schedule=schedule)
     made = fit(spec, _train()[:1000], inputs=CONTRACT, autoencoder=_keras("mnist_ae_cem"))
     return prepare(made, reference.model("mnist_cnn_cem"))
 
 
-def _cases(schedule: str) -> Iterator[tuple[str, Prepared]]:
+def _cases(schedule: Any) -> Iterator[tuple[str, Prepared]]:
     proto = reference.model("mnist_cnn_proto")
     for name, k, gamma in (("ae_enc", None, 100), ("k1", 1, 100), ("k20", 20, 100), ("noae_k1", 1, 0)):
         spec = CounterfactualProto(gamma=gamma, theta=100, k=k, schedule=schedule)

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.spec import Endpoint, Limits, Value
+from explainer_runtime.predictors.settings import Endpoint
+from explainer_runtime.spec import Limits, Value
 
 Name = Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]{0,48}[a-z0-9])?)?$")]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?$")]

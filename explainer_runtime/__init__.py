@@ -7,15 +7,43 @@ a function from rows to an `Explanation`. `ExplainerRuntime` serves one on MLSer
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers, which do not see through `__getattr__`
+    from explainer_runtime.artifact import Fitted as Fitted
+    from explainer_runtime.artifact import load as load
+    from explainer_runtime.artifact import save as save
+    from explainer_runtime.artifact import verify as verify
+    from explainer_runtime.driver import Budget as Budget
+    from explainer_runtime.explainers import fit as fit
+    from explainer_runtime.explainers import prepare as prepare
+    from explainer_runtime.explanation import Explanation as Explanation
+    from explainer_runtime.hosts.mlserver import ExplainerRuntime as ExplainerRuntime
+    from explainer_runtime.hosts.mlserver import KerasRuntime as KerasRuntime
+    from explainer_runtime.methods.anchor.settings import AnchorImage as AnchorImage
+    from explainer_runtime.methods.anchor.settings import Felzenszwalb as Felzenszwalb
+    from explainer_runtime.methods.anchor.settings import Grid as Grid
+    from explainer_runtime.methods.anchor.settings import Quickshift as Quickshift
+    from explainer_runtime.methods.anchor.settings import Slic as Slic
+    from explainer_runtime.methods.cem.settings import CEM as CEM
+    from explainer_runtime.methods.counterfactual.settings import Counterfactual as Counterfactual
+    from explainer_runtime.methods.prototype.settings import CounterfactualProto as CounterfactualProto
+    from explainer_runtime.predictors import CallablePredictor as CallablePredictor
+    from explainer_runtime.predictors import connect as connect
+    from explainer_runtime.spec import Inputs as Inputs
+    from explainer_runtime.spec import Limits as Limits
 
 __version__ = "0.2.0"
 
 _WHERE = {
-    "AnchorImage": "spec",
-    "CEM": "spec",
-    "Counterfactual": "spec",
-    "CounterfactualProto": "spec",
+    "AnchorImage": "methods.anchor.settings",
+    "CEM": "methods.cem.settings",
+    "Counterfactual": "methods.counterfactual.settings",
+    "CounterfactualProto": "methods.prototype.settings",
+    "Grid": "methods.anchor.settings",
+    "Slic": "methods.anchor.settings",
+    "Felzenszwalb": "methods.anchor.settings",
+    "Quickshift": "methods.anchor.settings",
     "Inputs": "spec",
     "Limits": "spec",
     "Explanation": "explanation",

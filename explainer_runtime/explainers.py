@@ -146,7 +146,7 @@ class Prepared:
 
         Args:
             x: Rows `(N, *S)` in the units and range of the input contract. Not changed.
-            options: What this request changes; see `spec.OPTIONS`.
+            options: What this request changes; those settings of the spec that are `Requestable`.
             limits: What the operator allows; a request's own budget can only be smaller.
             cancel: Asked now and then; true stops the search.
             progress: Told how far the search is.

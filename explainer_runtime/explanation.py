@@ -17,8 +17,6 @@ import orjson
 OK = "ok"
 NOT_FOUND = "not_found"
 BUDGET_EXHAUSTED = "budget_exhausted"
-EMPTY_ANCHOR = "the anchor is empty: masking superpixels at random hardly ever changes the class"
-"""What is said of an anchor that holds nothing, wherever it is shown."""
 
 Fields = dict[str, tuple[str, tuple[int, ...]]]
 """Datatype (as V2 names it) and shape of one row of each field of an answer, by its name."""

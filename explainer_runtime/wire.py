@@ -346,11 +346,9 @@ def describe_input(inputs: Inputs) -> Tensor:
 
 def describe_outputs(fitted: Fitted) -> list[Tensor]:
     """Every output of an explainer, for its metadata, in the order of `encode`."""
-    method = methods.of(fitted.spec.kind)
-    fields = method.fields(fitted) | ({"gradient_source": ("BYTES", ())} if method.SLOPES else {})
     return [
         Tensor(EXPLANATION, "BYTES", (1, 1)),
-        *(Tensor(name, datatype, (-1, *shape)) for name, (datatype, shape) in fields.items()),
+        *(Tensor(name, datatype, (-1, *shape)) for name, (datatype, shape) in methods.fields(fitted).items()),
     ]
 
 

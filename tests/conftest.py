@@ -1,7 +1,41 @@
-"""What every test needs: the toys beside it, and TensorFlow without its banner."""
+"""What every test needs: the toys beside it, and TensorFlow without its banner.
+
+The suite leaves nothing behind: at its end there is no process that a test has started, no port that this one
+listens on, and no scratch directory of ours. What is there all the same fails the run, by name.
+"""
 
 import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+import leftovers
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+MARK = f"EXPLAINER_RUNTIME_SUITE={uuid.uuid4()}"
+"""What every process that a test starts has in its environment, whoever its parent is by then."""
+os.environ.update([MARK.split("=")])
+# A directory of our own: others work on this machine, too, and may be testing the same. Short, since the path
+# of a socket may have a hundred letters.
+SCRATCH = Path(tempfile.mkdtemp(prefix="er-"))
+os.environ["TMPDIR"] = tempfile.tempdir = str(SCRATCH)
+
+
+def pytest_sessionfinish(session):
+    found = [
+        *leftovers.processes(MARK),
+        *leftovers.ports(),
+        *(str(path) for path in SCRATCH.glob("explainer-runtime-*")),
+    ]
+    if found:
+        print("\nleft behind:", *found, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus == pytest.ExitCode.OK:
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+    else:
+        print(f"\nlogs and files of the tests: {SCRATCH}")

@@ -84,7 +84,10 @@ def launch(
     return start([sys.executable, "-c", SERVE, json.dumps(settings)], log)
 
 
-def start(command: Sequence[str], log: Path, **environment: str) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str], log: Path, *, session: bool = False, **environment: str
+) -> subprocess.Popen[bytes]:
+    """A process that writes to `log`; in a `session` of its own, what it starts can be stopped with it."""
     with log.open("wb") as output:
         return subprocess.Popen(
             command,
@@ -92,6 +95,7 @@ def start(command: Sequence[str], log: Path, **environment: str) -> subprocess.P
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
             cwd=log.parent,
+            start_new_session=session,
         )
 
 

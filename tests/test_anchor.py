@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toys import drive
 
-from explainer_runtime.methods import anchor
+from explainer_runtime.methods.anchor import method as anchor
 from explainer_runtime.methods.common import Ground
 from explainer_runtime.search import subject
 from explainer_runtime.search.asks import Rows, Stop

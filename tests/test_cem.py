@@ -11,7 +11,7 @@ from toys import CLASSES, SHAPE, Counting, Linear, rowwise, weights
 
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explainers import fit, prepare
-from explainer_runtime.methods.cem import _place
+from explainer_runtime.methods.cem.method import _place
 from explainer_runtime.spec import CEM, Inputs, Limits
 
 CONTRACT = Inputs(shape=SHAPE, low=0, high=1, classes=CLASSES)

@@ -564,7 +564,7 @@ def test_bounds_that_are_no_numbers_are_refused_by_name(high):
 
 
 def test_settings_of_the_first_version_are_understood():
-    with pytest.warns(DeprecationWarning, match="refine_steps has no effect"):
+    with pytest.warns(DeprecationWarning, match="refine_steps: has no effect"):
         Counterfactual(refine_steps=7)
     assert Counterfactual(refine_steps=50, grow_steps=30, grow_features=4) == Counterfactual()
 

@@ -11,7 +11,8 @@ import pytest
 
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import METHODS as BY_KIND
-from explainer_runtime.spec import OPTIONS, BudgetOptions, Inputs, parse_spec
+from explainer_runtime.methods import options
+from explainer_runtime.spec import BudgetOptions, Inputs, parse_spec
 from explainer_runtime.wire import describe_outputs
 
 HOME = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ def test_options_are_the_settings_of_the_spec(kind):
 
     budget = set(BudgetOptions.model_fields)
     asked = {name for cell, _, yes, _ in rows for name in names(cell) if yes == "yes"}
-    assert asked == set(OPTIONS[kind].model_fields) - budget
+    assert asked == set(options(kind).model_fields) - budget
 
 
 @pytest.mark.parametrize("kind", METHODS)
@@ -117,7 +118,9 @@ def test_each_idea_is_used_where_the_glossary_says(idea, where):
 
 
 @pytest.mark.parametrize(
-    "page", [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md"))], ids=lambda page: page.stem
+    "page",
+    [HOME / "README.md", HOME / "CONTRIBUTING.md", *sorted((HOME / "docs").rglob("*.md"))],
+    ids=lambda page: page.stem,
 )
 def test_links_lead_somewhere(page):
     links = r"(?:\]\(|^\[[^\]]+\]: )(?!https?:)([^)\s]+)"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,9 +72,13 @@ def triton_process(folder):
     except OSError:
         pytest.skip(f"Triton runs Python models with the system's lib{PYTHON}, which is not installed")
     ports, log = free_ports(), folder / "server.log"
-    process = start(triton_command(folder, ports), log, PACKAGES=str(PACKAGES))
-    with running(process, ports, log) as server:
-        yield server, process
+    process = start(triton_command(folder, ports), log, session=True, PACKAGES=str(PACKAGES))
+    try:
+        with running(process, ports, log) as server:
+            yield server, process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a stub of its Python backend may outlive it
 
 
 def triton_command(folder, ports):

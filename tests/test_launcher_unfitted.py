@@ -106,7 +106,8 @@ def test_kserves_example_explains_with_only_its_image_changed(model, tmp_path):
 
 def told(host, scratch, settings=None, *, model="cifar10", **changes):
     endpoint = {"kind": "v1", "url": f"http://{host}", "model": model, **changes}
-    return artifact.load(unfitted.anchor(settings or {}, Endpoint(**endpoint), scratch, patience=0.0))
+    made = unfitted.explainer("anchor_image", settings or {}, Endpoint(**endpoint), scratch, patience=0.0)
+    return artifact.load(made)
 
 
 def test_shape_classes_and_range_are_the_models(model, tmp_path):

@@ -13,6 +13,7 @@ pytest.importorskip("tensorflow")
 
 from explainer_runtime.errors import Cancelled, InvalidInput, InvalidOption, InvalidPrediction
 from explainer_runtime.explainers import fit, prepare
+from explainer_runtime.methods import fields
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.spec import (
     CEM,
@@ -89,7 +90,7 @@ def explainer(case):
     def explain(rows, options=None, **more):
         return run(rows, options, **{"limits": PATIENT, **more})
 
-    explain.spec = spec
+    explain.spec, explain.fitted = spec, run.fitted
     explain.exact = predictor is not GRAPH  # NumPy is made to compute each row by itself; TensorFlow does not
     return explain
 
@@ -141,6 +142,16 @@ def test_every_field_is_finite_and_has_a_row_for_each_row(explain, x):
         assert array.dtype != np.float64, name
         if array.dtype.kind == "f":
             assert np.isfinite(array).all(), name
+
+
+DTYPES = {"FP32": "f", "INT64": "i", "BOOL": "b", "BYTES": "U"}
+
+
+def test_an_answer_has_the_fields_that_its_method_states(explain, x):
+    stated = fields(explain.fitted)
+    assert {name: (array.dtype.kind, array.shape[1:]) for name, array in explain(x).arrays.items()} == {
+        name: (DTYPES[datatype], shape) for name, (datatype, shape) in stated.items()
+    }
 
 
 def test_what_is_found_the_model_says_when_it_is_asked_anew(explain, x):

@@ -24,7 +24,8 @@ from explainer_runtime.hosts import infer, v2types
 from explainer_runtime.hosts.door import documents, messages
 from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.hosts.reading import reading
-from explainer_runtime.spec import OPTIONS, AnchorImage, Counterfactual, parse_options
+from explainer_runtime.methods import options
+from explainer_runtime.spec import AnchorImage, Counterfactual, parse_options
 
 BOUNDS = Guard().bounds
 DEEP = '{"a":' * 900 + "1" + "}" * 900
@@ -86,8 +87,8 @@ def through(document, spec):
         raise InvalidInput(str(error)) from None
     request = infer.request_of(parsed)
     rows = wire.decode_rows(v2types.tensors(request))
-    options = wire.decode_options(v2types.parameters(request), OPTIONS[spec.kind].model_fields)
-    parse_options(spec, options)
+    given = wire.decode_options(v2types.parameters(request), options(spec.kind).model_fields)
+    parse_options(spec, given)
     return rows
 
 
@@ -111,7 +112,7 @@ def test_any_value_in_a_body_of_v1_or_seldon_is_read_or_refused_by_type(body, sh
     for document in (body, {"data": {"tensor": {"shape": shape, "values": [0.5]}}}):
         try:
             rows, parameters = wire.decode_body(document)
-            wire.decode_options(parameters, OPTIONS["anchor_image"].model_fields)
+            wire.decode_options(parameters, options("anchor_image").model_fields)
         except (InvalidInput, InvalidOption):
             continue
         assert np.isfinite(rows).all()
@@ -150,8 +151,8 @@ def test_any_value_in_a_grpc_request_is_read_or_refused_by_type(message):
     try:
         payload = read(parsed, None)
         rows = wire.decode_rows(v2types.tensors(payload))
-        options = wire.decode_options(v2types.parameters(payload), OPTIONS["anchor_image"].model_fields)
-        parse_options(AnchorImage(), options)
+        given = wire.decode_options(v2types.parameters(payload), options("anchor_image").model_fields)
+        parse_options(AnchorImage(), given)
     except (InvalidInput, InvalidOption, MLServerError):
         return
     assert np.isfinite(rows).all()

@@ -14,8 +14,8 @@ from explainer_runtime import render
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.explanation import Cost, Explanation
 from explainer_runtime.render import page, panels
-from explainer_runtime.render.words import chance
 from explainer_runtime.spec import Inputs
+from explainer_runtime.views import chance
 
 NAMES = ("Sandal", "Sneaker", "<b>Ankle & boot</b>")
 

@@ -400,13 +400,13 @@ def test_a_picture_is_drawn_for_who_asks(server):
 
 
 def test_metadata_holds_the_schema_of_the_options(server):
-    from explainer_runtime.spec import AnchorOptions
+    from explainer_runtime.methods import options
 
     by_rest = httpx.get(server.rest("/v2/models/anchor")).json()["parameters"]["explain_parameters"]
     with channel(server) as connection:
         asked = oip.MESSAGES["ModelMetadataRequest"](name="anchor")
         by_grpc = oip.method(connection, "ModelMetadata")(asked, timeout=60)
-    assert json.loads(by_rest) == AnchorOptions.model_json_schema()
+    assert json.loads(by_rest) == options("anchor_image").model_json_schema()
     assert by_grpc.parameters["explain_parameters"].string_param == by_rest
 
 

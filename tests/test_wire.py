@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as arrays
 from explainer_runtime.errors import InvalidInput, InvalidOption
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted
-from explainer_runtime.spec import OPTIONS, AnchorImage, Inputs
+from explainer_runtime.methods import options
+from explainer_runtime.spec import AnchorImage, Inputs
 from explainer_runtime.wire import (
     _NUMBERS,
     Tensor,
@@ -26,7 +27,7 @@ from explainer_runtime.wire import (
 
 FLOATS = ("FP16", "FP32", "FP64")
 INTEGERS = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")
-NAMES = OPTIONS["anchor_image"].model_fields
+NAMES = options("anchor_image").model_fields
 
 
 def tensor(data, shape=(2, 3), datatype="FP32"):

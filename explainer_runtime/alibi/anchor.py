@@ -1,4 +1,4 @@
-"""`AnchorImage`, as notebooks know it; see methods/anchor.py for what is computed."""
+"""`AnchorImage`, as notebooks know it; see methods/anchor/ for what is computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from explainer_runtime.alibi.ranges import OPEN, contract, pixels
 from explainer_runtime.alibi.settings import plain
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explanation import Explanation as Answer
-from explainer_runtime.spec import AnchorOptions, Spec, parse_spec
+from explainer_runtime.methods import parse_spec
+from explainer_runtime.spec import Spec, options_of
 
 Segmenter = Callable[..., np.ndarray]
 
@@ -143,7 +144,8 @@ class AnchorImage(Explainer):
         )
         given = {name: value for name, value in given.items() if value is not None}
         # What a served request may not change is an argument here, too.
-        options = {name: given.pop(name) for name in [*given] if name in AnchorOptions.model_fields}
+        offered = options_of(type(self._fitted.spec)).model_fields
+        options = {name: given.pop(name) for name in [*given] if name in offered}
         fitted = pixels(self._fitted, row)
         spec = parse_spec({**fitted.spec.model_dump(), **given})
         predictor, label = self._predictor, None

@@ -1,4 +1,4 @@
-"""`CEM`, as notebooks know it; see methods/cem.py for what is computed."""
+"""`CEM`, as notebooks know it; see methods/cem/ for what is computed."""
 
 from __future__ import annotations
 

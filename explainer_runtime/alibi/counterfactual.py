@@ -1,4 +1,4 @@
-"""`Counterfactual`, as notebooks know it; see methods/counterfactual.py for what is computed."""
+"""`Counterfactual`, as notebooks know it; see methods/counterfactual/ for what is computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from explainer_runtime.alibi.models import as_predictor, classes_of, said_of_mod
 from explainer_runtime.alibi.ranges import OPEN, bounds, contract, within
 from explainer_runtime.alibi.settings import no_effect, plain, row_shape
 from explainer_runtime.explanation import Explanation as Answer
-from explainer_runtime.spec import parse_spec
+from explainer_runtime.methods import parse_spec
 
 
 class Counterfactual(Explainer):

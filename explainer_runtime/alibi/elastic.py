@@ -12,7 +12,7 @@ from explainer_runtime.alibi.models import as_predictor, classes_of, said_of_mod
 from explainer_runtime.alibi.ranges import bounds, contract
 from explainer_runtime.alibi.settings import no_effect, plain, row_shape
 from explainer_runtime.artifact import Fitted
-from explainer_runtime.spec import parse_spec
+from explainer_runtime.methods import parse_spec
 
 _LOSS = (
     "kappa", "beta", "gamma", "learning_rate_init", "max_iterations", "c_init", "c_steps", "clip", "schedule",

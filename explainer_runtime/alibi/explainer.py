@@ -19,7 +19,8 @@ from explainer_runtime.alibi.ranges import within
 from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explanation import Explanation as Answer
-from explainer_runtime.spec import Limits, Spec, parse_spec
+from explainer_runtime.methods import parse_spec
+from explainer_runtime.spec import Limits, Spec
 
 NO_LIMITS = Limits(max_batch=1, max_rows=2**53, max_calls=2**53, max_seconds=7 * 86_400.0)
 """A notebook waits as long as it takes."""

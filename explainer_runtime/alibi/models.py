@@ -15,7 +15,8 @@ import numpy as np
 
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors import CallablePredictor, Predictor, connect
-from explainer_runtime.spec import ModelContract, Value
+from explainer_runtime.predictors.settings import ModelContract
+from explainer_runtime.spec import Value
 
 
 def as_predictor(given: Any, shape: tuple[int, ...], **contract: Any) -> Predictor:

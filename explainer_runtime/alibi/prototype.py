@@ -1,4 +1,4 @@
-"""`CounterfactualProto`, as notebooks know it; see methods/prototype.py for what is computed."""
+"""`CounterfactualProto`, as notebooks know it; see methods/prototype/ for what is computed."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from explainer_runtime.artifact.networks import Network
 from explainer_runtime.artifact.replace import replace
 from explainer_runtime.errors import InvalidArtifact, InvalidOption, InvalidSpec
 from explainer_runtime.fitted import Fitted
-from explainer_runtime.spec import Inputs, Spec, parse, parse_spec
+from explainer_runtime.spec import Inputs, Spec, parse
 
 __all__ = ["Fitted", "Report", "load", "pack", "save", "unpack", "verify"]
 
@@ -193,7 +193,7 @@ def _parse(files: Mapping[str, bytes]) -> _Parts:
     """Everything that these files say, checked as far as it can be without building a model."""
     manifest = manifests.parse(files[MANIFEST])
     try:
-        spec = parse_spec(manifest.spec)
+        spec = methods.parse_spec(manifest.spec)
         inputs = parse(Inputs, manifest.inputs, "inputs")
     except InvalidSpec as error:
         raise InvalidArtifact(f"{MANIFEST}: {error}") from None

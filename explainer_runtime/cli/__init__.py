@@ -160,7 +160,7 @@ def explain(
     fitted = artifact.load(path)
     if out:
         answers.check(out, fitted.inputs)
-    if fitted.spec.kind == "counterfactual" and server is None:
+    if model is not None and server is None:
         import_tensorflow_quietly()
     request = requests.read_rows(input_path, fitted.inputs, fitted.spec.kind)
     x = requests.select(request.x, chosen)
@@ -238,6 +238,9 @@ def serve(
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folders with a model-settings.json each, served too.")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Methods of other packages to admit, with commas.")
     ] = None,
     sidecar: Annotated[
         bool, typer.Option("--sidecar", help="Pass on to the model what is not for an explainer.")

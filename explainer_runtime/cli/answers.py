@@ -11,7 +11,7 @@ import numpy as np
 
 from explainer_runtime import render
 from explainer_runtime.errors import InvalidInput
-from explainer_runtime.explanation import EMPTY_ANCHOR, Explanation
+from explainer_runtime.explanation import Explanation
 from explainer_runtime.spec import Inputs
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def explained(summary: Mapping[str, Any], out: Path | None) -> Table:
     cost, rows = summary["cost"], summary["rows"]
     caption = f"{cost['calls']:,} model calls, {cost['rows']:,} rows, {cost['seconds']:.2f} s"
     lines = [f"{caption}; written to {out}" if out else caption]
-    lines += [
-        f"row {index}: {row.get('note', EMPTY_ANCHOR)}" for index, row in enumerate(rows) if _empty(row)
-    ]
+    lines += [f"row {index}: {row['note']}" for index, row in enumerate(rows) if "note" in row]
     table = Table(
         title=f"{summary['kind']}: found {summary['found']} of {len(rows)}",
         caption=escape("\n".join([*lines, *summary["warnings"]])),

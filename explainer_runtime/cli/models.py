@@ -42,7 +42,7 @@ def with_contract(predictor: str, contract: Mapping[str, Any]) -> str:
         InvalidInput: It is no object.
         InvalidSpec: It is no address.
     """
-    from explainer_runtime.spec import parse_predictor
+    from explainer_runtime.predictors.settings import parse_predictor
 
     if predictor.lstrip().startswith("{"):
         try:
@@ -61,7 +61,8 @@ def connected(model: str | None, predictor: str | None, **contract: Any) -> Pred
         InvalidSpec: It cannot be used as it was said.
     """
     from explainer_runtime.predictors import connect
-    from explainer_runtime.spec import KerasModel, parse, parse_predictor
+    from explainer_runtime.predictors.settings import KerasModel, parse_predictor
+    from explainer_runtime.spec import parse
 
     if model is not None and predictor is None:
         if not model.endswith(".onnx"):

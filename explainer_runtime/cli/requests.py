@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import orjson
 
-from explainer_runtime import wire
+from explainer_runtime import methods, wire
 from explainer_runtime.cli import files
 from explainer_runtime.errors import InvalidInput, InvalidOption
-from explainer_runtime.spec import OPTIONS, Inputs
+from explainer_runtime.spec import Inputs
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -155,7 +155,9 @@ def _v2_request(path: Path, kind: str) -> Request:
             f"({type(error).__name__}: {error})",
             "input",
         ) from None
-    return Request(wire.decode_rows(tensors), wire.decode_options(parameters, OPTIONS[kind].model_fields))
+    return Request(
+        wire.decode_rows(tensors), wire.decode_options(parameters, methods.options(kind).model_fields)
+    )
 
 
 def _shaped(x: np.ndarray, contract: Inputs) -> np.ndarray:

@@ -17,12 +17,14 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from explainer_runtime import methods
 from explainer_runtime.cli import models
 from explainer_runtime.errors import InvalidInput, MissingExtra
 from explainer_runtime.hosts import arguments, deployment, logs, output, unfitted
 from explainer_runtime.hosts.arguments import Line, number
 from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.spec import Endpoint, parse, parse_predictor
+from explainer_runtime.predictors.settings import Endpoint, parse_predictor
+from explainer_runtime.spec import parse
 
 _PORTS = {"http_port": "8080", "grpc_port": "8081", "metrics_port": "8082"}
 _LINK = re.compile(r"(tcp|udp|sctp)://")
@@ -51,6 +53,7 @@ class Request:
     threads: int | None
     guard: str | None
     repository: Path | None
+    methods: str | None
     sidecar: bool
     upstream_grpc: str | None
     server: str
@@ -111,6 +114,9 @@ def prepared(request: Request) -> Iterator[Ready]:
     Raises:
         InvalidInput, InvalidSpec, InvalidArtifact: What the operator must change.
     """
+    if request.methods:
+        methods.admit(methods.listed(request.methods))
+        os.environ[methods.ADMITTED] = request.methods  # for worker processes
     line = arguments.read(request.words or [])
     contract = models.said(request.logits, request.label)
     predictor = request.predictor and models.written(request.predictor)
@@ -178,7 +184,8 @@ def _host(module: str, extra: str) -> Any:
 def _unused(line: Line, models: Sequence[Mapping[str, Any]]) -> list[str]:
     """Settings of an explainer that nobody has looked at: those of a fitted one are in its artifact."""
     here = any(Path(model["parameters"]["uri"]).name == unfitted.FOLDER for model in models)
-    names = unfitted.unused(line.settings) if here else line.settings
+    kind = deployment.fitless(line.kind or "")
+    names = unfitted.unused(kind, line.settings) if here and kind else line.settings
     return [f"--{name}={line.settings[name]}" for name in names]
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from explainer_runtime.cli import files
 from explainer_runtime.errors import InvalidInput, InvalidSpec
-from explainer_runtime.spec import Spec, parse_spec
+from explainer_runtime.methods import parse_spec
+from explainer_runtime.spec import Spec
 
 
 class Training(NamedTuple):

@@ -26,9 +26,12 @@ from explainer_runtime.demo.report import ENOUGH, FROM_OUTSIDE, NEAREST, Outcome
 from explainer_runtime.demo.roads import failures, travel
 from explainer_runtime.demo.servers import Server, free_ports, serving, tail
 from explainer_runtime.errors import ExplainerError, InvalidSpec
+from explainer_runtime.methods.anchor.settings import AnchorImage, Grid
+from explainer_runtime.methods.counterfactual.settings import Counterfactual
 from explainer_runtime.predictors import CallablePredictor, Predictor, connect
 from explainer_runtime.predictors.keras import KerasPredictor
-from explainer_runtime.spec import AnchorImage, Counterfactual, Endpoint, Grid, Inputs, Spec
+from explainer_runtime.predictors.settings import Endpoint
+from explainer_runtime.spec import Inputs, Spec
 
 IMAGES = 8
 MODEL, CF, ANCHOR = "fashion-cnn", "fashion-cf", "fashion-anchor"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.methods.anchor.settings import AnchorImage
+from explainer_runtime.methods.counterfactual.settings import Counterfactual
 from explainer_runtime.predictors import Predictor
-from explainer_runtime.spec import AnchorImage, Counterfactual, Inputs
+from explainer_runtime.spec import Inputs
 
 SAMPLES = 10_000
 _CHUNK = 1_000

@@ -14,8 +14,8 @@ from explainer_runtime.demo.checks import SAMPLES
 from explainer_runtime.demo.network import PARAMETERS
 from explainer_runtime.demo.roads import Road
 from explainer_runtime.render import cards, page
-from explainer_runtime.render.words import number
 from explainer_runtime.spec import Inputs
+from explainer_runtime.views import number
 
 if TYPE_CHECKING:
     from rich.table import Table

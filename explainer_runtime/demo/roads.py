@@ -12,8 +12,9 @@ from explainer_runtime.demo import checks
 from explainer_runtime.demo.asking import ask_grpc, ask_rest, differences
 from explainer_runtime.demo.servers import Server
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.methods.anchor.settings import AnchorImage
+from explainer_runtime.methods.counterfactual.settings import Counterfactual
 from explainer_runtime.predictors import Predictor
-from explainer_runtime.spec import AnchorImage, Counterfactual
 
 COUNTERFACTUALS = 7
 """Least counterfactuals, of eight, that must be valid on the served network."""

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from explainer_runtime.errors import InvalidInput, InvalidSpec
-from explainer_runtime.spec import OPTIONS
+from explainer_runtime.methods import called
 
 FLAGS = (
     "model_name",
@@ -32,15 +32,6 @@ FLAGS = (
     "storage_uri",
 )
 """The platforms' flags that mean something here; all take a value."""
-
-KINDS = {
-    **{kind: (kind,) for kind in OPTIONS},
-    "anchorimages": ("anchor_image",),
-    "counterfactuals": ("counterfactual", "counterfactual_proto"),
-    "contrastive": ("cem",),
-}
-"""Names of types, ours and Seldon's in small letters, and the kinds of artifact that answer to them.
-`AnchorImages` is how a SeldonDeployment spells it, `anchor_image` what its operator makes of it."""
 
 _SCHEMES = {
     "v2": "http",
@@ -94,7 +85,7 @@ def read(words: Sequence[str]) -> Line:
         name, equals, value = word.lstrip("-").partition("=")
         name = name.replace("-", "_")
         if not word.startswith("-"):
-            if word.lower() in KINDS and not Path(word).is_dir():
+            if called(word) and not Path(word).is_dir():
                 kind = word
             else:
                 paths.append(Path(word))
@@ -205,5 +196,5 @@ def check_kind(wanted: str | None, kind: str) -> None:
     Raises:
         InvalidSpec: They differ.
     """
-    if wanted and kind not in KINDS.get(wanted.lower(), ()):
+    if wanted and kind not in called(wanted):
         raise InvalidSpec(f"explainer_type: {wanted} was asked for, but the artifact is of kind {kind}")

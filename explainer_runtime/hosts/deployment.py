@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from explainer_runtime import artifact
+from explainer_runtime import artifact, methods
 from explainer_runtime.artifact.beside import settings as settings_beside
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.hosts import arguments, needs, storage, unfitted
 from explainer_runtime.hosts.arguments import Line
 from explainer_runtime.hosts.names import check_name
 from explainer_runtime.hosts.service import lowered
-from explainer_runtime.spec import Endpoint, parse_predictor
+from explainer_runtime.predictors.settings import Endpoint, parse_predictor
 
 _PREDICTORS = ("predictor", "model_path", "infer_uri")
 """Keys of `extra` that say where the model is; see `service.parse_settings`."""
@@ -208,23 +208,25 @@ def _paths(line: Line, environment: Mapping[str, str], mount: Path) -> list[Path
     try:
         return storage.explainers_in(place)
     except InvalidSpec:
-        if line.kind is None or not _is_anchor(line.kind):
+        if line.kind is None or not fitless(line.kind):
             raise
         return []  # of another maker; what it is to do stands on the line
 
 
-def _is_anchor(kind: str) -> bool:
-    return "anchor_image" in arguments.KINDS.get(kind.lower(), ())
+def fitless(name: str) -> str | None:
+    """The kind that a platform's name means, where nothing has to be fitted for it."""
+    return next((kind for kind in methods.called(name) if methods.settings_of(kind).fitless), None)
 
 
 def _from_arguments(line: Line, told: _Told, scratch: Path) -> Path:
-    """An explainer with the settings of the command line; see `unfitted.anchor`."""
-    if not _is_anchor(line.kind or ""):
+    """An explainer with the settings of the command line; see `unfitted.explainer`."""
+    kind = fitless(line.kind or "")
+    if kind is None:
         raise InvalidSpec(f"{line.kind}: has to be fitted; name the directory of a fitted explainer")
     model = parse_predictor(told.over({})["predictor"])
     if not isinstance(model, Endpoint):
         raise InvalidSpec(f"{line.kind}: without a fitted explainer the model has to be at an endpoint")
-    return unfitted.anchor(line.settings, model, scratch)
+    return unfitted.explainer(kind, line.settings, model, scratch)
 
 
 def _graph(model: str | None, address: bool, sidecar: bool) -> Path | None:

@@ -22,7 +22,8 @@ from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.faults import faults
 from explainer_runtime.predictors import connect
 from explainer_runtime.predictors.colocated import announce, withdraw
-from explainer_runtime.spec import KerasModel, parse
+from explainer_runtime.predictors.settings import KerasModel
+from explainer_runtime.spec import parse
 from explainer_runtime.wire import Tensor
 
 _THREADS = 4

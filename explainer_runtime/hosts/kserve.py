@@ -39,7 +39,7 @@ from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.hosts.service import Service, Settings, parse_settings
 from explainer_runtime.hosts.status import GRPC, fault, retry_after
 from explainer_runtime.hosts.traffic import Traffic
-from explainer_runtime.spec import OPTIONS
+from explainer_runtime.spec import options_of
 from explainer_runtime.wire import Tensor
 
 _line, sys.argv = (
@@ -147,7 +147,7 @@ class ExplainerModel(kserve.Model):
 
     async def _run(self, rows: np.ndarray, parameters: Mapping[str, Any]) -> Explanation:
         """The explanation, computed off the event loop; when nobody waits any more, it stops."""
-        options = wire.decode_options(parameters, OPTIONS[self._service.fitted.spec.kind].model_fields)
+        options = wire.decode_options(parameters, options_of(type(self._service.fitted.spec)).model_fields)
         gone, asking = threading.Event(), caller()
         try:
             future = self._service.submit(

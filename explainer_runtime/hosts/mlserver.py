@@ -38,7 +38,8 @@ from explainer_runtime.hosts.faults import faults
 from explainer_runtime.hosts.keras import KerasRuntime, loaded
 from explainer_runtime.hosts.names import check_name
 from explainer_runtime.hosts.service import Service, parse_settings
-from explainer_runtime.spec import OPTIONS, Colocated
+from explainer_runtime.predictors.settings import Colocated
+from explainer_runtime.spec import options_of
 from explainer_runtime.wire import PICTURE, Tensor
 
 __all__ = ["ExplainerRuntime", "KerasRuntime"]
@@ -87,7 +88,7 @@ class ExplainerRuntime(MLModel):
     async def metadata(self) -> MetadataModelResponse:
         """Inputs and outputs, and the JSON schema of the options: as a string, which gRPC carries, too."""
         said = await super().metadata()
-        schema = OPTIONS[self._ready().fitted.spec.kind].model_json_schema()
+        schema = options_of(type(self._ready().fitted.spec)).model_json_schema()
         said.parameters = Parameters(explain_parameters=orjson.dumps(schema).decode())
         return said
 
@@ -135,7 +136,7 @@ class ExplainerRuntime(MLModel):
         """
         service, asking, gone = self._ready(), caller(), threading.Event()
         with _counting(service):
-            options = wire.decode_options(parameters, OPTIONS[service.fitted.spec.kind].model_fields)
+            options = wire.decode_options(parameters, options_of(type(service.fitted.spec)).model_fields)
         try:
             future = service.submit(
                 rows,

@@ -32,16 +32,14 @@ from explainer_runtime.hosts.admission import Admission
 from explainer_runtime.hosts.metrics import Meter
 from explainer_runtime.hosts.tracing import Traced, span
 from explainer_runtime.predictors import Predictor, connect
-from explainer_runtime.spec import (
+from explainer_runtime.predictors.settings import (
     Colocated,
     Endpoint,
     KerasModel,
-    Limits,
     PredictorSettings,
-    Value,
-    parse,
     parse_predictor,
 )
+from explainer_runtime.spec import Limits, Value, parse
 
 
 class Settings(Value):

@@ -1,10 +1,10 @@
-"""An anchor explainer that nobody has fitted: its settings from a command line, its input from the model.
+"""An explainer that nobody has fitted: its settings from a command line, its input from the model.
 
 KServe's own example of an image explainer names a method and its settings as arguments (`AnchorImages
 --threshold 0.95 --batch_size 40`), beside an artifact of another maker that this package does not open.
-Anchors need nothing fitted, only to know what an image is; so the model is asked, by its metadata: V2's, or
-that of TensorFlow Serving. It may start at the same moment, hence the patience. Whoever knows better says so:
-`--shape 32,32,3 --classes 10 --low 0 --high 255`.
+Such a method (`Spec.fitless`) only has to know what an image is; so the model is asked, by its metadata:
+V2's, or that of TensorFlow Serving. It may start at the same moment, hence the patience. Whoever knows better
+says so: `--shape 32,32,3 --classes 10 --low 0 --high 255`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import orjson
 from explainer_runtime import artifact
 from explainer_runtime.errors import InvalidSpec, PredictorUnavailable
 from explainer_runtime.explainers import fit
-from explainer_runtime.spec import AnchorImage, Endpoint, Inputs, parse
+from explainer_runtime.methods import parse_spec, settings_of
+from explainer_runtime.predictors.settings import Endpoint
+from explainer_runtime.spec import Inputs, parse
 
 FOLDER = "fitted-from-arguments"
 """Name of the directory that is written, by which others know it."""
@@ -33,11 +35,14 @@ _MOST = 2**20
 _INPUTS = ("shape", "classes", "low", "high")
 
 
-def anchor(settings: Mapping[str, str], model: Endpoint, scratch: Path, patience: float = PATIENCE) -> Path:
-    """Write an anchor explainer for this model; its directory.
+def explainer(
+    kind: str, settings: Mapping[str, str], model: Endpoint, scratch: Path, patience: float = PATIENCE
+) -> Path:
+    """Write an explainer of this kind for this model; its directory.
 
     Args:
-        settings: Fields of `spec.AnchorImage` and of `spec.Inputs` as words; others are not looked at.
+        kind: A method for which nothing has to be fitted.
+        settings: Fields of its settings and of `spec.Inputs` as words; others are not looked at.
         model: Where the model is.
         scratch: Where to write.
         patience: Seconds in which the model has to answer.
@@ -47,8 +52,8 @@ def anchor(settings: Mapping[str, str], model: Endpoint, scratch: Path, patience
         PredictorUnavailable: The model did not answer in time.
     """
     said = {name: _value(value) for name, value in settings.items()}
-    fields = {name: value for name, value in said.items() if name in AnchorImage.model_fields}
-    spec = parse(AnchorImage, fields, "anchor_image")
+    fields = {name: value for name, value in said.items() if name in settings_of(kind).model_fields}
+    spec = parse_spec({**fields, "kind": kind})
     known = {name: said[name] for name in _INPUTS if name in said}
     if not {"shape", "classes"} <= known.keys():
         known = {**_described(model, patience), **known}
@@ -58,9 +63,9 @@ def anchor(settings: Mapping[str, str], model: Endpoint, scratch: Path, patience
     return artifact.save(fit(spec, inputs=inputs), scratch / FOLDER)
 
 
-def unused(settings: Mapping[str, str]) -> list[str]:
-    """Names of settings that `anchor` does not look at."""
-    return [name for name in settings if name not in AnchorImage.model_fields and name not in _INPUTS]
+def unused(kind: str, settings: Mapping[str, str]) -> list[str]:
+    """Names of settings that `explainer` does not look at."""
+    return [name for name in settings if name not in settings_of(kind).model_fields and name not in _INPUTS]
 
 
 def _value(word: str) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from explainer_runtime.explanation import Fields
 from explainer_runtime.methods.common import EFFORTS, Ground, Outcome
+from explainer_runtime.methods.settings import ElasticNet
 from explainer_runtime.search import fista
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.best import Best
@@ -22,7 +23,6 @@ from explainer_runtime.search.criterion import Criterion
 from explainer_runtime.search.lanes import Effort
 from explainer_runtime.search.least_change import Problem, Space
 from explainer_runtime.search.networks import Penalty
-from explainer_runtime.spec import ElasticNet
 
 NET_FIELDS: Fields = {"elastic_net": ("FP32", ()), "c": ("FP32", ())}
 """What `net_fields` makes."""

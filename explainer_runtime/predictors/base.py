@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 
 from explainer_runtime.predictors import meaning
-from explainer_runtime.spec import Endpoint, ModelContract
+from explainer_runtime.predictors.settings import Endpoint, ModelContract
 
 
 @runtime_checkable

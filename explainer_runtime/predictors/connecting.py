@@ -10,7 +10,14 @@ from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.predictors.base import CallablePredictor, Predictor
 from explainer_runtime.predictors.colocated import colocated
 from explainer_runtime.predictors.meaning import PAGE
-from explainer_runtime.spec import Colocated, Endpoint, KerasModel, ModelContract, parse, parse_predictor
+from explainer_runtime.predictors.settings import (
+    Colocated,
+    Endpoint,
+    KerasModel,
+    ModelContract,
+    parse_predictor,
+)
+from explainer_runtime.spec import parse
 
 _KERAS = ("keras", "tf_keras")
 _FORWARD = ("predict", "predict_on_batch", "__call__")

@@ -15,7 +15,7 @@ import numpy as np
 
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.predictors.meaning import PAGE, unscaled
-from explainer_runtime.spec import ModelContract
+from explainer_runtime.predictors.settings import ModelContract
 
 TINY = np.finfo(np.float32).tiny
 """The least score that has a logarithm of its own."""

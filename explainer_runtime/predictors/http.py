@@ -30,8 +30,8 @@ from explainer_runtime.errors import (
 )
 from explainer_runtime.predictors.context import outgoing
 from explainer_runtime.predictors.retry import LONGEST
+from explainer_runtime.predictors.settings import Endpoint
 from explainer_runtime.predictors.tensors import one_line, seconds_left
-from explainer_runtime.spec import Endpoint
 
 _PIECE = 2**16
 _MOST_LISTS, _MOST_VALUES = 200_000, 10_000_000

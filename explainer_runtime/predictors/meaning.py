@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from explainer_runtime.errors import InvalidPrediction
-from explainer_runtime.spec import ModelContract
+from explainer_runtime.predictors.settings import ModelContract
 
 PAGE = "see docs/models.md"
 _SLACK = 1e-6

@@ -37,6 +37,7 @@ from explainer_runtime.predictors import meaning, tally
 from explainer_runtime.predictors.breaker import Breaker
 from explainer_runtime.predictors.pace import Pace
 from explainer_runtime.predictors.retry import persistently
+from explainer_runtime.predictors.settings import Endpoint
 from explainer_runtime.predictors.tensors import (
     DTYPES,
     FLOATS,
@@ -48,7 +49,6 @@ from explainer_runtime.predictors.tensors import (
     held,
     seconds_left,
 )
-from explainer_runtime.spec import Endpoint
 
 _HEADROOM = 4096
 """Bytes of a message for what is not rows: names, shapes, framing."""

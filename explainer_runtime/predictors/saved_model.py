@@ -20,7 +20,7 @@ import numpy as np
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.predictors.forms import Form, chosen_output, held_values, repeated, row_input, sample
 from explainer_runtime.predictors.meaning import PAGE
-from explainer_runtime.spec import ModelContract
+from explainer_runtime.predictors.settings import ModelContract
 
 _Call = Callable[[Mapping[str, Any]], Any]
 

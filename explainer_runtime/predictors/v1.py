@@ -16,8 +16,8 @@ import orjson
 
 from explainer_runtime.errors import InvalidPrediction
 from explainer_runtime.predictors.http import Http, read_json
+from explainer_runtime.predictors.settings import Endpoint
 from explainer_runtime.predictors.tensors import TEXT, Answer, Described, Tensor, decode, pick
-from explainer_runtime.spec import Endpoint
 
 
 class Predict:

@@ -25,6 +25,7 @@ from explainer_runtime.errors import (
 from explainer_runtime.predictors import oip
 from explainer_runtime.predictors.context import outgoing
 from explainer_runtime.predictors.retry import LONGEST
+from explainer_runtime.predictors.settings import Endpoint
 from explainer_runtime.predictors.tensors import (
     DTYPES,
     Answer,
@@ -37,7 +38,6 @@ from explainer_runtime.predictors.tensors import (
     seconds_left,
     unpacked,
 )
-from explainer_runtime.spec import Endpoint
 
 
 class Grpc:

@@ -17,6 +17,7 @@ import orjson
 
 from explainer_runtime.errors import InvalidPrediction, PredictorError
 from explainer_runtime.predictors.http import Http, Reply, read_json
+from explainer_runtime.predictors.settings import Endpoint
 from explainer_runtime.predictors.tensors import (
     DTYPES,
     TEXT,
@@ -29,7 +30,6 @@ from explainer_runtime.predictors.tensors import (
     pick,
     unpacked,
 )
-from explainer_runtime.spec import Endpoint
 
 _LENGTH = "inference-header-content-length"
 

@@ -18,31 +18,12 @@ import numpy as np
 from PIL import Image
 
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.render.cards import SIZE, Card, Panel, cards
+from explainer_runtime.render.cards import SIZE, Panel, drawn, view
 from explainer_runtime.render.sheet import encode
-from explainer_runtime.render.words import number
+from explainer_runtime.views import Card, View, number
 
 if TYPE_CHECKING:
     from explainer_runtime.spec import Inputs
-
-_TITLES = {
-    "counterfactual": ("Counterfactuals", "The smallest change found that gives the image another class."),
-    "pertinent": ("Pertinent negatives", "The least addition found that takes the image's class away."),
-    "anchor_mask": (
-        "Anchors",
-        "The part of the image that holds its class in place, whatever the rest shows.",
-    ),
-}
-_POSITIVES = "Pertinent positives", "The least part found that is enough for the image's class."
-_NUMBERS = {
-    "distance_l1": "L1",
-    "distance_l2": "L2",
-    "distance_l0": "values",
-    "target_proba": "p",
-    "precision": "precision",
-    "coverage": "coverage",
-    "size": "superpixels",
-}
 
 
 def html(
@@ -60,16 +41,14 @@ def html(
     Raises:
         InvalidInput: The rows are not images.
     """
-    shown = cards(explanation, x, inputs, size=size)
-    name, idea = next(title for field, title in _TITLES.items() if field in explanation.arrays)
-    if _kept(explanation):
-        name, idea = _POSITIVES
+    seen = view(explanation, x, inputs)
+    shown = drawn(seen, inputs, size)
     found = sum(card.found for card in shown)
     return document(
-        title or name,
-        f"{idea} Found for {found} of {len(shown)}.",
+        title or seen.title,
+        f"{seen.idea} Found for {found} of {len(shown)}.",
         gallery(shown),
-        section("Numbers", _numbers(explanation, shown)),
+        section("Numbers", _numbers(explanation, seen)),
         section("How it was produced", _provenance(explanation)),
     )
 
@@ -104,7 +83,7 @@ def code(text: str) -> str:
     return f"<pre><code>{escape(text)}</code></pre>"
 
 
-def gallery(shown: Sequence[Card]) -> str:
+def gallery(shown: Sequence[Card[Panel]]) -> str:
     """Cards in a grid that follows the width of the window."""
     return '<div class="grid">\n' + "\n".join(map(_card, shown)) + "\n</div>"
 
@@ -125,7 +104,7 @@ def _cell(value: Any) -> str:
     return f"<td>{escape(number(value) if isinstance(value, float) else str(value))}</td>"
 
 
-def _card(card: Card) -> str:
+def _card(card: Card[Panel]) -> str:
     note = f'\n<p class="note">{escape(card.note)}</p>' if card.note and card.detail else ""
     return (
         f'<article class="card{"" if card.found else " missing"}">\n<h3>{escape(card.headline)}</h3>\n'
@@ -148,28 +127,16 @@ def _figure(panel: Panel) -> str:
     )
 
 
-def _numbers(explanation: Explanation, shown: Sequence[Card]) -> str:
-    columns = {name: word for name, word in _NUMBERS.items() if name in explanation.arrays}
-    if _kept(explanation):  # what is measured is the part, not what was taken away
-        columns |= {name: f"{columns[name]} kept" for name in columns if name.startswith("distance")}
+def _numbers(explanation: Explanation, seen: View) -> str:
+    columns = {name: word for name, word in seen.numbers.items() if name in explanation.arrays}
     return table(
         ["answer", "found", "status", *columns.values()],
         [
             [card.headline, card.found, explanation["status"][row]]
-            + [explanation[name][row].item() if _told(explanation, row) else "–" for name in columns]
-            for row, card in enumerate(shown)
+            + [explanation[name][row].item() if card.told else "–" for name in columns]
+            for row, card in enumerate(seen.cards)
         ],
     )
-
-
-def _kept(explanation: Explanation) -> bool:
-    """Whether these are pertinent positives."""
-    return "pertinent" in explanation.arrays and explanation.meta.get("spec", {}).get("mode") == "PP"
-
-
-def _told(explanation: Explanation, row: int) -> bool:
-    """Whether the numbers of a row mean something: an anchor that was not found is still the best one."""
-    return "anchor_mask" in explanation.arrays or bool(explanation["found"][row])
 
 
 def _provenance(explanation: Explanation) -> str:

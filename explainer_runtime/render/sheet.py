@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.render.cards import SIZE, Card, Panel, cards
+from explainer_runtime.render.cards import SIZE, Panel, cards
 from explainer_runtime.render.panels import diverging
+from explainer_runtime.views import Card
 
 if TYPE_CHECKING:
     from explainer_runtime.spec import Inputs
@@ -61,7 +62,7 @@ def encode(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def sheet(shown: Sequence[Card]) -> Image.Image:
+def sheet(shown: Sequence[Card[Panel]]) -> Image.Image:
     """Cards in a grid: one column, or two where there are many."""
     most = max(len(_note(card)) for card in shown)
     blocks = [_block(card, most) for card in shown]
@@ -77,7 +78,7 @@ def sheet(shown: Sequence[Card]) -> Image.Image:
     return whole
 
 
-def _block(card: Card, note: int) -> Image.Image:
+def _block(card: Card[Panel], note: int) -> Image.Image:
     """One card, with room for so many lines of note."""
     side, tall = card.panels[0].pixels.shape[1], card.panels[0].pixels.shape[0]
     width = 2 * _MARGIN + _inner(card)
@@ -96,12 +97,12 @@ def _block(card: Card, note: int) -> Image.Image:
     return block
 
 
-def _inner(card: Card) -> int:
+def _inner(card: Card[Panel]) -> int:
     """Width of what a card shows: that of three panels, so that missing ones leave room for the words."""
     return 3 * card.panels[0].pixels.shape[1] + 2 * _GAP
 
 
-def _note(card: Card) -> list[str]:
+def _note(card: Card[Panel]) -> list[str]:
     """The note in lines; none where it stands in place of the numbers."""
     if not (card.note and card.detail):
         return []

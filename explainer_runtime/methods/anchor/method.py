@@ -14,15 +14,18 @@ from typing import Any, NamedTuple, assert_never
 import numpy as np
 
 from explainer_runtime.errors import InvalidInput, InvalidSpec
-from explainer_runtime.explanation import COMMON, EMPTY_ANCHOR, NOT_FOUND, OK, Explanation, Fields
+from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
 from explainer_runtime.fitted import Fitted, check_arrays, check_rows
+from explainer_runtime.methods.anchor.drawing import EMPTY, draw
+from explainer_runtime.methods.anchor.settings import AnchorImage, Felzenszwalb, Grid, Quickshift, Slic
 from explainer_runtime.methods.common import Given, Ground, Segmenter
 from explainer_runtime.search import masking, superpixels
 from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.masking import Canvas
 from explainer_runtime.search.subject import Subject
 from explainer_runtime.search.subsets import Holding, Rules, hold
-from explainer_runtime.spec import AnchorImage, Felzenszwalb, Grid, Quickshift, Slic
+
+__all__ = ["SLOPES", "check", "draw", "fields", "fit", "search"]
 
 SLOPES = False
 _BACKGROUNDS = 100
@@ -225,11 +228,11 @@ def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -
 def _why_empty(subject: Subject, spec: AnchorImage) -> str:
     if subject.holds_masked:
         return (
-            f"{EMPTY_ANCHOR}. With all of them masked the image still has it, so what they show then (fill "
+            f"{EMPTY}. With all of them masked the image still has it, so what they show then (fill "
             f"'{spec.fill}') has the class, too: try another fill, or smaller superpixels."
         )
     return (
-        f"{EMPTY_ANCHOR}. With a share of {spec.p_sample:g} of them masked enough is left: try a larger "
+        f"{EMPTY}. With a share of {spec.p_sample:g} of them masked enough is left: try a larger "
         "p_sample, or smaller superpixels."
     )
 

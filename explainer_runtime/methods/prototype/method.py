@@ -28,19 +28,21 @@ from explainer_runtime.methods.common import (
     explanation,
     run,
 )
+from explainer_runtime.methods.drawing import counterfactuals as draw
 from explainer_runtime.methods.elastic import NET_FIELDS, effort, net_fields, problem, schedule
+from explainer_runtime.methods.prototype.settings import CounterfactualProto
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import criterion, one_hot
 from explainer_runtime.search.networks import curvature
 from explainer_runtime.search.prototypes import Codes, Prototypes, choose, collect, prototypes
 from explainer_runtime.search.prototypes import trust as trust_score
-from explainer_runtime.spec import CounterfactualProto
 
 _RHO = 0.06
 _FIT_BATCH = 500
 _PROBES = 32
 """Training rows at which the curvature of the networks is measured."""
 
+__all__ = ["SLOPES", "check", "draw", "fields", "fit", "search"]
 
 SLOPES = True
 

@@ -23,6 +23,8 @@ from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explanation import Explanation, Fields
 from explainer_runtime.fitted import Fitted, check_arrays, need
 from explainer_runtime.methods import teaching
+from explainer_runtime.methods.cem.drawing import draw
+from explainer_runtime.methods.cem.settings import CEM
 from explainer_runtime.methods.common import (
     Given,
     Ground,
@@ -38,7 +40,6 @@ from explainer_runtime.methods.elastic import NET_FIELDS, effort, net_fields, pr
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import criterion, one_hot
 from explainer_runtime.search.networks import curvature
-from explainer_runtime.spec import CEM
 
 _RHO = {
     ("PN", "absolute"): (0.04, 1.0),
@@ -54,6 +55,7 @@ _SURE = 0.5
 """Least probability of the class for a pertinent positive shown as an image of its own, where the row has as
 much."""
 
+__all__ = ["SLOPES", "check", "draw", "fields", "fit", "search"]
 
 SLOPES = True
 

@@ -29,12 +29,13 @@ from explainer_runtime.methods.common import (
     explanation,
     run,
 )
+from explainer_runtime.methods.counterfactual.settings import Counterfactual
+from explainer_runtime.methods.drawing import counterfactuals as draw
 from explainer_runtime.search import wachter
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import SLACK, Criterion, criterion, one_hot
 from explainer_runtime.search.lanes import Effort
 from explainer_runtime.search.least_change import Problem
-from explainer_runtime.spec import Counterfactual
 
 _EDGE = 1e-5
 """Held back from `tol`: a model's last bits depend on the batch, and `found` must hold when asked again."""
@@ -46,6 +47,7 @@ _COHERENT = {"balanced": 0.2, "smallest": 0.0}
 _DEEPER = {"balanced": 0.15, "smallest": 0.0}
 """Log-odds beyond what is asked for: other models agree with a deeper answer more often."""
 
+__all__ = ["SLOPES", "check", "draw", "fields", "fit", "search"]
 
 SLOPES = True
 

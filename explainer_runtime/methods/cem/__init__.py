@@ -1,0 +1,1 @@
+"""Contrastive explanations: what has to be absent, what suffices. See `method.py`."""

@@ -1,0 +1,1 @@
+"""Counterfactuals: what is the least that would have had to be different? See `method.py`."""

@@ -1,0 +1,65 @@
+"""How the methods that change a row show it: the row, what it was changed into, and what the change is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.spec import Inputs
+from explainer_runtime.views import Card, Picture, View, chance, change, image, name, number, photograph, why
+
+DISTANCES = {"distance_l1": "L1", "distance_l2": "L2", "distance_l0": "values"}
+NUMBERS = {**DISTANCES, "target_proba": "p"}
+"""Numbers that people ask for of a change, and what they mean."""
+
+
+def counterfactuals(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
+    """What is to be seen of counterfactuals, whoever found them."""
+    cards = changed(explanation, x, inputs, "counterfactual", "counterfactual")
+    return View(
+        "Counterfactuals", "The smallest change found that gives the image another class.", cards, NUMBERS
+    )
+
+
+def changed(
+    explanation: Explanation, x: np.ndarray, inputs: Inputs, field: str, title: str
+) -> tuple[Card[Picture], ...]:
+    """A card for each row `(N, *S)`: the input, what it was changed into (`field`), and the change."""
+
+    def card(row: int, before: int, original: Picture) -> Card[Picture]:
+        after, answer = int(explanation[f"{field}_class"][row]), explanation[field][row]
+        sure, other = chance(explanation[f"{field}_proba"][row][after]), name(after, inputs)
+        difference = change("difference", image(answer, inputs) - image(x[row], inputs))
+        return Card(
+            True,
+            f"{name(before, inputs)} → {other}" if before != after else f"{other}, now {sure}",
+            f"L1 {number(explanation['distance_l1'][row])} · {difference.caption}",
+            (original, photograph(title, f"{other} {sure}", answer, inputs), difference),
+        )
+
+    return cards(explanation, x, inputs, title, card)
+
+
+def cards(
+    explanation: Explanation,
+    x: np.ndarray,
+    inputs: Inputs,
+    title: str,
+    card: Callable[[int, int, Picture], Card[Picture]],
+) -> tuple[Card[Picture], ...]:
+    """A card for each row: what `card` says of it, given its class and its picture; where nothing was found,
+    that no `title` was, and why."""
+    made: list[Card[Picture]] = []
+    for row in range(len(x)):
+        before = int(explanation["original_class"][row])
+        called = name(before, inputs)
+        said = f"{called} {chance(explanation['original_proba'][row][before])}"
+        original = photograph("input", said, x[row], inputs)
+        if explanation["found"][row]:
+            made.append(card(row, before, original))
+        else:
+            headline, note = f"{called}: no {title} found", why(explanation, row)
+            made.append(Card(False, headline, "", (original,), note, told=False))
+    return tuple(made)

@@ -1,0 +1,1 @@
+"""Counterfactuals guided by prototypes: to something that looks like its class. See `method.py`."""

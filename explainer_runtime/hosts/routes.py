@@ -10,6 +10,7 @@ versions share a path the one that MLServer itself would take as the default ans
 # another module, and FastAPI would look their names up there.
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from fastapi.responses import Response
@@ -17,9 +18,9 @@ from mlserver.context import model_context
 from mlserver.errors import MLServerError
 from mlserver.handlers.custom import CustomHandler, register_custom_handler
 
-from explainer_runtime import wire
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.hosts import infer, v2types
+from explainer_runtime.hosts.asked import asked_in, explained, marks
 from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.faults import faults
 from explainer_runtime.hosts.names import check_name
@@ -126,13 +127,11 @@ async def _v2_answer(runtime: Any, body: Mapping[str, Any]) -> Response:
 async def _bare_answer(runtime: Any, body: Mapping[str, Any]) -> Response:
     with faults():
         if "inputs" in body:
-            payload = infer.request_of(body)
-            rows = await aside(wire.decode_rows, v2types.tensors(payload))
-            parameters = v2types.parameters(payload)
+            read = await aside(partial(runtime.read, bare=True), infer.request_of(body))
         else:
-            rows, parameters = await aside(wire.decode_body, body)
-        explanation = await runtime.explained(rows, parameters)
-        return v2types.as_json(explanation.to_json(), headers=runtime.marks())
+            read = await aside(asked_in, runtime.service(), body)
+        explanation = await explained(runtime.service(), read)
+        return v2types.as_json(explanation.to_json(), headers=marks(runtime.service()))
 
 
 def _only() -> Any:

@@ -51,6 +51,7 @@ def fit(
     background: np.ndarray | None = None,
     autoencoder: Any | None = None,
     encoder: Any | None = None,
+    decoder: Any | None = None,
     force: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
@@ -73,6 +74,8 @@ def fit(
         autoencoder: Keras model that rebuilds rows; what `gamma` weighs, and what tells the plausibility of
             an answer.
         encoder: Keras model that places rows; in whose space `theta` weighs the distance to a prototype.
+        decoder: Keras model that makes rows of codes; in whose codes a change lives with `space='latent'`. An
+            `encoder` that gives such codes says where a row lies; without one that is searched for.
         force: Whether a model is taken however often it is wrong about `y`.
         progress: Told the share that is done of asking about training rows, and of encoding them.
 
@@ -86,13 +89,15 @@ def fit(
     contract = inputs or _contract(x, model, classes, class_names)
     method = methods.of(spec.kind)
     known = introduced(model, contract, x, y, force=force)
-    models = {"autoencoder": autoencoder, "encoder": encoder} if method.SLOPES else {}
+    models = {"autoencoder": autoencoder, "encoder": encoder, "decoder": decoder} if method.SLOPES else {}
     models = {name: network for name, network in models.items() if network is not None}
     asked = {name: KerasNetwork(network) for name, network in models.items()}
     networks = Networks(asked.get("autoencoder"), asked.get("encoder"), contract.high - contract.low)
     if networks.autoencoder is not None:
         _check_autoencoder(networks.autoencoder, contract)
-    arrays = method.fit(Given(spec, contract, x, model, networks, background, progress))
+    code = () if decoder is None else tuple(decoder.input_shape[1:])
+    given = Given(spec, contract, x, model, networks, background, progress, asked.get("decoder"), code)
+    arrays = method.fit(given)
     fitted = Fitted(spec, contract, {**arrays, **known.arrays}, models, known.words)
     _check(fitted)
     return fitted

@@ -97,6 +97,19 @@ def test_counterfactuals_of_fashion_are_valid_and_farther_the_surer(run):
     assert (it.answer["counterfactual_class"] == 7).all()
 
 
+def test_answers_in_codes_are_valid_and_keep_what_lies_outside_a_region(run):
+    it = run("latent_fashion_mnist")
+    for answer in (it.pixels, it.latent, it.sneakers):
+        assert answer["found"].all()
+        said = it.cnn.predict(answer["counterfactual"], verbose=0)
+        np.testing.assert_array_equal(said.argmax(axis=1), answer["counterfactual_class"])
+        assert (said.max(axis=1) >= 0.99 - SLACK).all()
+        assert (answer["counterfactual_class"] != answer["original_class"]).all()
+    assert (it.half["counterfactual"][:, 14:] == it.boots[:, 14:]).all()
+    assert it.agrees["codes"] >= it.agrees["pixels"]
+    assert it.answer["counterfactual"].tobytes() == it.latent["counterfactual"].tobytes()
+
+
 def test_counterfactuals_of_digits_are_valid_by_either_schedule_and_without_a_graph(run, mnist):
     it = run("counterfactual_mnist")
     assert_sure(it, [it.explanation, it.classical, it.estimated, *it.nearest, *it.ones])
@@ -149,7 +162,7 @@ def test_anchors_hold_what_they_promise_on_fresh_samples(run):
 
 
 def test_every_tutorial_is_linked():
-    assert len(NAMES) == 5
+    assert len(NAMES) == 6
     page = (ROOT / "docs" / "notebooks.md").read_text()
     assert [name for name in NAMES if f"(tutorials/{name}.ipynb)" not in page] == []
 

@@ -78,6 +78,10 @@ def fit(
     encoder: Annotated[
         str | None, typer.Option(metavar="FILE", help="A .keras file that places rows; what theta weighs.")
     ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A .keras file that makes rows of codes; for space: latent."),
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(metavar="WORD", help="channels_last or channels_first; default: as the shape shows."),
@@ -112,6 +116,7 @@ def fit(
             inputs=parse(Inputs, contract, "inputs"),
             autoencoder=training.read_network(autoencoder),
             encoder=training.read_network(encoder),
+            decoder=training.read_network(decoder),
             force=force,
             progress=step,
         )

@@ -54,6 +54,7 @@ class Given(NamedTuple):
         networks: The autoencoder and the encoder, where there are any.
         background: Images that masked pixels may show, or None.
         progress: Told the share that is done, or None.
+        decoder: Codes -> rows, or None; `code` is the shape of one.
     """
 
     spec: Any
@@ -63,6 +64,8 @@ class Given(NamedTuple):
     networks: Networks
     background: np.ndarray | None = None
     progress: Callable[[float], None] | None = None
+    decoder: Network | None = None
+    code: tuple[int, ...] = ()
 
     def rows(self) -> np.ndarray | None:
         """The training rows as float32 rows that keep the contract, or None."""

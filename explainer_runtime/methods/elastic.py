@@ -21,9 +21,8 @@ from explainer_runtime.search.asks import Search
 from explainer_runtime.search.best import Best
 from explainer_runtime.search.criterion import Criterion
 from explainer_runtime.search.lanes import Effort
-from explainer_runtime.search.least_change import Problem
+from explainer_runtime.search.least_change import Problem, Space
 from explainer_runtime.search.networks import Penalty
-from explainer_runtime.search.spaces import Pixels
 
 NET_FIELDS: Fields = {"elastic_net": ("FP32", ()), "c": ("FP32", ())}
 """What `net_fields` makes."""
@@ -32,7 +31,7 @@ NET_FIELDS: Fields = {"elastic_net": ("FP32", ()), "c": ("FP32", ())}
 def problem(
     spec: ElasticNet,
     ground: Ground,
-    space: Pixels,
+    space: Space,
     low: np.ndarray,
     high: np.ndarray,
     start: np.ndarray,

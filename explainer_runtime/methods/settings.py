@@ -16,6 +16,17 @@ Gradient = Annotated[
 ]
 Effort = Literal["quick", "standard", "thorough"]
 Region = Annotated[bool | tuple[Any, ...] | None, BeforeValidator(lambda given: plain(given))]
+Space = Literal["features", "latent"]
+
+
+def check_space(space: str, schedule: str) -> None:
+    """Refuse a latent space in a schedule that has none.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if space == "latent" and schedule != "fast":
+        raise ValueError("space 'latent' goes with schedule 'fast'")
 
 
 class ElasticNet(Spec):

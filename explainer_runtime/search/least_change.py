@@ -47,6 +47,10 @@ _FLAT = 1e-3
 class Space(Protocol):
     """Where a change lives, and what the model is shown for it."""
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and largest change of each element `(L, *D)`."""
+        ...
+
     def rows(self, d: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         """The rows `(M, *S)`, in input units, that changes `(M, *D)` of these lanes stand for."""
         ...

@@ -64,17 +64,22 @@ class Penalty(NamedTuple):
         gamma: Weight of the autoencoder's error `(L,)`.
         theta: Weight of the squared distance to the prototype `(L,)`.
         target: Codes to go to `(L, E)`, or None.
+        origin: Rows to stay near to `(L, *S)`, or None.
+        near: Weight of the squared distance from them.
     """
 
     networks: Networks
     gamma: np.ndarray
     theta: np.ndarray
     target: np.ndarray | None = None
+    origin: np.ndarray | None = None
+    near: float = 1.0
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to ask of any network."""
-        return not (self.gamma.any() or (self.target is not None and self.theta.any()))
+        guided = self.target is not None and self.theta.any()
+        return self.origin is None and not (self.gamma.any() or guided)
 
     def values(self, x: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         """The loss of rows of these lanes `(M,)`."""
@@ -83,6 +88,8 @@ class Penalty(NamedTuple):
             value += self.gamma[lanes] * self.networks.errors(x) / self.networks.unit**2
         if self.target is not None and self.theta.any():
             value += self.theta[lanes] * _squares(self.networks.codes(x) - self.target[lanes])
+        if self.origin is not None:
+            value += self.near * _squares(x - self.origin[lanes]) / self.networks.unit**2
         return value
 
     def __call__(self, x: np.ndarray, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,6 +112,10 @@ class Penalty(NamedTuple):
                 away = code.reshape(len(x), -1) - target
             value += theta * _squares(away)
             slope += _per(theta, x) * back
+        if self.origin is not None:
+            away, weight = x - self.origin[lanes], np.float32(self.near / nets.unit**2)
+            value += weight * _squares(away)
+            slope += 2 * weight * away
         return value, slope
 
     def bend(self, curvature: np.ndarray) -> np.ndarray:
@@ -124,13 +135,13 @@ def curvature(networks: Networks, x: np.ndarray) -> np.ndarray:
     """
     rebuild, encode = 0.0, 1.0
     if networks.autoencoder is not None:
-        rebuild = _steepest(networks.autoencoder, x, networks.unit, identity=1.0)
+        rebuild = steepest(networks.autoencoder, x, networks.unit, identity=1.0)
     if networks.encoder is not None:
-        encode = _steepest(networks.encoder, x, networks.unit) * networks.unit**2
+        encode = steepest(networks.encoder, x, networks.unit) * networks.unit**2
     return np.asarray([rebuild, encode], np.float32)
 
 
-def _steepest(network: Network, x: np.ndarray, unit: float, identity: float = 0.0) -> float:
+def steepest(network: Network, x: np.ndarray, unit: float, identity: float = 0.0) -> float:
     """The largest squared singular value of the Jacobian of `network(x) - identity * x` at any row of `x`.
 
     Power iteration on J^T J, all rows at once, from one fixed random direction a row: ahead by a central

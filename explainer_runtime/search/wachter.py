@@ -18,7 +18,7 @@ from explainer_runtime.search.asks import Search, Slopes
 from explainer_runtime.search.best import Best
 from explainer_runtime.search.bisection import UNBOUNDED, Bracket, raise_or_lower
 from explainer_runtime.search.criterion import SLACK, Criterion
-from explainer_runtime.search.spaces import Pixels
+from explainer_runtime.search.least_change import Space
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _SWEEP = 10
@@ -50,7 +50,7 @@ class Adam(NamedTuple):
 
 
 def bisect(
-    space: Pixels,
+    space: Space,
     low: np.ndarray,
     high: np.ndarray,
     asked: Criterion,
@@ -88,7 +88,7 @@ def bisect(
 
 
 def _walk(
-    space: Pixels, low: np.ndarray, high: np.ndarray, asked: Criterion, adam: Adam, lanes: np.ndarray, best:
+    space: Space, low: np.ndarray, high: np.ndarray, asked: Criterion, adam: Adam, lanes: np.ndarray, best:
         Best,
     d: np.ndarray, lam: np.ndarray, steps: int, patience: int, done: float,
 ) -> Search[tuple[np.ndarray, np.ndarray]]:  # fmt: skip

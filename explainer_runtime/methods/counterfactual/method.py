@@ -17,7 +17,7 @@ import numpy as np
 from explainer_runtime.errors import InvalidOption, InvalidPrediction
 from explainer_runtime.explanation import Explanation, Fields
 from explainer_runtime.fitted import Fitted
-from explainer_runtime.methods import teaching
+from explainer_runtime.methods import latent, teaching
 from explainer_runtime.methods.common import (
     EFFORTS,
     Given,
@@ -63,13 +63,13 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
             "target_class",
         )
     check_changed(fitted)
+    latent.check(fitted, asked)
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
-    """A surrogate, where the model is a black box."""
-    if not teaching.useful(given.spec, given.x, given.predictor):
-        return {}
-    return teaching.fit(given)
+    """A surrogate, where the model is a black box; what is kept of codes, where there is a decoder."""
+    taught = teaching.fit(given) if teaching.useful(given.spec, given.x, given.predictor) else {}
+    return taught | latent.fit(given)
 
 
 def search(x: np.ndarray, spec: Counterfactual, ground: Ground) -> Search[Explanation]:
@@ -133,7 +133,7 @@ def _plan(x: np.ndarray, spec: Counterfactual, ground: Ground, scores: np.ndarra
     owner, asked = _lanes(spec, ground, scores)
     reference = spec.schedule == "reference"
     unit = 1.0 if reference else ground.unit
-    space = ground.space(x[owner], low[owner], high[owner], unit)
+    space = latent.space(spec, ground, x[owner], low[owner], high[owner], unit)
     least, most = space.bounds()
     count = len(owner)
     problem = Problem(
@@ -147,7 +147,7 @@ def _plan(x: np.ndarray, spec: Counterfactual, ground: Ground, scores: np.ndarra
     )
     adam = wachter.Adam(**{name: getattr(spec, name) for name in wachter.Adam._fields})
     schedule = partial(wachter.bisect, space, least, most, asked, adam) if reference else None
-    return Plan(problem, owner, _effort(spec, ground, asked), schedule)
+    return Plan(latent.near(problem, ground, 1.0), owner, _effort(spec, ground, asked), schedule)
 
 
 def _lanes(spec: Counterfactual, ground: Ground, scores: np.ndarray) -> tuple[np.ndarray, Criterion]:
@@ -193,7 +193,7 @@ def _effort(spec: Counterfactual, ground: Ground, asked: Criterion) -> Effort:
     """The engine's, with more steps: nothing but the model holds an L1 distance back."""
     effort = EFFORTS[spec.effort]
     pace = effort.pace._replace(
-        rho=0.0,
+        rho=1.0 if spec.space == "latent" else 0.0,
         refine=2 * effort.pace.refine if spec.effort == "standard" else effort.pace.refine,
         coherent=_COHERENT[spec.objective],
         pad=min(effort.pace.pad, _band(asked) / 4),

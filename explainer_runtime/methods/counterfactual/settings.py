@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from explainer_runtime.methods.settings import Effort, Gradient, Region
+from explainer_runtime.methods.settings import Effort, Gradient, Region, Space, check_space
 from explainer_runtime.spec.options import Requestable
 from explainer_runtime.spec.values import Bound, Probability, Retired, Seed, Spec, TargetClass
 
@@ -72,6 +72,10 @@ class Counterfactual(Spec):
     is the answer, `raw` holds all that were confirmed, nearest first."""
     region: Requestable[Region] = None
     """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
+    space: Requestable[Space] = "features"
+    """What is changed (fast schedule): the `features` of a row, or in a `latent` space the code that a fitted
+    decoder makes it of (Joshi et al., arXiv:1907.09615): then the answer is something that the decoder makes,
+    and the details that it does not know are lost."""
     keep_path: Requestable[bool] = False
     """Whether the answer shows the valid points on the way, under the lambda of each, in `raw`."""
 
@@ -85,6 +89,7 @@ class Counterfactual(Spec):
     def _schedules(self) -> Self:
         if self.gradient == "surrogate" and self.schedule == "reference":
             raise ValueError("gradient 'surrogate' goes with schedule 'fast'")
+        check_space(self.space, self.schedule)
         return self
 
 

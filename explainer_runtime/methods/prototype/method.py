@@ -17,7 +17,7 @@ import numpy as np
 from explainer_runtime.errors import InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation, Fields
 from explainer_runtime.fitted import Fitted, check_arrays, need
-from explainer_runtime.methods import teaching
+from explainer_runtime.methods import latent, teaching
 from explainer_runtime.methods.common import (
     Given,
     Ground,
@@ -57,6 +57,7 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
                 f"target_class: expected classes from 0 to {classes - 1}, got {wanted}", "target_class"
             )
     check_changed(fitted)
+    latent.check(fitted, asked)
     if spec.gamma:
         need("model", "autoencoder", fitted.models, "gamma")
     if "codes" in fitted.arrays:
@@ -90,6 +91,7 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     if guided and (x is None or predictor is None):
         raise InvalidSpec("theta, threshold: prototypes need training rows `x` and a `predictor` at fit")
     taught = teaching.fit(given) if teaching.useful(spec, x, predictor) else {}
+    taught |= latent.fit(given)
     if x is None:
         return taught
     probes = x[np.linspace(0, len(x) - 1, min(len(x), _PROBES)).round().astype(int)]
@@ -210,7 +212,8 @@ def _plan(
     )
     theta = np.where(guide.chosen[owner] < 0, 0, spec.theta).astype(np.float32)
     target = guide.target()
-    space = ground.space(x[owner], low[owner], high[owner], 1.0 if reference else ground.unit)
+    unit = 1.0 if reference else ground.unit
+    space = latent.space(spec, ground, x[owner], low[owner], high[owner], unit)
     least, most = space.bounds()
     sought = problem(
         spec, ground, space, least, most, np.clip(np.zeros_like(least), least, most), asked,
@@ -219,7 +222,9 @@ def _plan(
     if spec.threshold and guide.near is not None:
         trusted = partial(guide.trusted, spec.threshold, own[owner])
         sought = sought._replace(trusted=lambda x, said, lanes: trusted(x, said, lanes))
-    return Plan(sought, owner, effort(spec, _RHO), schedule(spec, sought), _known(guide, ground))
+    work = effort(spec, _RHO)
+    sought = latent.near(sought, ground, work.pace.rho)
+    return Plan(sought, owner, work, schedule(spec, sought), _known(guide, ground))
 
 
 def _known(guide: _Guide, ground: Ground) -> tuple[np.ndarray, np.ndarray] | None:

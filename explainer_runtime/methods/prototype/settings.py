@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from explainer_runtime.methods.settings import ElasticNet
+from explainer_runtime.methods.settings import ElasticNet, Space, check_space
 from explainer_runtime.spec.options import Requestable
 from explainer_runtime.spec.values import Class
 
@@ -29,6 +29,15 @@ class CounterfactualProto(ElasticNet):
     threshold: Requestable[Annotated[float, Field(ge=0)]] = 0.0
     """Least trust score: distance to the prototype of the old class, in distances to that of the new one;
     0 does not ask."""
+    space: Requestable[Space] = "features"
+    """What is changed (fast schedule): the `features` of a row, or in a `latent` space the code that a fitted
+    decoder makes it of (Joshi et al., arXiv:1907.09615): then the answer is something that the decoder makes,
+    and the details that it does not know are lost."""
+
+    @model_validator(mode="after")
+    def _spaces(self) -> Self:
+        check_space(self.space, self.schedule)
+        return self
 
 
 Settings = CounterfactualProto

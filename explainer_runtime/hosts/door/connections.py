@@ -9,6 +9,7 @@ one, and where all are being answered a few more are let in to ask about health,
 from __future__ import annotations
 
 import asyncio
+import resource
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,3 +152,11 @@ def framed(app: App) -> App:
         return await app(scope, receive, send)
 
     return checked
+
+
+def open_files() -> None:
+    """Allow as many open files as may be allowed: the usual 1,024 are fewer than two ports' connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 65536
+    if soft != resource.RLIM_INFINITY and soft < min(wanted, 65536):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))

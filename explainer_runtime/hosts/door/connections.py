@@ -22,7 +22,7 @@ SPARE = 16
 """Connections beyond the limit, which may ask about health."""
 _LINGER = 2.0
 """Seconds in which a client may read an answer to what it is still sending."""
-_LINGERING = 2**20
+_LINGERING = 2**18
 """Bytes thrown away meanwhile."""
 
 
@@ -89,12 +89,15 @@ class Connection(H11Protocol):
 
     def linger(self, transport: Any) -> None:
         """End with an answer that the client should hear, though it is still sending."""
+        self._busy()
         self._lingering = _LINGERING
+        self._wait(_LINGER)
         transport.write_eof()
         transport.resume_reading()
-        self.loop.call_later(_LINGER, self._drop)
 
     def _look(self, arrived: bool = False) -> None:
+        if self._lingering:
+            return
         if self.cycle is not None and not self.cycle.response_complete:
             self._busy()
         else:

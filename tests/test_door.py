@@ -180,6 +180,7 @@ def test_any_bytes_are_counted_or_refused_and_what_is_counted_is_parsed_alike(me
         (b"\x2a\x00" * 20, "at most 10 fields"),
         (b"\x2a\x04\x2a\x02\x42\x00" * 20, "at most 10 fields"),
         (b"\x2a\x3a\x2a\x38\x32\x36" + bytes(54), "at most 10 values"),
+        (b"\x2a\x16\x1a\x14" + b"\x01" * 20, "at most 10 values"),  # a shape
         (b"\x2a\x80", "expected a V2 request"),
         (b"\xff" * 10, "expected a V2 request"),
         (b"\x2b", "expected a V2 request"),

@@ -675,7 +675,7 @@ def test_private_names_of_mlserver_are_where_our_server_expects_them():
         assert issubclass(module._NoSignalServer, uvicorn.Server)
     assert {"_create_servers", "_configure_logger", "stop", "start"} <= set(vars(MLServer))
     assert {"_get_config", "start", "stop"} <= set(vars(rest.RESTServer))
-    assert {"_create_server", "_get_options", "start", "stop"} <= set(vars(by_grpc.GRPCServer))
+    assert {"_create_server", "start", "stop"} <= set(vars(by_grpc.GRPCServer))
     assert by_grpc.aio is grpc.aio
     assert callable(InferenceServicer._InsertHeaders)
     assert callable(uvicorn.Server.capture_signals)

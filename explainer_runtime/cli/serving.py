@@ -230,11 +230,12 @@ def _more(request: Request, line: Line) -> dict[str, Any]:
 
 
 def _guard(request: Request) -> Guard:
-    """The operator's limits of the whole server, and its certificates, which KServe's own would not use."""
+    """The operator's limits of the whole server, and its certificates, which KServe has variables for."""
     guard = _json_object(request.guard, "guard") if request.guard is not None else {}
     guard |= {name: getattr(request, name) for name in _TLS if getattr(request, name) is not None}
-    for name in guard.keys() & set(_TLS) if request.server == "kserve" else ():
-        raise InvalidInput("KServe's own server has no TLS here; use --server mlserver", name)
+    if request.server == "kserve":
+        said = {name: os.environ.get(f"KSERVE_{name.upper()}_FILE") for name in ("tls_cert", "tls_key")}
+        guard = {**{name: file for name, file in said.items() if file}, **guard}
     return parse(Guard, guard, "guard")
 
 

@@ -10,7 +10,7 @@ build from it can be bent by a Host header (CVE-2026-48710).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import orjson
@@ -34,7 +34,6 @@ DOCUMENT = "explainer_runtime.document"
 """Where in a scope the parsed body is."""
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_HEALTH = ("/v2/health/live", "/v2/health/ready")
 _NO_JSON = "body: expected a V2 request as JSON, with content-type: application/json"
 
 
@@ -47,7 +46,12 @@ class Gate:
         traffic: Where requests are counted.
         room: What they hold together.
         tokens: Of which one opens the door; None lets everyone in.
+
+    Attributes:
+        open_paths: Where everyone may ask, without a body: health.
     """
+
+    open_paths: Sequence[str] = ("/v2/health/live", "/v2/health/ready")
 
     def __init__(self, app: App, guard: Guard, traffic: Traffic, room: Room, tokens: Tokens | None) -> None:
         self._app, self._guard, self._traffic, self._room, self._tokens = app, guard, traffic, room, tokens
@@ -63,7 +67,7 @@ class Gate:
         if self._traffic.leaving:
             send = leave = closing(send)
         path = scope["path"]
-        if path in _HEALTH:
+        if path in self.open_paths:
             if self._traffic.leaving and path.endswith("ready"):
                 return await refuse(send, 503, "the server is stopping")
             return await self._app(scope, _nothing, leave)

@@ -22,6 +22,7 @@ from explainer_runtime.errors import InvalidInput
 from explainer_runtime.hosts import v2types
 from explainer_runtime.hosts.door.aside import SMALL, aside
 from explainer_runtime.hosts.gate import DOCUMENT
+from explainer_runtime.hosts.names import check_id
 from explainer_runtime.hosts.refusals import answer, where
 
 PATHS = tuple(
@@ -92,7 +93,7 @@ def request_of(document: Mapping[str, Any]) -> InferenceRequest:
         field = where(first["loc"])
         raise InvalidInput(f"{field}: {first['msg']}", field) from None
     request.id = request.id or generate_uuid()
-    v2types.check_id(request.id)
+    check_id(request.id)
     for tensor, values in zip(request.inputs, data, strict=True):
         if values is not None:
             tensor.data = TensorData.model_construct(root=values)

@@ -34,10 +34,17 @@ from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts import logs
 from explainer_runtime.hosts.caller import caller
+from explainer_runtime.hosts.door.connections import Port, framed, open_files
+from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE, options, ours
+from explainer_runtime.hosts.door.room import Room
+from explainer_runtime.hosts.door.tls import Tls
+from explainer_runtime.hosts.interceptor import Interceptor
 from explainer_runtime.hosts.kserve_door import KServeDoor
 from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.hosts.names import check_id, check_name
 from explainer_runtime.hosts.service import Service, Settings, parse_settings
 from explainer_runtime.hosts.status import GRPC, fault, retry_after
+from explainer_runtime.hosts.tokens import Tokens
 from explainer_runtime.hosts.traffic import Traffic
 from explainer_runtime.spec import options_of
 from explainer_runtime.wire import Tensor
@@ -77,6 +84,7 @@ class ExplainerModel(kserve.Model):
         Raises:
             InvalidArtifact, InvalidSpec, MissingExtra: What the operator must change.
         """
+        check_name(self.name)
         self._service.load()
         self.ready = True
         return True
@@ -123,6 +131,7 @@ class ExplainerModel(kserve.Model):
         if not isinstance(payload, InferRequest):
             return await self.explain(payload, None)
         try:
+            check_id(payload.id)
             wanted = [output.name for output in payload.request_outputs or ()]
             wire.check_outputs(wanted, [output["name"] for output in self.get_output_types()])
             rows = wire.decode_rows([_tensor(one) for one in payload.inputs])
@@ -172,18 +181,20 @@ def serve(
     Args:
         models: Mappings as in `model-settings.json`; see `deployment.explainer_settings`.
         http_port: Port of REST.
-        grpc_port: Port of gRPC, on all addresses. Without a token only: KServe's gRPC asks for none.
+        grpc_port: Port of gRPC.
         metrics_port: Port of the Prometheus endpoint, which REST has at `/metrics`, too.
-        host: Address to listen on for REST.
+        host: Address to listen on.
         guard: The operator's limits; None are the defaults.
 
     Returns:
         The exit status: 0 after a signal, 1 when a model could not be loaded or a port is taken.
 
     Raises:
-        InvalidSpec: The token file cannot be read.
+        InvalidSpec: The token file or a certificate cannot be read.
     """
     guard = guard or Guard()
+    tokens = Tokens(guard.token_file) if guard.token_file else None
+    tls = Tls(guard) if guard.tls_cert else None
     loaded = []
     for model in models:
         parameters = model["parameters"]
@@ -194,45 +205,70 @@ def serve(
             print(f"cannot serve {model['name']}: {error}", file=sys.stderr)
             return 1
         loaded.append(one)
-    traffic = Traffic()
-    app.add_middleware(KServeDoor, guard=guard, traffic=traffic)
+    traffic, room = Traffic(), Room(guard.max_in_flight)
+    app.add_middleware(KServeDoor, guard=guard, traffic=traffic, room=room, tokens=tokens)
+    app.add_middleware(framed)
     app.add_middleware(logs.Recorded)
     try:
         metrics, _ = prometheus_client.start_http_server(metrics_port, host)
     except OSError as error:
         print(f"cannot serve metrics at port {metrics_port}: {error}", file=sys.stderr)
         return 1
-    _Server(
+    # Those who say nothing would stay for ever.
+    metrics.RequestHandlerClass.timeout = guard.header_seconds  # type: ignore[attr-defined]
+    open_files()
+    server = _Server(
         host,
         guard,
         traffic,
+        tls,
         http_port=http_port,
         grpc_port=grpc_port,
         workers=1,
-        enable_grpc=guard.token_file is None,
+        enable_grpc=True,
         enable_latency_logging=False,
+        ssl_certfile=None,  # what KServe's own settings name is in the guard
+        ssl_keyfile=None,
         # Connections are closed when everything is answered, or cut by us, which tells why.
         grace_period=math.ceil(guard.grace) + 2,
-    ).start(loaded)
+    )
+    interceptor = Interceptor(guard, traffic, room, tokens, MAX_MESSAGE)
+    limits = options(guard, guard.max_connections, MAX_MESSAGE)
+    with ours(sys.modules["kserve.protocol.grpc.server"], [interceptor], limits, tls, host):
+        server.start(loaded)
     metrics.shutdown()
     metrics.server_close()
     return 0
 
 
 class _Server(kserve.ModelServer):
-    def __init__(self, host: str, guard: Guard, traffic: Traffic, **settings: Any) -> None:
+    def __init__(self, host: str, guard: Guard, traffic: Traffic, tls: Tls | None, **settings: Any) -> None:
         super().__init__(**settings)
-        self._host, self._guard, self._traffic = host, guard, traffic
+        self._host, self._guard, self._traffic, self._tls = host, guard, traffic, tls
         self._leaving: asyncio.Task[None] | None = None
 
     def setup_event_loop(self) -> None:
-        """Called when the servers are made and not yet started: KServe has no setting for the address, and
-        none for what a signal does."""
-        self._rest_server.config.host = self._host
+        """Called when the servers are made and not yet started: KServe has no setting for the address, none
+        for connections, and none for what a signal does."""
+        config, tls = self._rest_server.config, self._tls
+        config.host = self._host
+        config.timeout_keep_alive = self._guard.keepalive_seconds
+        config.http = Port(self._guard.max_connections, self._guard.header_seconds).protocol
+        config.ws = "none"
+        if tls is not None:
+            config.ssl_context_factory = lambda *_: tls.context
         server = self._rest_server._server
         stop, server.handle_exit = server.handle_exit, self._leave
         self._stop = stop
         super().setup_event_loop()
+
+    async def _serve(self) -> None:
+        watching = asyncio.ensure_future(self._tls.watch(logger.info)) if self._tls else None
+        try:
+            await super()._serve()
+        finally:
+            if watching is not None:
+                watching.cancel()
 
     def _leave(self, signal: int, frame: Any) -> None:
         """Called by a signal, at any moment; what is to be done is done by the event loop."""

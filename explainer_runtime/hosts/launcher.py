@@ -22,11 +22,12 @@ from mlserver.repository.factory import ModelRepositoryFactory
 from explainer_runtime.hosts import logs, refusals
 from explainer_runtime.hosts.caller import Caller
 from explainer_runtime.hosts.deployment import explainer_settings, keras_settings
+from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE
 from explainer_runtime.hosts.gate import App
 from explainer_runtime.hosts.limits import Guard
 from explainer_runtime.hosts.proxy import Proxy
 from explainer_runtime.hosts.proxy_grpc import GrpcProxy
-from explainer_runtime.hosts.server import MAX_MESSAGE, build
+from explainer_runtime.hosts.server import build
 
 _log = logging.getLogger("explainer_runtime.serve")
 

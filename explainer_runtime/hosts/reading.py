@@ -21,6 +21,7 @@ from mlserver.types import TensorData
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.hosts import refusals, v2types
 from explainer_runtime.hosts.door.aside import aside
+from explainer_runtime.hosts.names import check_id
 from explainer_runtime.wire import unpack
 
 _DOUBLE = b"\x21"
@@ -57,7 +58,7 @@ def reading(convert: Callable[..., Any]) -> Callable[..., Any]:
 
     def read(message: Any, context: Any) -> Any:
         try:
-            v2types.check_id(message.id)
+            check_id(message.id)
         except InvalidInput as error:
             raise v2types.refusal(error) from None
         raw = list(message.raw_input_contents)

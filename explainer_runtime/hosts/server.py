@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -29,7 +28,8 @@ from mlserver import MLServer, ModelSettings, Settings
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 from explainer_runtime.hosts import infer, openapi, refusals, streaming
-from explainer_runtime.hosts.door.connections import Port, framed
+from explainer_runtime.hosts.door import grpc_port
+from explainer_runtime.hosts.door.connections import Port, framed, open_files
 from explainer_runtime.hosts.door.packing import Packed
 from explainer_runtime.hosts.door.room import Room
 from explainer_runtime.hosts.door.tls import Tls
@@ -42,9 +42,6 @@ from explainer_runtime.hosts.tokens import Tokens
 from explainer_runtime.hosts.traffic import Traffic
 
 _log = logging.getLogger("explainer_runtime.serve")
-
-MAX_MESSAGE = 64 * 2**20
-"""Bytes of one gRPC message; gRPC's own default of 4 MiB holds 1,300 images of 28x28."""
 
 SWITCH_INTERVAL = 0.001
 """Seconds after which a thread that computes in Python lets another one run; Python's own 0.005 would make
@@ -99,7 +96,7 @@ class Server(MLServer):
         self._tokens = Tokens(guard.token_file) if guard.token_file else None
         self._tls = Tls(guard) if guard.tls_cert else None
         self._room = Room(guard.max_in_flight)
-        self._max_message = settings.grpc_max_message_length or MAX_MESSAGE
+        self._max_message = settings.grpc_max_message_length or grpc_port.MAX_MESSAGE
         self._interceptor = Interceptor(guard, self.traffic, self._room, self._tokens, self._max_message)
         for module in (mlserver.rest.server, mlserver.metrics.server):
             # uvicorn would stop at the first signal by itself; when to stop is decided here.
@@ -110,7 +107,7 @@ class Server(MLServer):
     async def run(self, models: list[ModelSettings]) -> Exception | None:
         """Serve `models` until a signal says stop; why they could not be loaded, if they could not."""
         sys.setswitchinterval(SWITCH_INTERVAL)
-        _open_files()
+        open_files()
         watching = asyncio.create_task(self._tls.watch(_log.info)) if self._tls else None
         try:
             await self.start(models)
@@ -207,32 +204,20 @@ class Server(MLServer):
         return get_config
 
     def _patch_grpc(self) -> None:
-        grpc_server = self._grpc_server
-        create, options = grpc_server._create_server, grpc_server._get_options
+        create, module = self._grpc_server._create_server, sys.modules["mlserver.grpc.server"]
+        # What is not an explanation is the model's to limit; the door knows what is one.
+        most = -1 if self._relays else self._max_message
+        settings = grpc_port.options(self.guard, self._most_connections, most)
 
         def create_guarded() -> Any:
-            with _patched([*self._before, self._interceptor], self._tls):
-                return create()
+            servicer, module.InferenceServicer = module.InferenceServicer, Servicer  # type: ignore[attr-defined]
+            try:
+                with grpc_port.ours(module, [*self._before, self._interceptor], settings, self._tls):
+                    return create()
+            finally:
+                module.InferenceServicer = servicer  # type: ignore[attr-defined]
 
-        grpc_server._create_server = create_guarded
-        grpc_server._get_options = lambda: [*{**dict(options()), **self._grpc_options()}.items()]
-
-    def _grpc_options(self) -> dict[str, int]:
-        guard = self.guard
-        return {
-            "grpc.so_reuseport": 0,  # by default two servers may share a port, each getting some requests
-            # What is not an explanation is the model's to limit; the door knows what is one.
-            "grpc.max_receive_message_length": -1 if self._relays else self._max_message,
-            "grpc.max_send_message_length": -1,
-            # Messages are unpacked at the door, where it is counted what they unpack to.
-            "grpc.per_message_decompression": 0,
-            "grpc.compression_enabled_algorithms_bitset": _IDENTITY_DEFLATE_GZIP,
-            # No more is taken of a message than one window, before somebody wants to read it.
-            "grpc.http2.bdp_probe": 0,
-            "grpc.max_allowed_incoming_connections": self._most_connections,
-            "grpc.server_handshake_timeout_ms": int(1000 * guard.header_seconds),
-            "grpc.max_connection_idle_ms": int(1000 * guard.keepalive_seconds),
-        }
+        self._grpc_server._create_server = create_guarded
 
     def _configure_logger(self) -> None:
         super()._configure_logger()
@@ -240,39 +225,8 @@ class Server(MLServer):
             handler.addFilter(refusals.one_line)
 
 
-_IDENTITY_DEFLATE_GZIP = 0b111
 _RELAYED = 8192
 """Connections at one port of a sidecar, at least."""
-
-
-@contextlib.contextmanager
-def _patched(ours: Sequence[Any], tls: Tls | None) -> Iterator[None]:
-    """Within, a gRPC server that MLServer makes is one of ours."""
-    module: Any = sys.modules["mlserver.grpc.server"]
-    aio, servicer = module.aio, module.InferenceServicer
-
-    class Aio:
-        @staticmethod
-        def server(pool: Any, interceptors: Sequence[Any], **options: Any) -> Any:
-            server = aio.server(pool, interceptors=[*ours, *interceptors], **options)
-            if tls is not None:
-                secure, credentials = server.add_secure_port, tls.credentials()
-                server.add_insecure_port = lambda address: secure(address, credentials)
-            return server
-
-    module.aio, module.InferenceServicer = Aio, Servicer
-    try:
-        yield
-    finally:
-        module.aio, module.InferenceServicer = aio, servicer
-
-
-def _open_files() -> None:
-    """Allow as many open files as may be allowed: the usual 1,024 are fewer than two ports' connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else 65536
-    if soft != resource.RLIM_INFINITY and soft < min(wanted, 65536):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))
 
 
 @contextlib.contextmanager

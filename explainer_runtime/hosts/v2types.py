@@ -21,6 +21,7 @@ from mlserver.types import (
 )
 
 from explainer_runtime.errors import InvalidInput
+from explainer_runtime.hosts.names import check_id
 from explainer_runtime.hosts.status import fault
 from explainer_runtime.wire import PICTURE, Tensor
 
@@ -28,19 +29,6 @@ from explainer_runtime.wire import PICTURE, Tensor
 def settings_of(settings: ModelSettings) -> Mapping[str, Any]:
     """The free-form settings of a model."""
     return (settings.parameters.extra if settings.parameters else None) or {}
-
-
-_LONGEST_ID = 256
-
-
-def check_id(text: str | None) -> None:
-    """Refuse an id that cannot go into a header, which is where MLServer puts it.
-
-    Raises:
-        InvalidInput: It is not printable ASCII, or longer than 256 characters: proxies refuse longer headers.
-    """
-    if text and not (len(text) <= _LONGEST_ID and text.isascii() and text.isprintable()):
-        raise InvalidInput(f"id: expected printable ASCII, at most {_LONGEST_ID} characters", "id")
 
 
 def refusal(error: InvalidInput) -> MLServerError:

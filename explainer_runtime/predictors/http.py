@@ -31,11 +31,13 @@ from explainer_runtime.errors import (
 from explainer_runtime.predictors.context import outgoing
 from explainer_runtime.predictors.retry import LONGEST
 from explainer_runtime.predictors.settings import Endpoint
-from explainer_runtime.predictors.tensors import one_line, seconds_left
+from explainer_runtime.predictors.tensors import MOST_VALUES, one_line, seconds_left
 
 _PIECE = 2**16
-_MOST_LISTS, _MOST_VALUES = 200_000, 10_000_000
-"""Of one answer: a message has at most 8,192 rows, and a thousand scores a row are many."""
+_MOST_LISTS = 200_000
+"""Of one answer: a message has at most 8,192 rows."""
+_MOST_ERROR = 2**16
+"""Bytes of an error that are looked at."""
 # A server closes idle connections too (uvicorn after 5 s); closing first avoids sending into a closed one.
 _KEEPALIVE = 3.0
 
@@ -161,7 +163,7 @@ class Http:
             quoted = one_line(headers.get("location", "elsewhere"))
             text = f"redirects ({status}) to {quoted}, which is not followed; configure that address"
         else:
-            quoted = _error_text(content)
+            quoted = _error_text(content[:_MOST_ERROR])
             text = f"answered {status}: {quoted}"
         if status == 413:
             text += "; lower max_message"
@@ -185,7 +187,7 @@ def read_json(content: bytes | bytearray | memoryview, source: str) -> Any:
         InvalidPrediction: It is something else.
     """
     text = bytes(content)
-    if text.count(b"[") + text.count(b"{") > _MOST_LISTS or text.count(b",") > _MOST_VALUES:
+    if text.count(b"[") + text.count(b"{") > _MOST_LISTS or text.count(b",") > MOST_VALUES:
         raise InvalidPrediction(f"{source} answered with more lists or values than any scores take")
     try:
         return orjson.loads(text)

@@ -27,6 +27,8 @@ TEXT = {"FP16": 14, "FP32": 16, "FP64": 25, "UINT8": 4}
 """Most characters that a number takes in JSON, with its comma: -1.1754944e-38 is a float32."""
 _AXES = 32
 """Axes that an answer may have; NumPy has 64."""
+MOST_VALUES = 10_000_000
+"""Of one answer: a message has at most 8,192 rows, and a thousand scores a row are many."""
 WHOLE: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
@@ -137,7 +139,8 @@ def decode(numbers: Any, datatype: str, shape: Sequence[int], source: str) -> np
         InvalidPrediction: Another datatype, not numbers, or more or fewer than the shape holds.
     """
     if datatype not in FLOATS and datatype not in WHOLE:
-        raise InvalidPrediction(f"{source}: expected class scores in {', '.join(FLOATS)}, got {datatype}")
+        got = one_line(str(datatype), 60)
+        raise InvalidPrediction(f"{source}: expected class scores in {', '.join(FLOATS)}, got {got}")
     try:
         array = np.asarray(numbers)
     except ValueError:
@@ -148,7 +151,8 @@ def decode(numbers: Any, datatype: str, shape: Sequence[int], source: str) -> np
         raise InvalidPrediction(f"{source} answered with a shape of {len(shape)} axes")
     # A shape that holds nothing is none of rows, and not every one of them is one to NumPy: [0, 2**63].
     if any(type(axis) is not int or axis < 1 for axis in shape) or math.prod(shape) != array.size:
-        raise InvalidPrediction(f"{source} answered with {array.size} numbers for the shape {list(shape)}")
+        claimed = one_line(str(list(shape)))
+        raise InvalidPrediction(f"{source} answered with {array.size} numbers for the shape {claimed}")
     if datatype in WHOLE and array.dtype.kind == "f":
         raise InvalidPrediction(f"{source} answered with fractions and called them {datatype}")
     with np.errstate(over="ignore"):  # infinite is refused later, with NaN
@@ -183,5 +187,5 @@ def seconds_left(until: float, source: str) -> float:
 
 def one_line(text: str, most: int = 200) -> str:
     """What a server said, on one line and not too long."""
-    line = " ".join(text.split())
+    line = " ".join(text[: 10 * most].split())  # of a whole answer it would be millions of words
     return line if len(line) <= most else line[: most - 3] + "..."

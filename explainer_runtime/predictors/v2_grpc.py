@@ -22,12 +22,13 @@ from explainer_runtime.errors import (
     PredictorTimeout,
     PredictorUnavailable,
 )
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors import counting, oip
 from explainer_runtime.predictors.context import outgoing
 from explainer_runtime.predictors.retry import LONGEST
 from explainer_runtime.predictors.settings import Endpoint
 from explainer_runtime.predictors.tensors import (
     DTYPES,
+    MOST_VALUES,
     Answer,
     Declared,
     Described,
@@ -125,8 +126,11 @@ class Grpc:
             except grpc.RpcError as error:
                 raise self._refusal(error) from None
         try:
-            return oip.MESSAGES[f"{name}Response"].FromString(answer)
-        except DecodeError:
+            counting.count(answer, _LAYOUTS[name], _MOST_FIELDS, MOST_VALUES)
+            return _ANSWERS[name].FromString(answer)
+        except counting.TooMany as error:
+            raise InvalidPrediction(f"{self._source} answered with more than scores take: {error}") from None
+        except (counting.Malformed, DecodeError):
             raise InvalidPrediction(
                 f"{self._source} answered with something that is no {name}Response"
             ) from None
@@ -142,7 +146,7 @@ class Grpc:
                 return PredictorTimeout(f"{self._source} did not answer in time")
             case grpc.StatusCode.UNAVAILABLE:
                 return PredictorUnavailable(f"{self._source} cannot be reached: {details}", _pause(error))
-            case grpc.StatusCode.RESOURCE_EXHAUSTED if "CLIENT: Received message" in details:
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if any(words in details for words in _TOO_MUCH):
                 return InvalidPrediction(f"{self._source} answered with more than is taken: {details}")
             case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
                 return PredictorError(f"{self._source}: {details}; set max_message to what the server takes")
@@ -163,6 +167,13 @@ def _pause(error: Any) -> float | None:
             return min(LONGEST, float(said[name]) * unit)
     return None
 
+
+_TOO_MUCH = ("CLIENT: Received message", "Decompressed message larger than max")
+"""How gRPC says that an answer, and not the request, is too large."""
+_ANSWERS = {name: oip.MESSAGES[f"{name}Response"] for name in ("ModelInfer", "ModelMetadata")}
+_LAYOUTS = {name: counting.layout(message) for name, message in _ANSWERS.items()}
+_MOST_FIELDS = 10_000
+"""Of one answer: outputs, shapes, parameters; the scores are in one field."""
 
 _CONTENTS = {
     "FP32": "fp32_contents",

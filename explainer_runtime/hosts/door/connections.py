@@ -9,6 +9,7 @@ one, and where all are being answered a few more are let in to ask about health,
 from __future__ import annotations
 
 import asyncio
+import resource
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ SPARE = 16
 """Connections beyond the limit, which may ask about health."""
 _LINGER = 2.0
 """Seconds in which a client may read an answer to what it is still sending."""
-_LINGERING = 2**20
+_LINGERING = 2**18
 """Bytes thrown away meanwhile."""
 
 
@@ -88,12 +89,15 @@ class Connection(H11Protocol):
 
     def linger(self, transport: Any) -> None:
         """End with an answer that the client should hear, though it is still sending."""
+        self._busy()
         self._lingering = _LINGERING
+        self._wait(_LINGER)
         transport.write_eof()
         transport.resume_reading()
-        self.loop.call_later(_LINGER, self._drop)
 
     def _look(self, arrived: bool = False) -> None:
+        if self._lingering:
+            return
         if self.cycle is not None and not self.cycle.response_complete:
             self._busy()
         else:
@@ -151,3 +155,11 @@ def framed(app: App) -> App:
         return await app(scope, receive, send)
 
     return checked
+
+
+def open_files() -> None:
+    """Allow as many open files as may be allowed: the usual 1,024 are fewer than two ports' connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 65536
+    if soft != resource.RLIM_INFINITY and soft < min(wanted, 65536):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))

@@ -6,6 +6,7 @@ KServe's environment, which `make test` builds.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import json
@@ -25,7 +26,7 @@ from staged import IMAGE, Held, model
 from staged import anchor as anchor_of
 from toys import rowwise, weights
 
-from explainer_runtime import artifact
+from explainer_runtime import artifact, render
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.predictors import CallablePredictor, oip
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
@@ -127,6 +128,14 @@ def test_two_explainers_are_served_by_name(served, images, expected):
 def test_only_the_outputs_asked_for_are_answered(served, images):
     answer = ask_rest(served, "linear", images, outputs=[{"name": "found"}, {"name": "anchor_mask"}])
     assert list(answer.tensors) == ["found", "anchor_mask"]
+
+
+def test_a_picture_is_made_for_who_names_it(served, images, expected):
+    wanted = render.png(expected, images, CONTRACT)
+    by_rest = ask_rest(served, "linear", images, parameters=SEED, outputs=[{"name": "picture"}])
+    assert base64.b64decode(by_rest.body["outputs"][0]["data"][0]) == wanted
+    by_grpc = ask_grpc(served, "linear", images, outputs=["picture"], **SEED)
+    assert by_grpc.tensors == by_rest.tensors
 
 
 def test_metadata_says_what_is_taken_and_answered(served):

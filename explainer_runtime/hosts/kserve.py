@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,9 +30,8 @@ from grpc_interceptor.exceptions import GrpcException
 
 from explainer_runtime import wire
 from explainer_runtime.errors import ExplainerError, InvalidInput
-from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts import logs
-from explainer_runtime.hosts.caller import caller
+from explainer_runtime.hosts.asked import answered, asked, asked_in, described, explained
 from explainer_runtime.hosts.door.connections import Port, framed, open_files
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE, options, ours
 from explainer_runtime.hosts.door.room import Room
@@ -46,7 +44,6 @@ from explainer_runtime.hosts.service import Service, Settings, parse_settings
 from explainer_runtime.hosts.status import GRPC, fault, retry_after
 from explainer_runtime.hosts.tokens import Tokens
 from explainer_runtime.hosts.traffic import Traffic
-from explainer_runtime.spec import options_of
 from explainer_runtime.wire import Tensor
 
 _line, sys.argv = (
@@ -96,12 +93,11 @@ class ExplainerModel(kserve.Model):
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The input, for metadata."""
-        return [_described(wire.describe_input(self._service.fitted.inputs))]
+        return [_described(tensor) for tensor in described(self._service)[0]]
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """The outputs, for metadata."""
-        fitted = self._service.fitted
-        return [_described(tensor) for tensor in wire.describe_outputs(fitted)]
+        return [_described(tensor) for tensor in described(self._service)[1]]
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Answer V1 `:explain`: `{"instances": [...]}` in, `{"meta", "data"}` out.
@@ -115,7 +111,7 @@ class ExplainerModel(kserve.Model):
         try:
             if not isinstance(payload, Mapping):
                 raise InvalidInput('expected {"instances": [...]}', "body")
-            explanation = await self._run(*wire.decode_body(payload))
+            explanation = await explained(self._service, asked_in(self._service, payload))
         except Exception as error:
             raise _refusal(error) from None
         document: dict[str, Any] = orjson.loads(explanation.to_json())
@@ -133,38 +129,21 @@ class ExplainerModel(kserve.Model):
         try:
             check_id(payload.id)
             wanted = [output.name for output in payload.request_outputs or ()]
-            wire.check_outputs(wanted, [output["name"] for output in self.get_output_types()])
-            rows = wire.decode_rows([_tensor(one) for one in payload.inputs])
-            explanation = await self._run(rows, _parameters(payload.parameters))
+            inputs = [_tensor(one) for one in payload.inputs]
+            read = asked(self._service, inputs, _parameters(payload.parameters), wanted)
+            tensors, took, marks = answered(self._service, read, await explained(self._service, read))
         except Exception as error:
             raise _refusal(error, over_grpc=payload.from_grpc is True) from None
         if response_headers is not None:
-            response_headers["x-seldon-alibi-type"] = "explanation"
-            response_headers["x-seldon-alibi-method"] = self._service.fitted.spec.kind
+            response_headers |= marks
         return InferResponse(
             payload.id or str(uuid.uuid4()),
             self.name,
-            [_output(tensor, payload) for tensor in wire.encode(explanation, wanted)],
-            parameters={
-                "predictor_calls": explanation.cost.calls,
-                "predictor_rows": explanation.cost.rows,
-                "search_steps": explanation.cost.steps,
-            },
+            [_output(tensor, payload) for tensor in tensors],
+            parameters=took if payload.from_grpc is not True else _whole(took),
             use_binary_outputs=payload.use_binary_outputs,
             requested_outputs=payload.request_outputs,
         )
-
-    async def _run(self, rows: np.ndarray, parameters: Mapping[str, Any]) -> Explanation:
-        """The explanation, computed off the event loop; when nobody waits any more, it stops."""
-        options = wire.decode_options(parameters, options_of(type(self._service.fitted.spec)).model_fields)
-        gone, asking = threading.Event(), caller()
-        try:
-            future = self._service.submit(
-                rows, options, lambda: gone.is_set() or asking.gone.is_set(), client=asking.name
-            )
-            return await asking.unless_cut(future)
-        finally:
-            gone.set()
 
 
 def serve(
@@ -318,6 +297,11 @@ def _refusal(error: Exception, over_grpc: bool = False) -> Exception:
         return GrpcException(told.message, grpc.StatusCode[GRPC[told.status]])
     after = retry_after(told.status)
     return _Refused(told.status, told.message, {} if after is None else {"retry-after": str(after)})
+
+
+def _whole(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that KServe's converter to gRPC knows: fractions are not among them."""
+    return {name: value for name, value in parameters.items() if not isinstance(value, float)}
 
 
 def _parameters(parameters: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from staged import CONTRACT, IMAGE, Held, anchor, bomb, explainer, model, serving
 
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 
 MIB = 2**20
 TOKEN = {"authorization": "Bearer sesame"}

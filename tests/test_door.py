@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from explainer_runtime.hosts.door import documents, messages
 from explainer_runtime.hosts.door.documents import Bounds
+from explainer_runtime.hosts.door.interceptor import Arrivals
+from explainer_runtime.hosts.door.limits import TooLarge
 from explainer_runtime.hosts.door.room import NoRoom, Room
-from explainer_runtime.hosts.interceptor import Arrivals
-from explainer_runtime.hosts.limits import TooLarge
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 
 WIDE = Bounds(depth=500, values=10**6, names=10**6)
 
@@ -249,7 +249,7 @@ def test_room_is_kept_by_threads():
 
 
 def test_of_slow_messages_the_one_that_takes_longest_is_given_up(monkeypatch):
-    monkeypatch.setattr("explainer_runtime.hosts.interceptor._SLOW", 0.01)
+    monkeypatch.setattr("explainer_runtime.hosts.door.interceptor._SLOW", 0.01)
 
     async def never():
         await asyncio.Event().wait()
@@ -273,7 +273,7 @@ def test_of_slow_messages_the_one_that_takes_longest_is_given_up(monkeypatch):
 
 
 def test_a_message_that_does_not_come_in_time_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("explainer_runtime.hosts.interceptor._SLOW", 0.01)
+    monkeypatch.setattr("explainer_runtime.hosts.door.interceptor._SLOW", 0.01)
 
     async def never():
         await asyncio.Event().wait()

@@ -28,7 +28,8 @@ from toys import rowwise, weights
 
 from explainer_runtime import artifact, render
 from explainer_runtime.explainers import fit, prepare
-from explainer_runtime.predictors import CallablePredictor, oip
+from explainer_runtime.predictors import CallablePredictor
+from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 HERE = Path(__file__).parent

@@ -20,9 +20,9 @@ from staged import Held, anchor, model
 from test_attacks import valid
 
 from explainer_runtime.errors import InvalidSpec
+from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.door.tls import Tls
-from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import parse
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

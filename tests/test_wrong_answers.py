@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from oip_servers import CONTENTS, GrpcServer
 
 from explainer_runtime.errors import InvalidPrediction, PredictorError
-from explainer_runtime.hosts.status import fault
-from explainer_runtime.predictors import oip
-from explainer_runtime.predictors.remote import RemotePredictor
+from explainer_runtime.hosts.service.status import fault
+from explainer_runtime.predictors.remote import oip
+from explainer_runtime.predictors.remote.client import RemotePredictor
 from explainer_runtime.spec import Endpoint
 
 ROWS = np.random.default_rng(0).uniform(size=(3, 2, 2, 1)).astype(np.float32)
@@ -205,8 +205,8 @@ import re, sys
 import numpy as np
 from pathlib import Path
 from explainer_runtime.errors import InvalidPrediction
-from explainer_runtime.hosts.status import fault
-from explainer_runtime.predictors.remote import RemotePredictor
+from explainer_runtime.hosts.service.status import fault
+from explainer_runtime.predictors.remote.client import RemotePredictor
 from explainer_runtime.spec import Endpoint
 
 def held(name):

@@ -20,9 +20,10 @@ import orjson
 from explainer_runtime import methods
 from explainer_runtime.cli import models
 from explainer_runtime.errors import InvalidInput, MissingExtra
-from explainer_runtime.hosts import arguments, deployment, logs, output, unfitted
-from explainer_runtime.hosts.arguments import Line, number
-from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.hosts.platform import arguments, deployment, unfitted
+from explainer_runtime.hosts.platform.arguments import Line, number
+from explainer_runtime.hosts.service import logs, output
 from explainer_runtime.predictors.settings import Endpoint, parse_predictor
 from explainer_runtime.spec import parse
 

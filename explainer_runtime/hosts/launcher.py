@@ -19,15 +19,16 @@ from mlserver import ModelSettings, Settings
 from mlserver.context import model_name_var, model_version_var
 from mlserver.repository.factory import ModelRepositoryFactory
 
-from explainer_runtime.hosts import logs, refusals
-from explainer_runtime.hosts.caller import Caller
-from explainer_runtime.hosts.deployment import explainer_settings, keras_settings
+from explainer_runtime.hosts.door.gate import App
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE
-from explainer_runtime.hosts.gate import App
-from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.hosts.proxy import Proxy
-from explainer_runtime.hosts.proxy_grpc import GrpcProxy
-from explainer_runtime.hosts.server import build
+from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.hosts.mlserver import refusals
+from explainer_runtime.hosts.mlserver.server import build
+from explainer_runtime.hosts.platform.deployment import explainer_settings, keras_settings
+from explainer_runtime.hosts.service import logs
+from explainer_runtime.hosts.service.caller import Caller
+from explainer_runtime.hosts.sidecar.proxy import Proxy
+from explainer_runtime.hosts.sidecar.proxy_grpc import GrpcProxy
 
 _log = logging.getLogger("explainer_runtime.serve")
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
-from explainer_runtime.hosts.admission import be_nice
+from explainer_runtime.hosts.service.admission import be_nice
 
 T = TypeVar("T")
 

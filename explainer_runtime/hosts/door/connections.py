@@ -16,7 +16,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from explainer_runtime.hosts.gate import App, Receive, Scope, Send, closing, refuse
+from explainer_runtime.hosts.door.gate import App, Receive, Scope, Send, closing, refuse
 
 SPARE = 16
 """Connections beyond the limit, which may ask about health."""

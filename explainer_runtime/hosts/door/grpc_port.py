@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.door.tls import Tls
-from explainer_runtime.hosts.limits import Guard
 
 MAX_MESSAGE = 64 * 2**20
 """Bytes of one gRPC message; gRPC's own default of 4 MiB holds 1,300 images of 28x28."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from explainer_runtime.hosts.door.documents import Bounds
-from explainer_runtime.hosts.limits import inflate
-from explainer_runtime.predictors import counting, oip
+from explainer_runtime.hosts.door.limits import inflate
+from explainer_runtime.predictors.remote import counting, oip
 
 _PACKED = (b"\x1f\x8b\x08", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 """How gzip and deflate begin: in protocol buffers, a wire type that is none and a field nobody has."""

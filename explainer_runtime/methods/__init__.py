@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # spares settings NumPy
 
     from explainer_runtime.explanation import Explanation, Fields
     from explainer_runtime.fitted import Fitted
-    from explainer_runtime.methods.common import Given, Ground
+    from explainer_runtime.methods.ground import Given, Ground
     from explainer_runtime.search.asks import Search
     from explainer_runtime.spec import Inputs
     from explainer_runtime.views import View

@@ -18,7 +18,7 @@ from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fi
 from explainer_runtime.fitted import Fitted, check_arrays, check_rows
 from explainer_runtime.methods.anchor.drawing import EMPTY, draw
 from explainer_runtime.methods.anchor.settings import AnchorImage, Felzenszwalb, Grid, Quickshift, Slic
-from explainer_runtime.methods.common import Given, Ground, Segmenter
+from explainer_runtime.methods.ground import Given, Ground, Segmenter
 from explainer_runtime.search import masking, superpixels
 from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.masking import Canvas

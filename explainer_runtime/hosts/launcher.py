@@ -34,7 +34,7 @@ _log = logging.getLogger("explainer_runtime.serve")
 
 _HANDSHAKE_SECONDS = 10.0
 
-__all__ = ["Upstream", "explainer_settings", "keras_settings", "serve"]
+__all__ = ["Guard", "Upstream", "explainer_settings", "keras_settings", "serve"]
 
 
 class Upstream(NamedTuple):

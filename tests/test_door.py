@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -131,6 +133,39 @@ def test_counting_costs_no_more_than_it_may():
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 4 * 2**20
+
+
+SETTLED = """
+import gc
+from explainer_runtime.hosts.door import documents
+from explainer_runtime.hosts.door.aside import settle
+from explainer_runtime.hosts.limits import Guard
+
+settle()
+body = b"[" + b",".join([b"[[0.5],[0.25],[1]]"] * 100_000) + b"]"
+before = gc.get_stats()[2]["collections"]
+documents.loads(body, documents.scan(body, Guard().bounds))
+print(gc.get_stats()[2]["collections"] - before)
+"""
+
+
+def test_reading_400_thousand_lists_looks_for_no_garbage_in_all_of_them():
+    command = [sys.executable, "-c", SETTLED]
+    assert subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.strip() == b"0"
+
+
+@given(
+    st.recursive(
+        st.integers(), lambda inner: st.lists(inner, max_size=99) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_of_a_scattered_document_no_long_list_is_left(document):
+    documents.scatter(document)
+    levels = [document]
+    while levels:
+        one = levels.pop()
+        assert not isinstance(one, list) or len(one) < 64
+        levels += one if isinstance(one, list) else one.values() if isinstance(one, dict) else ()
 
 
 # --- gRPC ---------------------------------------------------------------------------------------------------

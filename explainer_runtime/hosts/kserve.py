@@ -34,6 +34,7 @@ from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts import logs
 from explainer_runtime.hosts.caller import caller
+from explainer_runtime.hosts.door.aside import settle, take_turns
 from explainer_runtime.hosts.door.connections import Port, framed, open_files
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE, options, ours
 from explainer_runtime.hosts.door.room import Room
@@ -217,6 +218,8 @@ def serve(
     # Those who say nothing would stay for ever.
     metrics.RequestHandlerClass.timeout = guard.header_seconds  # type: ignore[attr-defined]
     open_files()
+    take_turns()
+    settle()
     server = _Server(
         host,
         guard,
@@ -314,6 +317,7 @@ def _refusal(error: Exception, over_grpc: bool = False) -> Exception:
     told = fault(error)
     if not isinstance(error, ExplainerError):
         logger.exception("unexpected error")
+    error.__traceback__ = None  # as in `faults.py`
     if over_grpc:
         return GrpcException(told.message, grpc.StatusCode[GRPC[told.status]])
     after = retry_after(told.status)

@@ -299,6 +299,21 @@ def test_a_message_that_is_refused_leaves_nothing_behind(served):
     assert cost.memory < 8 * len(message) / MIB  # each alone has a few copies; all twenty have 20
 
 
+@pytest.mark.parametrize("path", ["/v2/models/n/infer", "/v2/models/n/explain", "/v1/models/n:explain", "/n"])
+def test_who_asks_for_what_is_not_there_hears_what_is_and_a_stranger_does_not(served, path):
+    server, _ = served
+    told = post(server, valid(), TOKEN, path)
+    assert told.status_code == 404
+    assert told.json()["error"].endswith("served here: m")
+    assert post(server, valid(), path=path).status_code == 401
+
+
+def test_over_grpc_who_asks_for_what_is_not_there_hears_what_is(served):
+    message = oip.ModelInferRequest(model_name="n").SerializeToString()
+    assert call(served[0], message, token=True) == ("NOT_FOUND", "Model n not found; served here: m")
+    assert call(served[0], message) == ("UNAUTHENTICATED", "expected metadata authorization: Bearer <token>")
+
+
 # --- many at once -------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ from fastapi.responses import JSONResponse
 from grpc_interceptor.exceptions import GrpcException
 
 from explainer_runtime import wire
-from explainer_runtime.errors import ExplainerError, InvalidInput
+from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidInput
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts import logs
 from explainer_runtime.hosts.caller import caller
@@ -188,7 +188,7 @@ def serve(
         guard: The operator's limits; None are the defaults.
 
     Returns:
-        The exit status: 0 after a signal, 1 when a model could not be loaded or a port is taken.
+        The exit status: 0 after a signal, 2 when a model cannot be loaded without a change, else 1.
 
     Raises:
         InvalidSpec: The token file or a certificate cannot be read.
@@ -204,7 +204,7 @@ def serve(
             one.load()
         except ExplainerError as error:
             print(f"cannot serve {model['name']}: {error}", file=sys.stderr)
-            return 1
+            return 2 if isinstance(error, TO_CHANGE) else 1
         loaded.append(one)
     traffic, room = Traffic(), Room(guard.max_in_flight)
     app.add_middleware(KServeDoor, guard=guard, traffic=traffic, room=room, tokens=tokens)

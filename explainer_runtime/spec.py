@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from explainer_runtime.complaints import expected
 from explainer_runtime.errors import InvalidOption, InvalidSpec
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -741,7 +742,7 @@ def parse(model: type[V], value: Any, name: str) -> V:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise InvalidSpec(_say(error, name)) from None
+        raise InvalidSpec(_say(error, name, model.model_fields)) from None
 
 
 def with_options(spec: Spec, options: BaseModel) -> Spec:
@@ -798,14 +799,14 @@ def _address(text: str) -> dict[str, Any]:
     )
 
 
-def _say(error: ValidationError, prefix: str = "") -> str:
+def _say(error: ValidationError, prefix: str = "", known: Collection[str] = ()) -> str:
     lines = []
     for one in error.errors():
         loc = [str(part) for part in one["loc"]]
         path = ".".join(([prefix] if prefix else []) + loc) or "value"
         silent = one["type"] in ("missing", "extra_forbidden") or "headers" in loc  # they may be secret
         got = "" if silent else f", got {_short(one['input'])}"
-        lines.append(f"{path}: {one['msg']}{got}")
+        lines.append(f"{path}: {expected(one, known if len(loc) == 1 else ())}{got}")
     return "; ".join(lines)
 
 

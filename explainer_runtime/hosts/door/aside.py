@@ -27,21 +27,15 @@ _TURN = 0.001
 each step of answering a health check wait that long."""
 
 
-_GARBAGE = 2_000, 10, 50
-"""Python's thresholds of garbage collection. A large body is a million lists and no garbage, and looking
-through all of them whenever there were a quarter more took seven times as long as reading it."""
-
-
 def take_turns() -> None:
     """Let no thread of this process compute for long while another one waits."""
     sys.setswitchinterval(_TURN)
 
 
 def settle() -> None:
-    """Look for garbage never in what is there now, and seldom in what is old."""
+    """Look for garbage no more in what is there now: all of it took everybody a quarter of a second."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_GARBAGE)
 
 
 async def aside(function: Callable[..., T], *args: Any) -> T:

@@ -283,6 +283,37 @@ def test_without_a_token_a_request_costs_two_milliseconds_at_most(served):
     assert raw(server, small + head(length=2, connection="close") + b"{}").count(b"401") == 2
 
 
+def test_a_message_that_is_refused_leaves_nothing_behind(served):
+    server, process = served
+    request = oip.ModelInferRequest(model_name="m")
+    request.inputs.add(name="x", datatype="FP32", shape=[80_000, *CONTRACT.shape])
+    request.raw_input_contents.append(bytes(4 * 64 * 80_000))
+    message = request.SerializeToString()
+
+    def refused():
+        return call(server, message, token=True)
+
+    for _ in range(3):
+        assert refused() == ("FAILED_PRECONDITION", "inputs: expected 1 to 16 rows, got 80000")
+    _, cost = costing(process, refused, times=20)
+    assert cost.memory < 8 * len(message) / MIB  # each alone has a few copies; all twenty have 20
+
+
+@pytest.mark.parametrize("path", ["/v2/models/n/infer", "/v2/models/n/explain", "/v1/models/n:explain", "/n"])
+def test_who_asks_for_what_is_not_there_hears_what_is_and_a_stranger_does_not(served, path):
+    server, _ = served
+    told = post(server, valid(), TOKEN, path)
+    assert told.status_code == 404
+    assert told.json()["error"].endswith("served here: m")
+    assert post(server, valid(), path=path).status_code == 401
+
+
+def test_over_grpc_who_asks_for_what_is_not_there_hears_what_is(served):
+    message = oip.ModelInferRequest(model_name="n").SerializeToString()
+    assert call(served[0], message, token=True) == ("NOT_FOUND", "Model n not found; served here: m")
+    assert call(served[0], message) == ("UNAUTHENTICATED", "expected metadata authorization: Bearer <token>")
+
+
 # --- many at once -------------------------------------------------------------------------------------------
 
 

@@ -133,6 +133,20 @@ def test_counting_costs_no_more_than_it_may():
     assert most < 4 * 2**20
 
 
+@given(
+    st.recursive(
+        st.integers(), lambda inner: st.lists(inner, max_size=99) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_of_a_scattered_document_no_long_list_is_left(document):
+    documents.scatter(document)
+    levels = [document]
+    while levels:
+        one = levels.pop()
+        assert not isinstance(one, list) or len(one) < 64
+        levels += one if isinstance(one, list) else one.values() if isinstance(one, dict) else ()
+
+
 # --- gRPC ---------------------------------------------------------------------------------------------------
 
 

@@ -118,7 +118,7 @@ def test_a_server_whose_model_cannot_be_loaded_is_never_ready_and_says_why_last(
             seen.add(answer.status_code)
         except httpx.TransportError:
             continue
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) == 2
     assert 200 not in seen
     last = json.loads(log.read_text().splitlines()[-1])
     assert last["level"] == "error"

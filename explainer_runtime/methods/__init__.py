@@ -113,8 +113,10 @@ def parse_spec(value: Any) -> Spec:
     """
     if isinstance(value, Spec):
         return value
-    if not isinstance(value, Mapping) or "kind" not in value:
-        raise InvalidSpec(f"value: expected settings with a kind, got {short(value)}")
+    if not isinstance(value, Mapping):
+        raise InvalidSpec(f"value: expected an object, got {short(value)}")
+    if "kind" not in value:
+        raise InvalidSpec(f"value: expected an object with 'kind', got {short(value)}")
     return parse(settings_of(value["kind"]), value, str(value["kind"]))
 
 
@@ -161,5 +163,6 @@ def _place(kind: object) -> str:
     if not isinstance(kind, str) or kind not in METHODS:
         admit(listed(os.environ.get(ADMITTED, "")))
     if not isinstance(kind, str) or kind not in METHODS:
-        raise InvalidSpec(f"kind: expected one of {', '.join(METHODS)}; got {short(kind)}")
+        known = ", ".join(map(repr, METHODS))
+        raise InvalidSpec(f"value: expected 'kind' to be one of {known}, got {short(kind)}")
     return METHODS[kind]

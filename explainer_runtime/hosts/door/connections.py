@@ -56,7 +56,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """Let it in, or make place for it."""
-        super().connection_made(_Ending(transport, self))  # type: ignore[arg-type]
+        self._ending = _Ending(transport, self)
+        super().connection_made(self._ending)  # type: ignore[arg-type]
         certificate = transport.get_extra_info("peercert")
         self._wait(self._port.seconds)
         spare = False
@@ -83,9 +84,12 @@ class Connection(H11Protocol):
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Forget it, and what had arrived: it goes now, not when garbage is looked for."""
         self._busy()
         super().connection_lost(exc)
+        if self.cycle is None or self.cycle.response_complete:
+            self.cycle = None  # type: ignore[assignment]
+            self._ending.forget()
 
     def linger(self, transport: Any) -> None:
         """End with an answer that the client should hear, though it is still sending."""
@@ -129,15 +133,20 @@ class _Ending:
     """
 
     def __init__(self, transport: Any, connection: Connection) -> None:
-        self._transport, self._connection = transport, connection
+        self._transport = transport
+        self._connection: Connection | None = connection
+
+    def forget(self) -> None:
+        self._connection = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def close(self) -> None:
-        sending = self._connection.conn.their_state is h11.SEND_BODY
-        if sending and self._transport.can_write_eof() and not self._transport.is_closing():
-            self._connection.linger(self._transport)
+        connection = self._connection
+        sending = connection is not None and connection.conn.their_state is h11.SEND_BODY
+        if connection and sending and self._transport.can_write_eof() and not self._transport.is_closing():
+            connection.linger(self._transport)
         else:
             self._transport.close()
 

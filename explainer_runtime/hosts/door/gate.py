@@ -117,8 +117,12 @@ class Gate:
         scope = {**_unpacked(scope, len(body)), DOCUMENT: document}
         caller = Caller(self._name(scope, headers))
         caller.enter()
-        with self._traffic.of(caller), incoming(_words(headers)):
-            await _answer(self._app, scope, body, caller, receive, send)
+        try:
+            with self._traffic.of(caller), incoming(_words(headers)):
+                await _answer(self._app, scope, body, caller, receive, send)
+        finally:
+            if len(body) > SMALL:
+                await aside(documents.scatter, document)
         return None
 
     async def _body(self, headers: dict[bytes, bytes], share: Share, receive: Receive) -> tuple[bytes, Any]:

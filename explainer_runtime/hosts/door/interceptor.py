@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -80,17 +81,21 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 try:
                     async for response in _responses(handler, requests, telling):
                         yield handler.response_serializer(response)
-                except grpc.aio.AbortError:
-                    raise
+                except grpc.aio.AbortError as error:
+                    raise forgetful(error) from None
                 except Exception:  # gRPC would tell the caller its class
                     _log.exception("unexpected error")
                     await context.abort(StatusCode.INTERNAL, "internal error")
+                finally:
+                    await requests.aclose()
+                    with suppress(RuntimeError):  # it is still being waited for, and ends by itself
+                        await aiter(raw).aclose()  # type: ignore[attr-defined]  # it knows itself, and a message
 
         return answer
 
     async def _requests(
         self, raw: AsyncIterator[bytes], parse: Callable[[bytes], Any], share: Share, context: Any
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any]:
         """The messages of a call, each in its time and within the limits; what is not ends the call."""
         for index in count():
             refusal = StatusCode.FAILED_PRECONDITION, messages.NO_MESSAGE
@@ -137,6 +142,15 @@ class Interceptor(grpc.aio.ServerInterceptor):
         caller = Caller(str(named or context.peer().rpartition(":")[0]))
         caller.enter()
         return caller
+
+
+def forgetful(error: grpc.aio.AbortError) -> grpc.aio.AbortError:
+    """`error` without the calls that it came from.
+
+    gRPC keeps it with the call, which those know: message and rows would stay until garbage is looked for.
+    """
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 async def _responses(handler: Any, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:

@@ -29,7 +29,8 @@ from fastapi.responses import JSONResponse
 from grpc_interceptor.exceptions import GrpcException
 
 from explainer_runtime import wire
-from explainer_runtime.errors import ExplainerError, InvalidInput
+from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidInput
+from explainer_runtime.hosts.door.aside import settle, take_turns
 from explainer_runtime.hosts.door.connections import Port, framed, open_files
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE, options, ours
 from explainer_runtime.hosts.door.interceptor import Interceptor
@@ -167,7 +168,7 @@ def serve(
         guard: The operator's limits; None are the defaults.
 
     Returns:
-        The exit status: 0 after a signal, 1 when a model could not be loaded or a port is taken.
+        The exit status: 0 after a signal, 2 when a model cannot be loaded without a change, else 1.
 
     Raises:
         InvalidSpec: The token file or a certificate cannot be read.
@@ -183,7 +184,7 @@ def serve(
             one.load()
         except ExplainerError as error:
             print(f"cannot serve {model['name']}: {error}", file=sys.stderr)
-            return 1
+            return 2 if isinstance(error, TO_CHANGE) else 1
         loaded.append(one)
     traffic, room = Traffic(), Room(guard.max_in_flight)
     app.add_middleware(KServeDoor, guard=guard, traffic=traffic, room=room, tokens=tokens)
@@ -197,6 +198,8 @@ def serve(
     # Those who say nothing would stay for ever.
     metrics.RequestHandlerClass.timeout = guard.header_seconds  # type: ignore[attr-defined]
     open_files()
+    take_turns()
+    settle()
     server = _Server(
         host,
         guard,
@@ -294,6 +297,7 @@ def _refusal(error: Exception, over_grpc: bool = False) -> Exception:
     told = fault(error)
     if not isinstance(error, ExplainerError):
         logger.exception("unexpected error")
+    error.__traceback__ = None  # as in `faults.py`
     if over_grpc:
         return GrpcException(told.message, grpc.StatusCode[GRPC[told.status]])
     after = retry_after(told.status)

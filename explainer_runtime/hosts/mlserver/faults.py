@@ -30,4 +30,6 @@ def faults() -> Iterator[None]:
             logger.warning(message.replace(quoted, "(its words are not logged)") if quoted else message)
         seconds = getattr(error, "retry_after", None)
         caller().retry_after = None if seconds is None else max(1, ceil(seconds))
+        # A future keeps its error, and whoever waited for it is in the traceback, with rows and requests.
+        error.__traceback__ = None
         raise MLServerError(message, status) from None

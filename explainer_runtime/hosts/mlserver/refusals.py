@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from mlserver.errors import MLServerError, ModelNotReady
+from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
 from mlserver.parallel.errors import WorkerError
 from starlette.exceptions import HTTPException
 
@@ -25,17 +25,40 @@ from explainer_runtime.hosts.service.status import retry_after, shortened
 
 def install(app: FastAPI, data_plane: Any) -> None:
     """Make every refusal of this app, and every failure of this data plane, one of ours."""
+    registry = data_plane._model_registry
+    known = registry.get_model
+
+    async def named(name: str, version: str | None = None) -> Any:
+        try:
+            return await known(name, version)
+        except ModelNotFound as error:
+            of = f" with version {version}" if version else ""
+            error.args = (f"Model {name}{of} not found; {await _served(registry)}",)
+            raise
+
+    async def refuse_request(request: Request, error: HTTPException) -> JSONResponse:
+        """What the web framework refuses by itself; a body that cannot be parsed is no 400."""
+        status = 422 if error.status_code == 400 else error.status_code
+        there = f"; {await _served(registry)}" if status == 404 else ""
+        return JSONResponse({"error": f"{error.detail}{there}"}, status, error.headers)
+
+    registry.get_model = named
     handlers: dict[type[Exception], Any] = {
         RequestValidationError: _refuse_body,
-        HTTPException: _refuse_request,
+        HTTPException: refuse_request,
         MLServerError: _refuse_model,
         Exception: _fail,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
-    known = data_plane._model_registry.get_model
-    data_plane.infer = _plain(data_plane.infer, known)
-    data_plane.infer_stream = _plain_stream(data_plane.infer_stream, known)
+    data_plane.infer = _plain(data_plane.infer, named)
+    data_plane.infer_stream = _plain_stream(data_plane.infer_stream, named)
+
+
+async def _served(registry: Any) -> str:
+    """What is there, for who asks for something else; strangers have been refused before."""
+    names = sorted({model.name for model in await registry.get_models()})
+    return f"served here: {', '.join(names[:20]) or 'nothing yet'}"
 
 
 def answer(error: MLServerError) -> JSONResponse:
@@ -113,12 +136,6 @@ async def _refuse_body(request: Request, error: RequestValidationError) -> JSONR
     if first["type"] == "json_invalid" or not path:
         path, message = "body", "expected a V2 request as JSON, with content-type: application/json"
     return JSONResponse({"error": shortened(f"{path}: {message}")}, 422)
-
-
-async def _refuse_request(request: Request, error: HTTPException) -> JSONResponse:
-    """What the web framework refuses by itself; a body that cannot be parsed is no 400."""
-    status = 422 if error.status_code == 400 else error.status_code
-    return JSONResponse({"error": str(error.detail)}, status, error.headers)
 
 
 async def _fail(request: Request, error: Exception) -> JSONResponse:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from mlserver import MLServer, ModelSettings, Settings
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 from explainer_runtime.hosts.door import grpc_port
+from explainer_runtime.hosts.door.aside import settle, take_turns
 from explainer_runtime.hosts.door.connections import Port, framed, open_files
 from explainer_runtime.hosts.door.gate import App, Gate
 from explainer_runtime.hosts.door.interceptor import Interceptor
@@ -42,11 +42,6 @@ from explainer_runtime.hosts.mlserver.reading import Servicer
 from explainer_runtime.hosts.service.status import GRPC
 
 _log = logging.getLogger("explainer_runtime.serve")
-
-SWITCH_INTERVAL = 0.001
-"""Seconds after which a thread that computes in Python lets another one run; Python's own 0.005 would make
-each step of answering a health check wait that long."""
-
 
 METRICS_CONNECTIONS = 64
 """Connections at the metrics port, which scrapers need a few of."""
@@ -106,7 +101,7 @@ class Server(MLServer):
 
     async def run(self, models: list[ModelSettings]) -> Exception | None:
         """Serve `models` until a signal says stop; why they could not be loaded, if they could not."""
-        sys.setswitchinterval(SWITCH_INTERVAL)
+        take_turns()
         open_files()
         watching = asyncio.create_task(self._tls.watch(_log.info)) if self._tls else None
         try:
@@ -126,9 +121,7 @@ class Server(MLServer):
             self.failure = error
             await self.stop()
         else:
-            # What is there now stays: looking through it for garbage took everybody a quarter of a second.
-            gc.collect()
-            gc.freeze()
+            settle()
             self.loaded = True
             while not (self.stopping or getattr(self._rest_server._server, "started", True)):
                 await asyncio.sleep(0.01)

@@ -190,6 +190,8 @@ class Admission:
             self._pace = pace if self._pace is None else _MEMORY * self._pace + (1 - _MEMORY) * pace
 
     def _leave(self, job: _Job) -> None:
+        # Its future knows the job, which knows its rows: they would stay until garbage is looked for.
+        job.work = _nothing
         with self._lock:
             self._pending -= job.weight
             with suppress(KeyError, ValueError):
@@ -210,6 +212,10 @@ class Admission:
         idle = [c for c, taken in self._taken.items() if c not in self._waiting and taken <= self._clock]
         for client in idle:
             del self._taken[client]
+
+
+def _nothing(waited: float) -> None:
+    """In place of work that is done."""
 
 
 def be_nice() -> None:

@@ -64,6 +64,7 @@ class GrpcProxy(grpc.aio.ServerInterceptor):
             try:
                 response = await call
             except grpc.aio.AioRpcError as error:
+                del request, call  # gRPC keeps what ends a call, and so this frame
                 await _abort(context, error)
             await context.send_initial_metadata(_passed(await call.initial_metadata()))
             context.set_trailing_metadata(_passed(await call.trailing_metadata()))
@@ -125,6 +126,7 @@ async def _again(first: bytes | None, rest: AsyncIterator[bytes]) -> AsyncIterat
 
 async def _abort(context: Any, error: grpc.aio.AioRpcError) -> None:
     """End the call as the model has ended it."""
+    error.__traceback__ = None
     await context.abort(error.code(), error.details() or "", _passed(error.trailing_metadata()))
 
 

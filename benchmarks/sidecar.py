@@ -18,7 +18,7 @@ from benchmarks.anchors import CONTRACT, SPEC
 from benchmarks.table import Row, row
 from explainer_runtime import fit, save
 from explainer_runtime.demo.servers import free_ports, serving
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 
 _EACH = 400
 _WARM = 20

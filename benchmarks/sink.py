@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import orjson
 
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 
 CLASSES = 10
 PLAIN = "/plain"

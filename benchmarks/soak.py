@@ -32,7 +32,7 @@ import numpy as np
 
 from explainer_runtime import data, fit, save
 from explainer_runtime.demo.servers import Server, free_ports, serving
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import AnchorImage, Counterfactual, Grid, Inputs
 
 CLIENTS = 16

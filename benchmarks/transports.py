@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.sink import PLAIN
 from benchmarks.table import Row, row
 from explainer_runtime.demo.servers import free_ports
-from explainer_runtime.predictors.remote import RemotePredictor
+from explainer_runtime.predictors.remote.client import RemotePredictor
 from explainer_runtime.predictors.settings import Endpoint
 
 BATCHES = ((1, 784), (100, 784), (1568, 784), (25, 224, 224, 3))

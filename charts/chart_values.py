@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.predictors.settings import Endpoint
 from explainer_runtime.spec import Limits, Value
 

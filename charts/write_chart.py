@@ -17,7 +17,7 @@ from typing import Any
 from chart_values import Predictor, Values
 from pydantic import BaseModel
 
-from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.spec import Limits
 
 CHART = Path(__file__).parent / "explainer-runtime"

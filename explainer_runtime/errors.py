@@ -102,3 +102,7 @@ class PredictorChanged(PredictorUnavailable):
 
 class PredictorTimeout(PredictorError):
     """The model did not answer within the time that was left."""
+
+
+TO_CHANGE = (InvalidInput, InvalidOption, InvalidPrediction, InvalidSpec, InvalidArtifact, OSError)
+"""What ends a command with 2: trying again without a change gives the same. Anything else ends it with 1."""

@@ -21,7 +21,7 @@ from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted, check_rows
 from explainer_runtime.methods import teaching
-from explainer_runtime.methods.common import Given, Ground, Segmenter
+from explainer_runtime.methods.ground import Given, Ground, Segmenter
 from explainer_runtime.predictors import Predictor, WhiteBox, connect, served
 from explainer_runtime.predictors.base import LocalPredictor, named, told
 from explainer_runtime.predictors.checking import Strangeness, examine, introduced

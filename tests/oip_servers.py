@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import grpc
 import numpy as np
 
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 
 LENGTH = "inference-header-content-length"
 CONTENTS = {

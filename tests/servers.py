@@ -17,7 +17,7 @@ import grpc
 import httpx
 import numpy as np
 
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 
 DTYPES = {"FP32": np.float32, "FP64": np.float64, "INT64": np.int64, "UINT8": np.uint8, "BOOL": np.bool_}
 SERVE = """

@@ -32,7 +32,7 @@ SMALL_CALLS = 8192
 SERVE = """
 import json, sys
 from explainer_runtime.hosts.launcher import serve
-from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.hosts.door.limits import Guard
 settings = json.loads(sys.argv[1])
 sys.exit(serve(guard=Guard(**settings.pop("guard")), **settings))
 """

@@ -9,7 +9,7 @@ import pytest
 from toys import drive
 
 from explainer_runtime.methods.anchor import method as anchor
-from explainer_runtime.methods.common import Ground
+from explainer_runtime.methods.ground import Ground
 from explainer_runtime.search import subject
 from explainer_runtime.search.asks import Rows, Stop
 from explainer_runtime.search.evidence import Evidence

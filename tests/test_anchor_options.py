@@ -14,7 +14,7 @@ from explainer_runtime.driver import solve
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.methods.anchor import method as anchor
-from explainer_runtime.methods.common import Ground
+from explainer_runtime.methods.ground import Ground
 from explainer_runtime.spec import AnchorImage, Grid, Inputs, ModelContract, parse_spec
 
 SHAPE = (6, 6, 1)

@@ -12,9 +12,9 @@ import pytest
 from explainer_runtime import artifact
 from explainer_runtime.artifact import Fitted, beside
 from explainer_runtime.errors import InvalidArtifact, InvalidSpec
-from explainer_runtime.hosts import arguments, deployment
-from explainer_runtime.hosts.names import check_name
-from explainer_runtime.hosts.service import lowered
+from explainer_runtime.hosts.platform import arguments, deployment
+from explainer_runtime.hosts.service.names import check_name
+from explainer_runtime.hosts.service.settings import lowered
 from explainer_runtime.spec import CEM, AnchorImage, Counterfactual, CounterfactualProto, Grid, Inputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")

@@ -18,7 +18,7 @@ from servers import v2_input
 from staged import IMAGE, Held, anchor, explainer, metrics, model, serving
 
 from explainer_runtime.errors import Overloaded
-from explainer_runtime.hosts.admission import Admission
+from explainer_runtime.hosts.service.admission import Admission
 
 pytestmark = needs_tools
 THREADS = 2

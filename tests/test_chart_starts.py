@@ -24,7 +24,7 @@ from servers import free_ports, running
 
 from explainer_runtime import artifact
 from explainer_runtime.explainers import fit
-from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 pytestmark = needs_tools
@@ -372,7 +372,7 @@ def metrics_asked_for():
 
 
 def test_labels_in_queries_are_those_of_the_metrics():
-    from explainer_runtime.hosts.metrics import _metrics
+    from explainer_runtime.hosts.service.metrics import _metrics
 
     labels = {}
     for metric in _metrics():

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from explainer_runtime.hosts.door import documents, messages
 from explainer_runtime.hosts.door.documents import Bounds
+from explainer_runtime.hosts.door.interceptor import Arrivals
+from explainer_runtime.hosts.door.limits import TooLarge
 from explainer_runtime.hosts.door.room import NoRoom, Room
-from explainer_runtime.hosts.interceptor import Arrivals
-from explainer_runtime.hosts.limits import TooLarge
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 
 WIDE = Bounds(depth=500, values=10**6, names=10**6)
 
@@ -133,6 +133,20 @@ def test_counting_costs_no_more_than_it_may():
     assert most < 4 * 2**20
 
 
+@given(
+    st.recursive(
+        st.integers(), lambda inner: st.lists(inner, max_size=99) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_of_a_scattered_document_no_long_list_is_left(document):
+    documents.scatter(document)
+    levels = [document]
+    while levels:
+        one = levels.pop()
+        assert not isinstance(one, list) or len(one) < 64
+        levels += one if isinstance(one, list) else one.values() if isinstance(one, dict) else ()
+
+
 # --- gRPC ---------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +194,7 @@ def test_any_bytes_are_counted_or_refused_and_what_is_counted_is_parsed_alike(me
         (b"\x2a\x00" * 20, "at most 10 fields"),
         (b"\x2a\x04\x2a\x02\x42\x00" * 20, "at most 10 fields"),
         (b"\x2a\x3a\x2a\x38\x32\x36" + bytes(54), "at most 10 values"),
+        (b"\x2a\x16\x1a\x14" + b"\x01" * 20, "at most 10 values"),  # a shape
         (b"\x2a\x80", "expected a V2 request"),
         (b"\xff" * 10, "expected a V2 request"),
         (b"\x2b", "expected a V2 request"),
@@ -248,7 +263,7 @@ def test_room_is_kept_by_threads():
 
 
 def test_of_slow_messages_the_one_that_takes_longest_is_given_up(monkeypatch):
-    monkeypatch.setattr("explainer_runtime.hosts.interceptor._SLOW", 0.01)
+    monkeypatch.setattr("explainer_runtime.hosts.door.interceptor._SLOW", 0.01)
 
     async def never():
         await asyncio.Event().wait()
@@ -272,7 +287,7 @@ def test_of_slow_messages_the_one_that_takes_longest_is_given_up(monkeypatch):
 
 
 def test_a_message_that_does_not_come_in_time_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("explainer_runtime.hosts.interceptor._SLOW", 0.01)
+    monkeypatch.setattr("explainer_runtime.hosts.door.interceptor._SLOW", 0.01)
 
     async def never():
         await asyncio.Event().wait()

@@ -27,7 +27,7 @@ from explainer_runtime.errors import (
     PredictorTimeout,
     PredictorUnavailable,
 )
-from explainer_runtime.predictors.remote import RemotePredictor
+from explainer_runtime.predictors.remote.client import RemotePredictor
 from explainer_runtime.spec import Endpoint, Limits
 
 pytest.importorskip("tensorflow")

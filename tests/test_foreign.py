@@ -25,7 +25,7 @@ from verified import CONTRACT, IMAGE, METHODS, verify
 
 from explainer_runtime import fit, prepare
 from explainer_runtime.errors import PredictorError, PredictorUnavailable
-from explainer_runtime.predictors.remote import RemotePredictor
+from explainer_runtime.predictors.remote.client import RemotePredictor
 from explainer_runtime.spec import Limits, parse_predictor
 
 HERE = Path(__file__).parent

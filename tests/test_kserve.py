@@ -6,6 +6,9 @@ KServe's environment, which `make test` builds.
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import gzip
 import json
 import signal
 import socket
@@ -13,6 +16,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -22,9 +26,10 @@ from staged import IMAGE, Held, model
 from staged import anchor as anchor_of
 from toys import rowwise, weights
 
-from explainer_runtime import artifact
+from explainer_runtime import artifact, render
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.predictors import CallablePredictor
+from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 HERE = Path(__file__).parent
@@ -124,6 +129,14 @@ def test_two_explainers_are_served_by_name(served, images, expected):
 def test_only_the_outputs_asked_for_are_answered(served, images):
     answer = ask_rest(served, "linear", images, outputs=[{"name": "found"}, {"name": "anchor_mask"}])
     assert list(answer.tensors) == ["found", "anchor_mask"]
+
+
+def test_a_picture_is_made_for_who_names_it(served, images, expected):
+    wanted = render.png(expected, images, CONTRACT)
+    by_rest = ask_rest(served, "linear", images, parameters=SEED, outputs=[{"name": "picture"}])
+    assert base64.b64decode(by_rest.body["outputs"][0]["data"][0]) == wanted
+    by_grpc = ask_grpc(served, "linear", images, outputs=["picture"], **SEED)
+    assert by_grpc.tensors == by_rest.tensors
 
 
 def test_metadata_says_what_is_taken_and_answered(served):
@@ -230,7 +243,13 @@ def test_metrics_have_a_port_of_their_own_as_on_the_other_host(served, images):
 def guarded(folder):
     """A server of its own, with limits, and a model that can be held."""
     (folder / "tokens").write_text("sesame\n")
-    guard = {"token_file": str(folder / "tokens"), "max_body": 2000, "linger": 3, "grace": 0.1}
+    guard = {
+        "token_file": str(folder / "tokens"),
+        "max_body": 2000,
+        "max_names": 200,
+        "linger": 3,
+        "grace": 0.1,
+    }
     ports, log, held = free_ports(), folder / "guarded.log", Held()
     with model(held) as predictor:
         words = ["-m", "explainer_runtime.cli", "serve", anchor_of(folder / "held"), "--server", "kserve"]
@@ -259,8 +278,48 @@ def test_what_an_operator_allows_is_allowed_on_this_host_too(guarded):
     load = httpx.post(server.rest("/v2/repository/models/linear/unload"), headers=TOKEN)
     assert load.status_code == 403
     assert httpx.get(server.rest("/v2/health/live")).status_code == 200
-    with pytest.raises(OSError, match="refused"):  # KServe's gRPC would let everyone in
-        socket.create_connection(("127.0.0.1", server.ports.grpc))
+    message = oip.ModelInferRequest(model_name="absent")
+    with grpc.insecure_channel(f"127.0.0.1:{server.ports.grpc}") as channel:
+        for metadata, code in ((), "UNAUTHENTICATED"), (tuple(TOKEN.items()), "NOT_FOUND"):
+            with pytest.raises(grpc.RpcError) as refusal:
+                oip.method(channel, "ModelInfer")(message, timeout=20, metadata=metadata)
+            assert refusal.value.code().name == code
+
+
+EMPTY = b'{"inputs":[' + b"{}," * 500 + b"{}]}"
+HOSTILE = {
+    "five hundred empty inputs": (EMPTY, {}, 422, "names, texts and objects"),
+    "a million as gzip": (gzip.compress(2000 * EMPTY), {"content-encoding": "gzip"}, 413, "2000 bytes"),
+    "a long id": (b'{"inputs":[],"id":"%b"}' % (b"a" * 300), {}, 422, "at most 256 characters"),
+    "forty levels": (b"[" * 40 + b"]" * 40, {}, 422, "levels of nesting"),
+    "a head longer than its body": (b"{}", {"inference-header-content-length": "3"}, 422, "tensors as bytes"),
+    "a head of many levels": (
+        b"[" * 40 + b"]" * 40,
+        {"inference-header-content-length": "80"},
+        422,
+        "levels of nesting",
+    ),
+    "two ends": (None, {"transfer-encoding": "chunked", "content-length": "2"}, 400, "got both"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_the_door_is_that_of_the_other_host(guarded, kind):
+    server, _, _ = guarded
+    content, headers, status, said = HOSTILE[kind]
+    content = iter([b"{}"]) if content is None else content
+    headers = {**TOKEN, "content-type": "application/json", **headers}
+    answer = httpx.post(server.rest("/v2/models/linear/infer"), content=content, headers=headers)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+
+
+def test_a_connection_that_says_nothing_is_closed_at_each_port(guarded):
+    server, _, _ = guarded
+    with contextlib.ExitStack() as stack:
+        ports = server.ports.http, server.ports.metrics
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for port in ports]
+        assert [one.recv(1) for one in silent] == [b"", b""]
 
 
 def test_a_signal_loses_nothing_and_what_is_cut_is_told_to_come_back(guarded):

@@ -187,7 +187,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_a_status(anchor, tmp
         "MLSERVER_MODEL_EXTRA": '{"infer_uri": "ftp://nowhere"}',
     }
     status, log = finished([], tmp_path, **variables)
-    assert status == 1
+    assert status == 2  # as `fit` says of what has to be changed
     assert "expected grpc://host:port/model" in log
     assert "Traceback" not in log
 

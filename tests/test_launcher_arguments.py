@@ -9,7 +9,7 @@ import pytest
 from explainer_runtime import artifact
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explainers import fit
-from explainer_runtime.hosts import arguments, deployment
+from explainer_runtime.hosts.platform import arguments, deployment
 from explainer_runtime.spec import AnchorImage, Grid, Inputs, parse_predictor
 
 FASHION = {"kind": "v2", "url": "http://fashion-predictor.models", "model": "fashion"}

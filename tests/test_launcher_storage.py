@@ -7,7 +7,7 @@ import pytest
 from explainer_runtime import artifact
 from explainer_runtime.errors import InvalidArtifact, InvalidSpec
 from explainer_runtime.explainers import fit
-from explainer_runtime.hosts import storage
+from explainer_runtime.hosts.platform import storage
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 CONTRACT = Inputs(shape=(4, 4, 1), low=0, high=1, classes=3)

@@ -18,7 +18,7 @@ from test_launcher import launched
 
 from explainer_runtime import artifact
 from explainer_runtime.errors import InvalidSpec, PredictorUnavailable
-from explainer_runtime.hosts import unfitted
+from explainer_runtime.hosts.platform import unfitted
 from explainer_runtime.spec import Endpoint
 
 KSERVE = (

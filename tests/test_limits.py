@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from staged import bomb
 
 from explainer_runtime.errors import InvalidSpec, Overloaded
-from explainer_runtime.hosts.admission import Admission
-from explainer_runtime.hosts.limits import TooLarge, inflate
-from explainer_runtime.hosts.tokens import Tokens
+from explainer_runtime.hosts.door.limits import TooLarge, inflate
+from explainer_runtime.hosts.door.tokens import Tokens
+from explainer_runtime.hosts.service.admission import Admission
 
 # --- bodies -------------------------------------------------------------------------------------------
 

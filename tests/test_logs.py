@@ -18,8 +18,8 @@ from servers import free_ports, running, start
 from staged import CONTRACT, Held, anchor
 from test_attacks import head, raw
 
-from explainer_runtime.hosts import logs
-from explainer_runtime.predictors import oip
+from explainer_runtime.hosts.service import logs
+from explainer_runtime.predictors.remote import oip
 
 SERVE = [sys.executable, "-m", "explainer_runtime.cli", "serve"]
 CANARY = 0.12345678
@@ -118,7 +118,7 @@ def test_a_server_whose_model_cannot_be_loaded_is_never_ready_and_says_why_last(
             seen.add(answer.status_code)
         except httpx.TransportError:
             continue
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) == 2
     assert 200 not in seen
     last = json.loads(log.read_text().splitlines()[-1])
     assert last["level"] == "error"
@@ -181,7 +181,7 @@ def test_text_lines_are_one_line_each(text):
 
 PRINTING = """
 import logging.config, os, warnings
-from explainer_runtime.hosts import logs, output
+from explainer_runtime.hosts.service import logs, output
 with output.one_voice():
     logging.config.dictConfig(logs.settings(True))
     os.write(1, b"from below\\n")

@@ -17,7 +17,7 @@ import pytest
 from malformed import messages, requests
 from staged import Held, anchor, explainer, model, resident, serving
 
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 
 COUNT = int(os.environ.get("EXPLAINER_RUNTIME_FUZZ", "1000"))
 SEED = int(os.environ.get("EXPLAINER_RUNTIME_SEED", "0"))
@@ -113,7 +113,7 @@ def test_an_id_that_no_header_can_hold_is_refused(name):
     from mlserver.types import InferenceRequest
 
     from explainer_runtime.errors import InvalidInput
-    from explainer_runtime.hosts.v2types import tensors
+    from explainer_runtime.hosts.mlserver.v2types import tensors
 
     with pytest.raises(InvalidInput, match="id: expected printable ASCII"):
         tensors(InferenceRequest(id=name, inputs=[]))

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from oip_servers import GrpcServer, Model, Refusal, RestServer, echo
 
 from explainer_runtime.errors import PredictorError, PredictorTimeout, PredictorUnavailable
-from explainer_runtime.predictors.breaker import Breaker
-from explainer_runtime.predictors.context import carrying, outgoing
-from explainer_runtime.predictors.http import retry_after
-from explainer_runtime.predictors.pace import NoTurn, Pace
-from explainer_runtime.predictors.remote import RemotePredictor
-from explainer_runtime.predictors.retry import persistently
+from explainer_runtime.predictors.remote.breaker import Breaker
+from explainer_runtime.predictors.remote.client import RemotePredictor
+from explainer_runtime.predictors.remote.context import carrying, outgoing
+from explainer_runtime.predictors.remote.http import retry_after
+from explainer_runtime.predictors.remote.pace import NoTurn, Pace
+from explainer_runtime.predictors.remote.retry import persistently
 from explainer_runtime.spec import Endpoint
 
 SERVERS = {"rest": RestServer, "grpc": GrpcServer}

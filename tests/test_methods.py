@@ -106,7 +106,7 @@ def saved(admitted, tmp_path):
 
 def test_nothing_is_admitted_by_being_installed(saved, monkeypatch):
     monkeypatch.delitem(methods.METHODS, "weakest_pixel")
-    with pytest.raises(InvalidArtifact, match=r"kind: expected one of .*; got 'weakest_pixel'"):
+    with pytest.raises(InvalidArtifact, match=r"expected 'kind' to be one of .*, got 'weakest_pixel'"):
         artifact.load(saved)
     monkeypatch.setenv(methods.ADMITTED, " weakest_pixel,")
     assert artifact.load(saved).spec.kind == "weakest_pixel"
@@ -134,7 +134,7 @@ def test_it_explains_from_an_artifact_with_options_and_a_card(saved):
         for name, (datatype, shape) in methods.fields(fitted).items()
     }
     assert (explain(x, {"fade": 0.0})["loss"] == 0).all()
-    with pytest.raises(InvalidOption, match=r"fade: .*less than or equal to 1"):
+    with pytest.raises(InvalidOption, match=r"fade: expected at most 1"):
         explain(x, {"fade": 2})
     assert not explain(x, {"max_rows": 5})["found"].any()
     (card, _) = render.cards(answer, x, CONTRACT)

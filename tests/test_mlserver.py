@@ -366,7 +366,7 @@ def bad_requests():
         "inputs left out": ({"id": "1"}, "inputs", "required"),
         "unknown option": (options(treshold=0.9), "treshold", "the options are"),
         "option out of range": (options(threshold=1.5), "threshold", "less than"),
-        "option of another type": (options(seed="x"), "seed", "integer"),
+        "option of another type": (options(seed="x"), "seed", "expected a whole number"),
         "options that are no object": (
             {"inputs": [tensor], "parameters": {"explain_parameters": "[]"}},
             "explain_parameters",
@@ -524,7 +524,7 @@ def failing(tmp_path, model, **ports):
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_a_status(tmp_path, anchor_path):
     status, log = failing(tmp_path, explainer(anchor_path, "anchor", "ftp://nowhere"))
-    assert status == 1
+    assert status == 2
     assert "predictor: expected grpc://host:port/model" in log
     assert "Traceback" not in log
 

@@ -10,7 +10,7 @@ import pytest
 
 from explainer_runtime import artifact
 from explainer_runtime.artifact import Fitted, Report
-from explainer_runtime.hosts import needs
+from explainer_runtime.hosts.platform import needs
 from explainer_runtime.spec import CEM, AnchorImage, Felzenszwalb, Grid, Inputs
 
 CONTRACT = Inputs(shape=(4, 4, 1), low=0, high=1, classes=3)
@@ -59,7 +59,7 @@ main()
 """
 SIDECAR = """
 import pathlib
-from explainer_runtime.hosts import arguments, deployment
+from explainer_runtime.hosts.platform import arguments, deployment
 line = arguments.read([sys.argv[1], "--model_name=m", "--predictor_host=localhost:8085"])
 scratch = pathlib.Path(sys.argv[2])
 (served,) = deployment.plan(line, scratch=scratch, model=sys.argv[3], sidecar=True)

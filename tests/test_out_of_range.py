@@ -20,10 +20,10 @@ from mlserver.grpc.converters import ModelInferRequestConverter
 
 from explainer_runtime import wire
 from explainer_runtime.errors import InvalidInput, InvalidOption
-from explainer_runtime.hosts import infer, v2types
 from explainer_runtime.hosts.door import documents, messages
-from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.hosts.reading import reading
+from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.hosts.mlserver import infer, v2types
+from explainer_runtime.hosts.mlserver.reading import reading
 from explainer_runtime.methods import options
 from explainer_runtime.spec import AnchorImage, Counterfactual, parse_options
 

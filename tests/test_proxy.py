@@ -28,11 +28,11 @@ from test_kserve import HERE, PYTHON
 from explainer_runtime import artifact
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explainers import fit
-from explainer_runtime.hosts.deployment import keras_settings
-from explainer_runtime.hosts.gate import refuse
-from explainer_runtime.hosts.proxy import Proxy
-from explainer_runtime.hosts.proxy_grpc import GrpcProxy, model_name
-from explainer_runtime.predictors import oip
+from explainer_runtime.hosts.door.gate import refuse
+from explainer_runtime.hosts.platform.deployment import keras_settings
+from explainer_runtime.hosts.sidecar.proxy import Proxy
+from explainer_runtime.hosts.sidecar.proxy_grpc import GrpcProxy, model_name
+from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import AnchorImage, Counterfactual, Grid, Inputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")

@@ -25,9 +25,10 @@ from explainer_runtime.errors import (
     PredictorTimeout,
     PredictorUnavailable,
 )
-from explainer_runtime.predictors import Predictor, connect, oip
+from explainer_runtime.predictors import Predictor, connect
 from explainer_runtime.predictors.meaning import softmax
-from explainer_runtime.predictors.remote import RemotePredictor
+from explainer_runtime.predictors.remote import oip
+from explainer_runtime.predictors.remote.client import RemotePredictor
 from explainer_runtime.spec import Endpoint, parse_predictor
 
 SERVERS = {"rest": RestServer, "grpc": GrpcServer}

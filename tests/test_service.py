@@ -11,8 +11,9 @@ from explainer_runtime import errors
 from explainer_runtime.artifact import save
 from explainer_runtime.errors import Cancelled, InvalidPrediction, InvalidSpec, PredictorUnavailable
 from explainer_runtime.explainers import fit
-from explainer_runtime.hosts.service import Service, _less, parse_settings
-from explainer_runtime.hosts.status import RULES, STATUS, fault, retry_after
+from explainer_runtime.hosts.service.service import Service, _less
+from explainer_runtime.hosts.service.settings import parse_settings
+from explainer_runtime.hosts.service.status import RULES, STATUS, fault, retry_after
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.predictors.colocated import announce, withdraw
 from explainer_runtime.spec import (

@@ -1,4 +1,4 @@
-"""Certificates for REST and gRPC: asked for, shown, renewed. One real server, made by openssl's commands."""
+"""Certificates for REST and gRPC: asked for, shown, renewed. Real servers, with openssl's certificates."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import grpc
 import httpx
@@ -19,12 +20,16 @@ from staged import Held, anchor, model
 from test_attacks import valid
 
 from explainer_runtime.errors import InvalidSpec
+from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.door.tls import Tls
-from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import parse
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+PYTHON = {
+    "mlserver": sys.executable,
+    "kserve": Path(__file__).parent.parent / ".venv-kserve" / "bin" / "python",
+}
 KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
 
 
@@ -42,8 +47,15 @@ def issue(folder, name, subject):
     openssl(folder, f"{signed} -extfile names -out {name}.crt")
 
 
+@pytest.fixture(scope="module", params=PYTHON)
+def host(request):
+    if not Path(PYTHON[request.param]).exists():
+        pytest.skip("no .venv-kserve; `make test` builds it")
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, host):
     folder = tmp_path_factory.mktemp("tls")
     issue(folder, "server", "first")
     issue(folder, "client", "client")
@@ -56,7 +68,7 @@ def guard(folder, **more):
 
 
 @pytest.fixture(scope="module")
-def server(folder):
+def server(folder, host):
     """A server that takes a certificate or a token."""
     (folder / "tokens").write_text("sesame\n")
     flags = ["--tls-cert", folder / "server.crt", "--tls-key", folder / "server.key"]
@@ -65,7 +77,8 @@ def server(folder):
     with model(Held()) as predictor:
         url = predictor["url"] + "/cnn"
         words = ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
-        command = [sys.executable, "-m", "explainer_runtime.cli", "serve", anchor(folder), "--name", "m"]
+        command = [PYTHON[host], "-m", "explainer_runtime.cli", "serve", anchor(folder), "--name", "m"]
+        command += ["--server", host]
         command += ["--predictor", url, *flags, *words]
         process = start([str(word) for word in command], folder / "server.log")
         server = Server(ports, folder / "server.log")

@@ -10,7 +10,7 @@ from oip_servers import GrpcServer, Model, Output, Refusal, RestServer, echo
 
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec, PredictorError
 from explainer_runtime.predictors.meaning import softmax
-from explainer_runtime.predictors.remote import RemotePredictor
+from explainer_runtime.predictors.remote.client import RemotePredictor
 from explainer_runtime.spec import Endpoint, parse_predictor
 
 SERVERS = {"rest": RestServer, "grpc": GrpcServer}

@@ -15,7 +15,7 @@ from explainer_runtime import fit, prepare
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec, PredictorChanged
 from explainer_runtime.predictors import CallablePredictor, served
 from explainer_runtime.predictors.coalescer import Coalescer
-from explainer_runtime.predictors.remote import RemotePredictor
+from explainer_runtime.predictors.remote.client import RemotePredictor
 from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.spec import AnchorImage, Counterfactual, Endpoint, Grid, Inputs
 

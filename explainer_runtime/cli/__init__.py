@@ -286,7 +286,7 @@ def inspect(
     """Show what a fitted explainer is: method, settings, input contract, files."""
     from explainer_runtime import artifact
     from explainer_runtime.cli import answers
-    from explainer_runtime.hosts import needs as hosted
+    from explainer_runtime.hosts.platform import needs as hosted
 
     report = artifact.verify(path)
     if needs:

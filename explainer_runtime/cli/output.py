@@ -18,16 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from explainer_runtime.errors import (
-    ExplainerError,
-    InvalidArtifact,
-    InvalidInput,
-    InvalidOption,
-    InvalidPrediction,
-    InvalidSpec,
-)
-
-_CALLERS = (InvalidInput, InvalidOption, InvalidPrediction, InvalidSpec, InvalidArtifact, OSError)
+from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidSpec
 
 
 class Commands(TyperGroup):
@@ -108,7 +99,7 @@ def _fault(error: Exception) -> tuple[str, str | None, int]:
     """What to say about an error, the field it is about, and the exit status."""
     if hasattr(error, "format_message"):
         return error.format_message(), getattr(getattr(error, "param", None), "name", None), 2
-    status = 2 if isinstance(error, _CALLERS) else 1
+    status = 2 if isinstance(error, TO_CHANGE) else 1
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error), None, status
     if not isinstance(error, ExplainerError):

@@ -20,9 +20,10 @@ import orjson
 from explainer_runtime import methods
 from explainer_runtime.cli import models
 from explainer_runtime.errors import InvalidInput, MissingExtra
-from explainer_runtime.hosts import arguments, deployment, logs, output, unfitted
-from explainer_runtime.hosts.arguments import Line, number
-from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.hosts.platform import arguments, deployment, unfitted
+from explainer_runtime.hosts.platform.arguments import Line, number
+from explainer_runtime.hosts.service import logs, output
 from explainer_runtime.predictors.settings import Endpoint, parse_predictor
 from explainer_runtime.spec import parse
 
@@ -230,11 +231,12 @@ def _more(request: Request, line: Line) -> dict[str, Any]:
 
 
 def _guard(request: Request) -> Guard:
-    """The operator's limits of the whole server, and its certificates, which KServe's own would not use."""
+    """The operator's limits of the whole server, and its certificates, which KServe has variables for."""
     guard = _json_object(request.guard, "guard") if request.guard is not None else {}
     guard |= {name: getattr(request, name) for name in _TLS if getattr(request, name) is not None}
-    for name in guard.keys() & set(_TLS) if request.server == "kserve" else ():
-        raise InvalidInput("KServe's own server has no TLS here; use --server mlserver", name)
+    if request.server == "kserve":
+        said = {name: os.environ.get(f"KSERVE_{name.upper()}_FILE") for name in ("tls_cert", "tls_key")}
+        guard = {**{name: file for name, file in said.items() if file}, **guard}
     return parse(Guard, guard, "guard")
 
 

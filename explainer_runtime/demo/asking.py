@@ -15,7 +15,7 @@ import orjson
 from explainer_runtime.demo.servers import Server
 from explainer_runtime.errors import ExplainerError
 from explainer_runtime.explanation import Cost, Explanation
-from explainer_runtime.predictors import oip
+from explainer_runtime.predictors.remote import oip
 
 _SECONDS = 120.0
 _DTYPES: Mapping[str, Any] = {"FP32": np.float32, "INT64": np.int64, "BOOL": np.bool_}

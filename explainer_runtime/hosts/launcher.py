@@ -17,22 +17,26 @@ from typing import Any, NamedTuple
 
 from mlserver import ModelSettings, Settings
 from mlserver.context import model_name_var, model_version_var
+from mlserver.errors import MLServerError
 from mlserver.repository.factory import ModelRepositoryFactory
 
-from explainer_runtime.hosts import logs, refusals
-from explainer_runtime.hosts.caller import Caller
-from explainer_runtime.hosts.deployment import explainer_settings, keras_settings
-from explainer_runtime.hosts.gate import App
-from explainer_runtime.hosts.limits import Guard
-from explainer_runtime.hosts.proxy import Proxy
-from explainer_runtime.hosts.proxy_grpc import GrpcProxy
-from explainer_runtime.hosts.server import MAX_MESSAGE, build
+from explainer_runtime.errors import TO_CHANGE
+from explainer_runtime.hosts.door.gate import App
+from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE
+from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.hosts.mlserver import refusals
+from explainer_runtime.hosts.mlserver.server import build
+from explainer_runtime.hosts.platform.deployment import explainer_settings, keras_settings
+from explainer_runtime.hosts.service import logs
+from explainer_runtime.hosts.service.caller import Caller
+from explainer_runtime.hosts.sidecar.proxy import Proxy
+from explainer_runtime.hosts.sidecar.proxy_grpc import GrpcProxy
 
 _log = logging.getLogger("explainer_runtime.serve")
 
 _HANDSHAKE_SECONDS = 10.0
 
-__all__ = ["Upstream", "explainer_settings", "keras_settings", "serve"]
+__all__ = ["Guard", "Upstream", "explainer_settings", "keras_settings", "serve"]
 
 
 class Upstream(NamedTuple):
@@ -81,7 +85,7 @@ def serve(
         json_logs: Write JSON objects, one a line, to stderr; else text.
 
     Returns:
-        The exit status: 0 after a signal, 1 when a model could not be loaded or a port is taken.
+        The exit status: 0 after a signal, 2 when a model cannot be loaded without a change, else 1.
     """
     if not models or any("KerasRuntime" not in str(model["implementation"]) for model in models):
         # Requests run side by side; one thread for each operation of one takes the least processor time.
@@ -113,7 +117,9 @@ def serve(
             return 0
         # The last line, which is what `kubectl describe` shows of a container that has ended.
         _log.error("cannot serve: %s", _why(failure))
-        return 1
+        # What a model could not be loaded for is behind MLServer's error.
+        reason = failure.__context__ if isinstance(failure, MLServerError) else failure
+        return 2 if isinstance(reason, TO_CHANGE) else 1
 
 
 def _why(failure: BaseException) -> str:

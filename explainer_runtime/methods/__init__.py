@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # spares settings NumPy
 
     from explainer_runtime.explanation import Explanation, Fields
     from explainer_runtime.fitted import Fitted
-    from explainer_runtime.methods.common import Given, Ground
+    from explainer_runtime.methods.ground import Given, Ground
     from explainer_runtime.search.asks import Search
     from explainer_runtime.spec import Inputs
     from explainer_runtime.views import View
@@ -114,8 +114,10 @@ def parse_spec(value: Any) -> Spec:
     """
     if isinstance(value, Spec):
         return value
-    if not isinstance(value, Mapping) or "kind" not in value:
-        raise InvalidSpec(f"value: expected settings with a kind, got {short(value)}")
+    if not isinstance(value, Mapping):
+        raise InvalidSpec(f"value: expected an object, got {short(value)}")
+    if "kind" not in value:
+        raise InvalidSpec(f"value: expected an object with 'kind', got {short(value)}")
     return parse(settings_of(value["kind"]), value, str(value["kind"]))
 
 
@@ -162,5 +164,6 @@ def _place(kind: object) -> str:
     if not isinstance(kind, str) or kind not in METHODS:
         admit(listed(os.environ.get(ADMITTED, "")))
     if not isinstance(kind, str) or kind not in METHODS:
-        raise InvalidSpec(f"kind: expected one of {', '.join(METHODS)}; got {short(kind)}")
+        known = ", ".join(map(repr, METHODS))
+        raise InvalidSpec(f"value: expected 'kind' to be one of {known}, got {short(kind)}")
     return METHODS[kind]

@@ -8,7 +8,7 @@ import numpy as np
 
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.fitted import Fitted, check_arrays, check_rows
-from explainer_runtime.methods.common import Given, Ground
+from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.methods.segmentation import Felzenszwalb, Grid, Quickshift, Slic
 from explainer_runtime.search import masking, superpixels
 from explainer_runtime.search.masking import Canvas

@@ -14,7 +14,8 @@ from functools import partial
 import numpy as np
 
 from explainer_runtime.explanation import Fields
-from explainer_runtime.methods.common import EFFORTS, Ground, Outcome
+from explainer_runtime.methods.common import EFFORTS, Outcome
+from explainer_runtime.methods.ground import Ground
 from explainer_runtime.methods.settings import ElasticNet
 from explainer_runtime.search import fista
 from explainer_runtime.search.asks import Search

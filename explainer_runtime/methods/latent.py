@@ -13,7 +13,7 @@ import numpy as np
 
 from explainer_runtime.errors import InvalidOption, InvalidSpec
 from explainer_runtime.fitted import Fitted, need
-from explainer_runtime.methods.common import Given, Ground
+from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.search.latent import Coder, Latent, inverted
 from explainer_runtime.search.least_change import Problem, Space
 from explainer_runtime.search.networks import Networks, Penalty, steepest

@@ -21,7 +21,7 @@ from explainer_runtime.search.feedback import Guide
 from explainer_runtime.search.surrogate import Surrogate
 
 if TYPE_CHECKING:
-    from explainer_runtime.methods.common import Given
+    from explainer_runtime.methods.ground import Given
 
 LEAST = 50
 """Rows without which nothing is taught."""

@@ -61,7 +61,7 @@ def connect(model: Any, *, shape: Sequence[int] | None = None, **contract: Any) 
         case Colocated():
             return colocated(model.model)
         case Endpoint():
-            from explainer_runtime.predictors.remote import RemotePredictor
+            from explainer_runtime.predictors.remote.client import RemotePredictor
 
             return RemotePredictor(model)
     if (network := keras_model(model)) is not None:

@@ -20,9 +20,9 @@ from explainer_runtime.errors import ExplainerError, InvalidInput, InvalidSpec, 
 from explainer_runtime.predictors import meaning, tally
 from explainer_runtime.predictors.base import InProcess
 from explainer_runtime.predictors.forms import Form, fits, log_scores, of_keras, rows_for, sample
+from explainer_runtime.predictors.remote.tensors import one_line
 from explainer_runtime.predictors.saved_model import of_saved_model
 from explainer_runtime.predictors.settings import ModelContract
-from explainer_runtime.predictors.tensors import one_line
 
 _MICRO_BATCH = 64
 """Convolutions of small images are cheapest in batches whose activations stay in the cache."""

@@ -21,8 +21,8 @@ from explainer_runtime.errors import InvalidInput, InvalidSpec, MissingExtra, Pr
 from explainer_runtime.predictors import meaning, tally
 from explainer_runtime.predictors.base import InProcess
 from explainer_runtime.predictors.forms import chosen_output, fits, row_input, whole_of
+from explainer_runtime.predictors.remote.tensors import one_line
 from explainer_runtime.predictors.settings import ModelContract
-from explainer_runtime.predictors.tensors import one_line
 
 _log = logging.getLogger("explainer_runtime.model")
 _MICRO_BATCH = 64

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 
+from explainer_runtime.complaints import expected
 from explainer_runtime.errors import InvalidSpec
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -87,18 +88,18 @@ def parse(model: type[V], value: Any, name: str) -> V:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise InvalidSpec(complaints(error, name)) from None
+        raise InvalidSpec(complaints(error, name, model.model_fields)) from None
 
 
-def complaints(error: ValidationError, prefix: str = "") -> str:
-    """What pydantic has against a value, each with the path of its field, below `prefix`."""
+def complaints(error: ValidationError, prefix: str = "", known: Collection[str] = ()) -> str:
+    """What is wrong with a value, each with the path of its field, below `prefix`; `known` are its fields."""
     lines = []
     for one in error.errors():
         loc = [str(part) for part in one["loc"]]
         path = ".".join(([prefix] if prefix else []) + loc) or "value"
         silent = one["type"] in ("missing", "extra_forbidden") or "headers" in loc  # they may be secret
         got = "" if silent else f", got {short(one['input'])}"
-        lines.append(f"{path}: {one['msg']}{got}")
+        lines.append(f"{path}: {expected(one, known if len(loc) == 1 else ())}{got}")
     return "; ".join(lines)
 
 

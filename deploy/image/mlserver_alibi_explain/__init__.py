@@ -11,8 +11,8 @@ from mlserver.utils import get_model_uri
 
 from explainer_runtime import artifact
 from explainer_runtime.errors import ExplainerError
-from explainer_runtime.hosts.arguments import check_kind
 from explainer_runtime.hosts.mlserver import ExplainerRuntime
+from explainer_runtime.hosts.platform.arguments import check_kind
 
 __all__ = ["AlibiExplainRuntime"]
 

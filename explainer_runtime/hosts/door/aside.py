@@ -7,17 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
-from explainer_runtime.hosts.admission import be_nice
+from explainer_runtime.hosts.service.admission import be_nice
 
 T = TypeVar("T")
 
 SMALL = 32 * 1024
 """Bytes, or values, up to which work is done at once: handing it over takes longer."""
+
+
+_TURN = 0.001
+"""Seconds after which a thread that computes in Python lets another one run; Python's own 0.005 would make
+each step of answering a health check wait that long."""
+
+
+def take_turns() -> None:
+    """Let no thread of this process compute for long while another one waits."""
+    sys.setswitchinterval(_TURN)
+
+
+def settle() -> None:
+    """Look for garbage no more in what is there now: all of it took everybody a quarter of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 async def aside(function: Callable[..., T], *args: Any) -> T:

@@ -9,19 +9,20 @@ one, and where all are being answered a few more are let in to ask about health,
 from __future__ import annotations
 
 import asyncio
+import resource
 from dataclasses import dataclass, field
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from explainer_runtime.hosts.gate import App, Receive, Scope, Send, closing, refuse
+from explainer_runtime.hosts.door.gate import App, Receive, Scope, Send, closing, refuse
 
 SPARE = 16
 """Connections beyond the limit, which may ask about health."""
 _LINGER = 2.0
 """Seconds in which a client may read an answer to what it is still sending."""
-_LINGERING = 2**20
+_LINGERING = 2**18
 """Bytes thrown away meanwhile."""
 
 
@@ -55,7 +56,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """Let it in, or make place for it."""
-        super().connection_made(_Ending(transport, self))  # type: ignore[arg-type]
+        self._ending = _Ending(transport, self)
+        super().connection_made(self._ending)  # type: ignore[arg-type]
         certificate = transport.get_extra_info("peercert")
         self._wait(self._port.seconds)
         spare = False
@@ -82,18 +84,24 @@ class Connection(H11Protocol):
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Forget it, and what had arrived: it goes now, not when garbage is looked for."""
         self._busy()
         super().connection_lost(exc)
+        if self.cycle is None or self.cycle.response_complete:
+            self.cycle = None  # type: ignore[assignment]
+            self._ending.forget()
 
     def linger(self, transport: Any) -> None:
         """End with an answer that the client should hear, though it is still sending."""
+        self._busy()
         self._lingering = _LINGERING
+        self._wait(_LINGER)
         transport.write_eof()
         transport.resume_reading()
-        self.loop.call_later(_LINGER, self._drop)
 
     def _look(self, arrived: bool = False) -> None:
+        if self._lingering:
+            return
         if self.cycle is not None and not self.cycle.response_complete:
             self._busy()
         else:
@@ -125,15 +133,20 @@ class _Ending:
     """
 
     def __init__(self, transport: Any, connection: Connection) -> None:
-        self._transport, self._connection = transport, connection
+        self._transport = transport
+        self._connection: Connection | None = connection
+
+    def forget(self) -> None:
+        self._connection = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def close(self) -> None:
-        sending = self._connection.conn.their_state is h11.SEND_BODY
-        if sending and self._transport.can_write_eof() and not self._transport.is_closing():
-            self._connection.linger(self._transport)
+        connection = self._connection
+        sending = connection is not None and connection.conn.their_state is h11.SEND_BODY
+        if connection and sending and self._transport.can_write_eof() and not self._transport.is_closing():
+            connection.linger(self._transport)
         else:
             self._transport.close()
 
@@ -151,3 +164,11 @@ def framed(app: App) -> App:
         return await app(scope, receive, send)
 
     return checked
+
+
+def open_files() -> None:
+    """Allow as many open files as may be allowed: the usual 1,024 are fewer than two ports' connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 65536
+    if soft != resource.RLIM_INFINITY and soft < min(wanted, 65536):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))

@@ -19,6 +19,8 @@ import orjson
 
 _STEP = 16 * 1024
 """Bytes looked at, or parsed, without a break."""
+_PIECES = 64
+"""In which a long list goes, at least."""
 _QUOTE, _LIST, _OBJECT, _CLOSE, _COMMA, _COLON = 1, 2, 3, 4, 5, 6
 _KINDS = np.zeros(256, np.uint8)
 for _kind, _characters in enumerate((b'"', b"[", b"{", b"]}", b",", b":"), 1):
@@ -113,6 +115,20 @@ def loads(body: bytes, marks: Marks) -> Any:
         ValueError: It is no JSON.
     """
     return _value(body, marks, 0, len(body))
+
+
+def scatter(document: Any) -> None:
+    """Let go of what is in a document, piece by piece: a million lists at once take a while."""
+    if isinstance(document, dict):
+        for value in document.values():
+            scatter(value)
+    elif isinstance(document, list) and len(document) >= _PIECES:
+        piece = len(document) // _PIECES
+        while document:
+            del document[-piece:]
+    elif isinstance(document, list):
+        for value in document:
+            scatter(value)
 
 
 def _value(body: bytes, marks: Marks, start: int, end: int) -> Any:

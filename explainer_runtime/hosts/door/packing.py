@@ -6,7 +6,7 @@ import gzip
 from typing import Any
 
 from explainer_runtime.hosts.door.aside import aside
-from explainer_runtime.hosts.gate import App, Message, Receive, Scope, Send
+from explainer_runtime.hosts.door.gate import App, Message, Receive, Scope, Send
 
 _WORTHWHILE = 1000
 """Bytes below which an answer stays as it is."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from explainer_runtime.hosts.limits import TooLarge
+from explainer_runtime.hosts.door.limits import TooLarge
 
 VALUE = 32
 """Bytes that one parsed value takes: a float and its place in a list."""

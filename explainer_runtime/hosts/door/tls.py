@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from explainer_runtime.errors import InvalidSpec
-from explainer_runtime.hosts.limits import Guard
+from explainer_runtime.hosts.door.limits import Guard
 
 _SECONDS = 5.0
 """Between two looks at the files."""

@@ -18,7 +18,7 @@ from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
 from explainer_runtime.methods.anchor.drawing import EMPTY, draw
 from explainer_runtime.methods.anchor.settings import AnchorImage
-from explainer_runtime.methods.common import Given, Ground
+from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.subject import Subject
 from explainer_runtime.search.subsets import Holding, Rules, hold

@@ -25,18 +25,9 @@ from explainer_runtime.fitted import Fitted, check_arrays, need
 from explainer_runtime.methods import teaching
 from explainer_runtime.methods.cem.drawing import draw
 from explainer_runtime.methods.cem.settings import CEM
-from explainer_runtime.methods.common import (
-    Given,
-    Ground,
-    Plan,
-    broadcast,
-    changed,
-    changed_fields,
-    check_changed,
-    explanation,
-    run,
-)
+from explainer_runtime.methods.common import Plan, changed, changed_fields, check_changed, explanation, run
 from explainer_runtime.methods.elastic import NET_FIELDS, effort, net_fields, problem, schedule
+from explainer_runtime.methods.ground import Given, Ground, broadcast
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import criterion, one_hot
 from explainer_runtime.search.networks import curvature

@@ -20,8 +20,6 @@ from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import latent, teaching
 from explainer_runtime.methods.common import (
     EFFORTS,
-    Given,
-    Ground,
     Plan,
     changed,
     changed_fields,
@@ -31,6 +29,7 @@ from explainer_runtime.methods.common import (
 )
 from explainer_runtime.methods.counterfactual.settings import Counterfactual
 from explainer_runtime.methods.drawing import counterfactuals as draw
+from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.search import wachter
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import SLACK, Criterion, criterion, one_hot

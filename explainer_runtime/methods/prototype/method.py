@@ -18,18 +18,10 @@ from explainer_runtime.errors import InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation, Fields
 from explainer_runtime.fitted import Fitted, check_arrays, need
 from explainer_runtime.methods import latent, teaching
-from explainer_runtime.methods.common import (
-    Given,
-    Ground,
-    Plan,
-    changed,
-    changed_fields,
-    check_changed,
-    explanation,
-    run,
-)
+from explainer_runtime.methods.common import Plan, changed, changed_fields, check_changed, explanation, run
 from explainer_runtime.methods.drawing import counterfactuals as draw
 from explainer_runtime.methods.elastic import NET_FIELDS, effort, net_fields, problem, schedule
+from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.methods.prototype.settings import CounterfactualProto
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import criterion, one_hot

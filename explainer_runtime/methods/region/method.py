@@ -17,7 +17,7 @@ from explainer_runtime.errors import InvalidOption
 from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
-from explainer_runtime.methods.common import Given, Ground
+from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.methods.region.drawing import draw
 from explainer_runtime.methods.region.settings import Region
 from explainer_runtime.search.asks import Search, lockstep

@@ -1,0 +1,64 @@
+"""What is wrong with settings that a person has written, in words of whoever wrote the file.
+
+pydantic says what its own code does ("Input should be a valid integer, unable to parse string as an
+integer"). Here it is said what is expected; the caller adds where, and what came.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+    **dict.fromkeys(("list", "tuple", "set", "frozen"), "a list"),
+    **dict.fromkeys(("dict", "model", "mapping", "dataclass"), "an object"),
+}
+"""By how pydantic's names of errors begin."""
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("more than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+}
+
+
+def expected(error: Mapping[str, Any], known: Collection[str] = ()) -> str:
+    """One of pydantic's errors as what was expected.
+
+    Args:
+        error: As `ValidationError.errors` has it.
+        known: Names that may stand where one was found that is not known.
+    """
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        return f"expected {words} {context[name]}"
+    match kind:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return f"is not known here{_nearest(str(error['loc'][-1]), known)}"
+        case "literal_error" | "enum":
+            return f"expected {context['expected']}"
+        case "union_tag_invalid":
+            return f"expected {context['discriminator']} to be one of {context['expected_tags']}"
+        case "union_tag_not_found":
+            return f"expected an object with {context['discriminator']}"
+        case "value_error":
+            return str(context["error"])
+    word = _KINDS.get(kind.partition("_")[0])
+    return str(error["msg"]) if word is None else f"expected {word}"
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; known are {', '.join(sorted(known))}" if known else ""

@@ -1,0 +1,162 @@
+"""`/infer` over REST, and what all routes with a V2 body share: from a document to a request, and back.
+
+MLServer parses, validates and encodes on the event loop, lists every complaint about a body in order to tell
+one, and copies each number several times. Here what is long is bounded and taken aside before the validator
+sees it, large work leaves the event loop (`door/aside.py`), and the first complaint is the only one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from mlserver.codecs.json import encode_to_json_bytes
+from mlserver.rest.app import APIRoute as MLServerRoute
+from mlserver.types import InferenceRequest, InferenceResponse, TensorData
+from mlserver.utils import extract_headers, generate_uuid, insert_headers
+from pydantic import ValidationError
+
+from explainer_runtime.errors import InvalidInput
+from explainer_runtime.hosts.door.aside import SMALL, aside
+from explainer_runtime.hosts.door.gate import DOCUMENT
+from explainer_runtime.hosts.mlserver import v2types
+from explainer_runtime.hosts.mlserver.refusals import answer, where
+from explainer_runtime.hosts.service.names import check_id
+
+PATHS = tuple(
+    f"/v2/models/{{model_name}}{version}/{verb}"
+    for verb in ("infer", "generate")
+    for version in ("", "/versions/{model_version}")
+)
+_MOST = {"inputs": 64, "outputs": 1000, "shape": 64}
+"""Entries of the lists that a validator looks into."""
+_PIECE = 16 * 1024
+"""Numbers encoded without a break; the interpreter's lock is held meanwhile."""
+
+
+class Route(MLServerRoute):
+    """A route whose request has been parsed at the door, if there is one."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """FastAPI's handler, given the document."""
+        handle = super(MLServerRoute, self).get_route_handler()
+        slow = MLServerRoute.get_route_handler(self)
+
+        async def handler(request: Request) -> Any:
+            if DOCUMENT not in request.scope:
+                return await slow(request)
+            request._json = request.scope[DOCUMENT]
+            return await handle(request)
+
+        return handler
+
+
+def install(app: FastAPI, data_plane: Any) -> None:
+    """Put `/infer` before MLServer's own, and let what models add find the document."""
+
+    async def infer(
+        request: Request, payload: dict[str, Any], model_name: str, model_version: str | None = None
+    ) -> Response:
+        try:
+            read = request_of(payload)
+        except InvalidInput as error:
+            return answer(v2types.refusal(error))
+        insert_headers(read, dict(request.headers))
+        said = await data_plane.infer(read, model_name, model_version)
+        headers = extract_headers(said)
+        return await as_json(said, headers)
+
+    infer.__annotations__.update(
+        request=Request,
+        payload=dict[str, Any],
+        model_version=str | None,  # evaluated elsewhere
+    )
+    app.router.route_class = Route
+    app.router.routes[:0] = [
+        Route(path, infer, methods=["POST"], response_model=None, include_in_schema=False) for path in PATHS
+    ]
+
+
+def request_of(document: Mapping[str, Any]) -> InferenceRequest:
+    """The V2 request in a parsed body, with an id; what it costs is bounded.
+
+    Raises:
+        InvalidInput: It is none; the message names the first field that is wrong.
+    """
+    document, data = _without_data(document)
+    try:
+        request = InferenceRequest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = where(first["loc"])
+        raise InvalidInput(f"{field}: {first['msg']}", field) from None
+    request.id = request.id or generate_uuid()
+    check_id(request.id)
+    for tensor, values in zip(request.inputs, data, strict=True):
+        if values is not None:
+            tensor.data = TensorData.model_construct(root=values)
+    return request
+
+
+async def as_json(response: InferenceResponse, headers: Mapping[str, str] | None = None) -> Response:
+    """The REST answer that says it."""
+    return Response(await in_json(response), 200, headers, media_type="application/json")
+
+
+async def in_json(response: InferenceResponse) -> bytes:
+    """A response as JSON, made aside if it is large."""
+    large = sum(len(output.data.root) for output in response.outputs) > SMALL
+    return await aside(encoded, response) if large else encoded(response)
+
+
+def encoded(response: InferenceResponse) -> bytes:
+    """A response as JSON; the same bytes as encoding it whole."""
+    outputs = response.outputs
+    head = response.model_copy(update={"outputs": []}).model_dump()
+    parts = [b"%b:%b" % (encode_to_json_bytes(key), encode_to_json_bytes(head[key])) for key in head]
+    index = list(head).index("outputs")
+    parts[index] = b'"outputs":[%b]' % b",".join(map(_encoded_output, outputs))
+    return b"{%b}" % b",".join(parts)
+
+
+def _encoded_output(output: Any) -> bytes:
+    data = output.data.root
+    head = output.model_copy(update={"data": TensorData.model_construct(root=[])}).model_dump()
+    parts = [b"%b:%b" % (encode_to_json_bytes(key), encode_to_json_bytes(head[key])) for key in head]
+    index = list(head).index("data")
+    parts[index] = b'"data":[%b]' % b",".join(_pieces(data)) if isinstance(data, list) else parts[index]
+    return b"{%b}" % b",".join(parts)
+
+
+def _pieces(data: Sequence[Any]) -> Iterator[bytes]:
+    for start in range(0, len(data), _PIECE):
+        yield encode_to_json_bytes(data[start : start + _PIECE])[1:-1]
+
+
+def _without_data(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """A request without the data of its inputs, which is for `wire.py` to look at, and that data."""
+    _check_length(document.get("outputs"), "outputs", "outputs")
+    inputs = document.get("inputs")
+    data: list[Any] = []
+    _check_length(inputs, "inputs", "inputs")
+    if not isinstance(inputs, list):
+        return dict(document), data
+    bare = []
+    for index, tensor in enumerate(inputs):
+        values = tensor.get("data") if isinstance(tensor, dict) else None
+        if isinstance(tensor, dict):
+            _check_length(tensor.get("shape"), "shape", f"inputs[{index}].shape")
+        if isinstance(values, list):
+            tensor = {**tensor, "data": []}
+        else:
+            values = None
+        bare.append(tensor)
+        data.append(values)
+    return {**document, "inputs": bare}, data
+
+
+def _check_length(value: Any, name: str, field: str) -> None:
+    if isinstance(value, list) and len(value) > _MOST[name]:
+        raise InvalidInput(f"{field}: expected at most {_MOST[name]} entries, got {len(value)}", field)

@@ -1,0 +1,191 @@
+"""What every host of one explainer needs: load it, find its model, explain when it is the caller's turn.
+
+No server is known here: a host is a thin shell that turns requests into what is asked (`asked.py`) and errors
+into its own (`status.py`). Admission, the deadline, metrics and spans are therefore the same on all.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from explainer_runtime import artifact
+from explainer_runtime.driver import Progress
+from explainer_runtime.errors import Cancelled, ExplainerError, PredictorUnavailable
+from explainer_runtime.explainers import Prepared, prepare
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.hosts.service.admission import Admission
+from explainer_runtime.hosts.service.metrics import Meter
+from explainer_runtime.hosts.service.settings import Settings
+from explainer_runtime.hosts.service.tracing import Traced, span
+from explainer_runtime.predictors import Predictor, connect
+from explainer_runtime.predictors.settings import (
+    Colocated,
+    KerasModel,
+)
+from explainer_runtime.spec import Limits
+
+
+class Service:
+    """One explainer, ready to be asked by many. Making it touches nothing; `load` does.
+
+    Args:
+        settings: What an operator has configured.
+        name: Under which it is served, for metrics.
+    """
+
+    def __init__(self, settings: Settings, name: str = "") -> None:
+        self.settings, self._name = settings, name
+        self._lock = threading.Lock()
+        self._prepared: Prepared | None = None
+        self._expected = _FIRST_GUESS
+        # Expectations may be wrong by half, and what has waited must still have time to be computed.
+        patience = settings.limits.max_seconds / 3
+        self._admission = Admission(
+            settings.threads, settings.queue, settings.queue_rows, patience, self._tell_load
+        )
+
+    def load(self) -> None:
+        """Read the artifact and, for a model in this process, compile and run once.
+
+        A model behind an endpoint is not asked anything: being ready does not depend on it. Neither does
+        it on a colocated model, which may be loading at this moment.
+
+        Raises:
+            InvalidArtifact, InvalidSpec, MissingExtra: What the operator must change.
+            PredictorError: A model in this process failed.
+        """
+        # In a thread that computes: those which TensorFlow starts inherit its priority.
+        self._admission.run(self._load).result()
+
+    def explain(
+        self,
+        rows: np.ndarray,
+        options: Mapping[str, Any] | None = None,
+        *,
+        cancel: Callable[[], bool] | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Explanation:
+        """The explanation of `rows` `(N, *S)`, computed in the calling thread; see `Prepared`."""
+        prepared = self._current()
+        return prepared(rows, options, limits=self.settings.limits, cancel=cancel, progress=progress)
+
+    def submit(
+        self,
+        rows: np.ndarray,
+        options: Mapping[str, Any] | None,
+        cancel: Callable[[], bool],
+        *,
+        client: str = "",
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Future[Explanation]:
+        """The same when it is `client`'s turn, in the caller's context: a request's labels are there.
+
+        What it waited for its turn is taken off its time: an answer comes within the limit from now.
+
+        Raises:
+            Overloaded: There is no room for it.
+        """
+        context = contextvars.copy_context()
+
+        def work(waited: float) -> Explanation:
+            return context.run(self._answer, rows, options, cancel, progress, waited)
+
+        try:
+            return self._admission.submit(work, self._expected * len(rows), client)
+        except ExplainerError as error:
+            self.refused(error)
+            raise
+
+    def refused(self, error: BaseException) -> None:
+        """Count a request that was refused before it came to `submit`."""
+        self._meter.failed(error)
+
+    def close(self) -> None:
+        """Let running explanations finish and take no more; let go of connections."""
+        self._admission.close()
+        if self._prepared is not None:
+            self._prepared.close()
+
+    @cached_property
+    def _meter(self) -> Meter:
+        return Meter(self._name, self.fitted.spec.kind)
+
+    def _load(self) -> None:
+        self.fitted = artifact.load(self.settings.artifact)
+        with suppress(PredictorUnavailable):
+            self._prepared = prepare(self.fitted, self._connect())
+        for name in ("surrogate_agreement", "student_agreement"):  # the second is what 0.1.0 called it
+            if name in self.fitted.arrays:
+                self._meter.agreed(float(self.fitted.arrays[name][0]))
+        # From the start, for whoever scales on it: to KEDA a series that is not there is an error.
+        self._meter.load(0, 0, 0)
+
+    def _answer(
+        self,
+        rows: np.ndarray,
+        options: Mapping[str, Any] | None,
+        cancel: Callable[[], bool],
+        progress: Callable[[Progress], None] | None,
+        waited: float,
+    ) -> Explanation:
+        self._meter.waited(waited)
+        start = time.monotonic()
+        limits = _less(self.settings.limits, options, waited)
+        try:
+            if cancel():
+                raise Cancelled("nobody waits for this explanation any more")
+            with span("explain", method=self.fitted.spec.kind, rows=len(rows)):
+                prepared = self._current()
+                explanation = prepared(rows, options, limits=limits, cancel=cancel, progress=progress)
+        except BaseException as error:
+            self._meter.failed(error)
+            raise
+        self._meter.answered(explanation, time.monotonic() - start)
+        self._meter.other_model(prepared.strangeness.warning is not None)
+        if prepared.coalescer is not None and prepared.coalescer.sent:
+            self._meter.coalesced(prepared.coalescer.asked / prepared.coalescer.sent)
+        self._expected += (explanation.cost.rows / len(rows) - self._expected) * _NEWS
+        return explanation
+
+    def _tell_load(self, running: int, waiting: int, demand: int) -> None:
+        self._meter.load(running, waiting, demand)
+
+    def _connect(self) -> Predictor:
+        predictor = connect(self.settings.predictor)
+        remote = not isinstance(self.settings.predictor, Colocated | KerasModel)
+        return Traced(predictor) if remote else predictor
+
+    def _current(self) -> Prepared:
+        prepared = self._prepared
+        if prepared is not None and not isinstance(self.settings.predictor, Colocated):
+            return prepared
+        # A colocated model may be another object by now: it was loaded late, or again.
+        predictor = self._connect()
+        with self._lock:
+            if self._prepared is None or self._prepared.predictor is not predictor:
+                self._prepared = prepare(self.fitted, predictor)
+            return self._prepared
+
+
+_FIRST_GUESS = 1000.0
+"""Rows that explaining one row is expected to take before anything is known."""
+_NEWS = 0.2
+"""Weight of the newest request in what is expected."""
+
+
+def _less(limits: Limits, options: Mapping[str, Any] | None, waited: float) -> Limits:
+    """The limits of a request that has waited, whose caller may have asked for less time."""
+    asked = (options or {}).get("max_seconds")
+    seconds = limits.max_seconds
+    if isinstance(asked, int | float) and 0 < asked < seconds:
+        seconds = float(asked)
+    return limits.model_copy(update={"max_seconds": max(1e-3, seconds - waited)})

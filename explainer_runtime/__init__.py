@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see through `__getattr__`
     from explainer_runtime.hosts.mlserver import ExplainerRuntime as ExplainerRuntime
     from explainer_runtime.hosts.mlserver import KerasRuntime as KerasRuntime
     from explainer_runtime.methods.anchor.settings import AnchorImage as AnchorImage
+    from explainer_runtime.methods.attribution.settings import Attribution as Attribution
     from explainer_runtime.methods.cem.settings import CEM as CEM
     from explainer_runtime.methods.counterfactual.settings import Counterfactual as Counterfactual
     from explainer_runtime.methods.prototype.settings import CounterfactualProto as CounterfactualProto
@@ -45,6 +46,7 @@ _WHERE = {
     "Slic": "methods.segmentation",
     "Felzenszwalb": "methods.segmentation",
     "Quickshift": "methods.segmentation",
+    "Attribution": "methods.attribution.settings",
     "Region": "methods.region.settings",
     "Inputs": "spec",
     "Limits": "spec",

@@ -17,7 +17,7 @@ from explainer_runtime.wire import describe_outputs
 
 HOME = Path(__file__).parents[1]
 METHODS = sorted(BY_KIND)
-IMAGES = {"anchor_image", "region"}
+IMAGES = {"anchor_image", "attribution", "region"}
 """Methods whose rows are images."""
 UNSAID = {"kind"}
 """Fields of a spec that are no options."""

@@ -18,6 +18,7 @@ from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.spec import (
     CEM,
     AnchorImage,
+    Attribution,
     Counterfactual,
     CounterfactualProto,
     Grid,
@@ -67,6 +68,7 @@ CASES = {
     ),
     "positive surrogate": (CEM(no_info_val=0.0, mode="PP", **SURROGATE), BLACK),
     "anchor": (CELLS, BLACK),
+    "attribution": (Attribution(segmentation=Grid(rows=3, columns=3), n_samples=40), BLACK),
     "region": (Region(segmentation=Grid(rows=3, columns=3)), BLACK),
     "region in process": (Region(segmentation=Grid(rows=3, columns=3), fill="blur"), GRAPH),
     "anchor in process": (CELLS, GRAPH),
@@ -159,8 +161,9 @@ def test_an_answer_has_the_fields_that_its_method_states(explain, x):
 
 def test_what_is_found_the_model_says_when_it_is_asked_anew(explain, x):
     answer = explain(x)
-    if answer.kind == "anchor_image":
-        np.testing.assert_array_equal(answer["prediction"], WHITE(x).argmax(axis=1))
+    if answer.kind in ("anchor_image", "attribution"):
+        given = answer["prediction" if answer.kind == "anchor_image" else "original_class"]
+        np.testing.assert_array_equal(given, WHITE(x).argmax(axis=1))
         return
     noun = {"cem": "pertinent", "region": "hidden"}.get(answer.kind, "counterfactual")
     np.testing.assert_allclose(answer[f"{noun}_proba"], WHITE(answer[noun]), atol=1e-5)
@@ -184,7 +187,7 @@ def test_a_model_that_prefers_no_class_has_no_other_one(spec, x):
 
 def test_what_may_not_change_does_not(explain, x):
     if (
-        explain.spec.kind in ("anchor_image", "region")
+        explain.spec.kind in ("anchor_image", "attribution", "region")
         or getattr(explain.spec, "pp_space", "") == "difference"
     ):
         pytest.skip("nothing of the row is changed")

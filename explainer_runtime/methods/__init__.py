@@ -37,6 +37,7 @@ METHODS = {
     "cem": f"{__name__}.cem",
     "anchor_image": f"{__name__}.anchor",
     "region": f"{__name__}.region",
+    "attribution": f"{__name__}.attribution",
 }
 """The kind of a spec -> the package that knows it."""
 GROUP = "explainer_runtime.methods"

@@ -1,0 +1,1 @@
+"""Attributions: how much does each region matter? See `method.py`."""

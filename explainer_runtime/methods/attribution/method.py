@@ -1,0 +1,190 @@
+"""Attributions: how much does each region of the image matter for the answer?
+
+The Shapley value of a superpixel is what showing it adds to the score of a class, on average over all orders
+in which superpixels could be shown (Lundberg, Lee, arXiv:1705.07874). The values of all superpixels add up to
+the score of the image, less that of the image with everything hidden; nothing is left over. Which sets are
+asked about is `search/shapley.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from explainer_runtime.errors import InvalidOption
+from explainer_runtime.explanation import COMMON, OK, Explanation, Fields
+from explainer_runtime.fitted import Fitted
+from explainer_runtime.methods import canvas
+from explainer_runtime.methods.attribution.drawing import draw
+from explainer_runtime.methods.attribution.settings import Attribution
+from explainer_runtime.methods.ground import Given, Ground
+from explainer_runtime.search.asks import Search, Stop, lockstep
+from explainer_runtime.search.shapley import design, values
+from explainer_runtime.search.subject import Subject
+
+__all__ = ["SLOPES", "check", "draw", "fields", "fit", "search"]
+
+SLOPES = False
+_SURE = 2.0
+"""Standard errors that a value has to lie from zero to be named."""
+_NAMED = 5
+"""Superpixels that are named."""
+
+
+def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
+    """See `Method`."""
+    canvas.check(fitted)
+    spec, classes = fitted.spec, fitted.inputs.classes
+    assert isinstance(spec, Attribution)
+    if isinstance(spec.target_class, int) and spec.target_class >= classes:
+        raise InvalidOption(
+            f"target_class: expected 'predicted' or a class from 0 to {classes - 1}, got {spec.target_class}",
+            "target_class",
+        )
+
+
+def fit(given: Given) -> dict[str, np.ndarray]:
+    """Nothing has to be fitted."""
+    return {}
+
+
+def search(x: np.ndarray, spec: Attribution, ground: Ground) -> Search[Explanation]:
+    """What each superpixel of each image adds to the score of a class.
+
+    Args:
+        x: Images, float32, in input units: `(N, H, W, C)`, or `(N, C, H, W)` where `layout` says so.
+        spec: Settings, with the options of the request in force. Every image starts from `spec.seed`.
+        ground: What the search stands on. Superpixels are places, alike in every channel.
+
+    Returns:
+        An explanation with `attribution`, the value of the superpixel of each pixel; `attribution_error`, a
+        standard error of it, of what was drawn by chance; `segments`; `target_class`, whose score is shared
+        out; `value` and `base_value`, that of the image and with everything hidden, whose difference is the
+        sum over superpixels; the class and scores of the image. `found` is false where the budget ended
+        before there was anything to tell; all else is zero then. `raw` has `values` and `errors`, one a
+        superpixel, `num_preds`, `instance`, and `top`: the superpixels that matter most, of those that surely
+        do.
+
+    Raises:
+        InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
+    """
+    subjects = canvas.subjects(x, spec, ground)
+    answers = yield from lockstep([_one(subject, spec) for subject in subjects])
+    return Explanation(
+        "attribution",
+        {name: np.stack([getattr(answer, name) for answer in answers]) for name in _Answer._fields[:-1]},
+        raw=tuple(answer.raw for answer in answers),
+    )
+
+
+def fields(fitted: Fitted) -> Fields:
+    """What an answer holds."""
+    image, number, count = canvas.size(fitted), ("FP32", ()), ("INT64", ())
+    return {
+        **COMMON,
+        "attribution": ("FP32", image),
+        "attribution_error": ("FP32", image),
+        "segments": ("INT64", image),
+        "target_class": count,
+        "value": number,
+        "base_value": number,
+        "original_class": count,
+        "original_proba": ("FP32", (fitted.inputs.classes,)),
+    }
+
+
+class _Answer(NamedTuple):
+    """What is said of one image: the fields of an explanation, and `raw`."""
+
+    found: np.bool_
+    status: str
+    attribution: np.ndarray
+    attribution_error: np.ndarray
+    segments: np.ndarray
+    target_class: np.int64
+    value: np.float32
+    base_value: np.float32
+    original_class: np.int64
+    original_proba: np.ndarray
+    raw: dict[str, Any]
+
+
+def _one(subject: Subject, spec: Attribution) -> Search[_Answer]:
+    count = subject.superpixels
+    if count < 2:  # all there is belongs to the one
+        plan = design(2, 0, np.random.default_rng(spec.seed))._replace(shown=np.zeros((0, count), bool))
+    else:
+        plan = design(count, spec.n_samples, np.random.default_rng(spec.seed))
+    ends = np.repeat([[True], [False]], count, axis=1)
+    try:
+        log_scores = yield from subject.said(np.concatenate([ends, plan.shown]))
+    except Stop as stop:
+        return _answer(subject, -1, np.zeros(2), np.zeros(count), np.zeros(count), stop.status)
+    target = subject.prediction if spec.target_class == "predicted" else spec.target_class
+    score = _score(log_scores, target, spec.output)
+    everything, nothing, said = score[0], score[1], score[2:]
+    added, errors = np.array([everything - nothing]), np.zeros(1)
+    if count > 1:
+        added, errors = values(plan, said, nothing, everything)
+    return _answer(subject, target, score[:2], added, errors, OK)
+
+
+def _score(log_scores: np.ndarray, target: int, output: str) -> np.ndarray:
+    own = log_scores[:, target].astype(np.float64)
+    if output == "proba":
+        return np.exp(own)
+    others = np.delete(log_scores, target, axis=1).astype(np.float64)
+    most = others.max(axis=1)
+    return np.asarray(own - most - np.log(np.exp(others - most[:, None]).sum(axis=1)))
+
+
+def _answer(
+    subject: Subject, target: int, ends: np.ndarray, added: np.ndarray, errors: np.ndarray, status: str
+) -> _Answer:
+    segments = subject.canvas.segments
+    return _Answer(
+        found=np.bool_(status == OK),
+        status=status,
+        attribution=added[segments].astype(np.float32),
+        attribution_error=errors[segments].astype(np.float32),
+        segments=segments,
+        target_class=np.int64(target),
+        value=np.float32(ends[0]),
+        base_value=np.float32(ends[1]),
+        original_class=np.int64(subject.prediction),
+        original_proba=subject.scores.astype(np.float32),
+        raw={
+            "values": added.tolist(),
+            "errors": errors.tolist(),
+            "top": _top(segments, added, errors),
+            "num_preds": subject.rows,
+            "instance": subject.canvas.image,
+        },
+    )
+
+
+def _top(segments: np.ndarray, added: np.ndarray, errors: np.ndarray) -> list[dict[str, Any]]:
+    """The superpixels that matter most, of those that surely do, and where they lie."""
+    order = np.argsort(-np.abs(added), kind="stable")
+    sure = [int(one) for one in order if abs(added[one]) > _SURE * errors[one]][:_NAMED]
+    return [
+        {
+            "superpixel": one,
+            "value": float(added[one]),
+            "error": float(errors[one]),
+            "speaks": "for" if added[one] > 0 else "against",
+            "where": _place(segments == one),
+        }
+        for one in sure
+    ]
+
+
+def _place(where: np.ndarray) -> str:
+    """The ninth of the image in which a part has its middle, in words."""
+    down, across = (
+        min(2, int(3 * axis.mean() / size)) for axis, size in zip(np.nonzero(where), where.shape, strict=True)
+    )
+    words = f"{('upper', 'middle', 'lower')[down]} {('left', 'middle', 'right')[across]}"
+    return "middle" if words == "middle middle" else words

@@ -1,0 +1,123 @@
+"""Shapley values of the regions of an image, from what a model says with some of them hidden.
+
+Lundberg, Lee (arXiv:1705.07874, Theorem 2) write them as one weighted regression (kernel SHAP): of all sets
+that may be shown, those of size s count with weight (K - 1) / (C(K, s) s (K - s)). Sizes that would be drawn
+as often as they have sets are asked about whole, from both ends; of the others sets are drawn with those
+weights, sizes in strata, each set together with its complement (Covert, Lee, arXiv:2012.01536: what regions
+do in pairs falls out). The values add up exactly to what the model says of the image, less what it says with
+everything hidden.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+
+_GROUPS = 10
+"""Groups of pairs of which each is left out once, to see how much the values depend on what was drawn."""
+
+
+class Design(NamedTuple):
+    """Which sets are asked about.
+
+    Attributes:
+        shown: Masks of what is shown `(M, K)`, bool; none of them shows nothing or all.
+        weight: What each counts in the regression `(M,)`.
+        group: Which of `_GROUPS` each drawn one belongs to `(M,)`; -1 where nothing is left to chance.
+    """
+
+    shown: np.ndarray
+    weight: np.ndarray
+    group: np.ndarray
+
+
+def design(count: int, rows: int, rng: np.random.Generator) -> Design:
+    """Sets of `count` regions, at least 2, that are worth `rows` questions; fewer where there are no more."""
+    masks, weights, left, size = [], [], rows, 1
+    while size <= count // 2:
+        both = 2 * size != count
+        many = comb(count, size) * (1 + both)
+        rest = sum(_of_size(count, one) for one in range(size, count - size + 1))
+        if left * _of_size(count, size) * (1 + both) / rest < many:
+            break
+        part = np.zeros((comb(count, size), count), bool)
+        for mask, members in zip(part, combinations(range(count), size), strict=True):
+            mask[list(members)] = True
+        masks += [part, ~part] if both else [part]
+        weights.append(np.full(many, _of_size(count, size) * (1 + both) / many))
+        left, size = left - many, size + 1
+    whole = np.concatenate([np.zeros((0, count), bool), *masks])
+    drawn, many = _drawn(count, size, left // 2, rng)
+    rest = sum(_of_size(count, one) for one in range(size, count - size + 1))
+    return Design(
+        np.concatenate([whole, drawn]),
+        np.concatenate([np.zeros(0), *weights, np.full(len(drawn), rest / max(1, len(drawn)))]),
+        np.concatenate([np.full(len(whole), -1), np.tile(np.arange(many) % _GROUPS, 2)]),
+    )
+
+
+def values(
+    plan: Design, said: np.ndarray, nothing: float, everything: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each region adds, and how far that may be off by what was drawn.
+
+    Args:
+        plan: What was asked.
+        said: What the model said of each `(M,)`.
+        nothing: What it says with everything hidden.
+        everything: What it says of the image.
+
+    Returns:
+        Shapley values `(K,)`, whose sum is `everything - nothing`, and a standard error of each `(K,)`, by
+        the jackknife over groups of pairs; zero where all sets were asked about, the largest value where too
+        few were to tell.
+    """
+    found = _solved(plan, said, nothing, everything)
+    groups = np.unique(plan.group[plan.group >= 0])
+    if len(groups) < 2:  # all sets there are, or too few to tell
+        whole = len(plan.shown) == 2.0 ** len(found) - 2
+        return found, np.full(len(found), 0.0 if whole else np.abs(found).max())
+    others = []
+    for one in groups:
+        kept = plan.group != one
+        part = plan.group[kept] >= 0
+        weight = plan.weight[kept]
+        weight[part] *= plan.weight[plan.group >= 0].sum() / weight[part].sum()
+        others.append(
+            _solved(Design(plan.shown[kept], weight, plan.group[kept]), said[kept], nothing, everything)
+        )
+    spread = np.array(others) - np.mean(others, axis=0)
+    return found, np.sqrt((len(groups) - 1) / len(groups) * (spread**2).sum(axis=0))
+
+
+def _solved(plan: Design, said: np.ndarray, nothing: float, everything: float) -> np.ndarray:
+    """The weighted regression under the constraint of the sum, by its normal equations."""
+    shown, total = plan.shown.astype(float), everything - nothing
+    last = shown[:, -1:]
+    x, y = shown[:, :-1] - last, said - nothing - last[:, 0] * total
+    left = (x * plan.weight[:, None]).T @ x
+    right = (x * plan.weight[:, None]).T @ y
+    free = np.linalg.lstsq(left, right, rcond=1e-10)[0]
+    return np.append(free, total - free.sum())
+
+
+def _of_size(count: int, size: int) -> float:
+    """What all sets of a size count together."""
+    return (count - 1) / (size * (count - size))
+
+
+def _drawn(count: int, least: int, pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Random sets of at least so many regions, shown and hidden, and after them their complements."""
+    sizes = np.arange(least, count - least + 1)
+    if pairs < 1 or not len(sizes):
+        return np.zeros((0, count), bool), 0
+    weight = np.array([_of_size(count, int(size)) for size in sizes])
+    # In strata: as many sets of each size as it should have, but for one.
+    place = (rng.permutation(pairs) + rng.random(pairs)) / pairs
+    size = sizes[np.minimum(np.searchsorted(np.cumsum(weight / weight.sum()), place), len(sizes) - 1)]
+    rank = rng.random((pairs, count)).argsort(axis=1).argsort(axis=1)
+    masks = rank < size[:, None]
+    return np.concatenate([masks, ~masks]), pairs

@@ -243,6 +243,10 @@ def _dear_message(rng: random.Random, model: str) -> bytes:
                 _field(4, _field(1, b"%x" % index) + _field(2, b"\x10\x01")) for index in range(size % 9999)
             ),
             _field(1, b"%x" % rng.getrandbits(60)) + _field(5, tensor),
+            name + _field(5, tensor + _field(3, b"\x01" * 70 + b"\x40")) + _field(7, bytes(256)),
+            name + _field(4, _field(1, b"threshold") + _field(2, _field(3, b"[" * 900 + b"]" * 900))),
+            gzip.compress(name + b"\x2a\x00" * (10 * size), 1),
+            gzip.compress(bytes(100 * size), 1),
             b"\x2b" * size,
             b"\xff" * size,
             b"\x1f\x8b\x08" + rng.randbytes(size % 500),

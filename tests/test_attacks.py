@@ -325,6 +325,7 @@ CROWDS = (
     "1,000 connections that say nothing",
     "40 bodies of 13 MB that never end",
     "60 names of models that are not there",
+    "2,000 calls of one connection, each reset at once",
 )
 
 
@@ -385,6 +386,26 @@ def test_bodies_hold_no_more_than_there_is_room_for(served):
     refused, cost = costing(process, crowd)
     assert refused > CONNECTIONS / 2
     assert cost.memory < 48 + 30
+
+
+def test_calls_that_are_reset_cost_little_and_only_so_many_are_open(served):
+    server, process = served
+    method = f"/{oip.SERVICE}/ModelInfer"
+
+    def resetting():
+        with http2.connected(server.ports.grpc) as connection:
+            settings = next(http2.frames(connection))[3]
+            for stream in range(1, 4001, 2):
+                cancel = http2.frame(http2.RESET, 0, stream, (8).to_bytes(4, "big"))
+                connection.sendall(http2.asking(method, stream) + cancel)
+            return settings, call(server, b"")[0]
+
+    (settings, status), cost = costing(process, resetting)
+    assert (3).to_bytes(2, "big") + (256).to_bytes(4, "big") in settings
+    assert status == "UNAUTHENTICATED"  # somebody else is answered meanwhile
+    assert cost.cpu < 2000
+    assert cost.memory < 30
+    assert httpx.get(server.rest("/v2/health/live")).status_code == 200
 
 
 def test_metrics_name_what_is_served_and_nothing_else(served):

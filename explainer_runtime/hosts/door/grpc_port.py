@@ -16,11 +16,14 @@ from explainer_runtime.hosts.door.tls import Tls
 MAX_MESSAGE = 64 * 2**20
 """Bytes of one gRPC message; gRPC's own default of 4 MiB holds 1,300 images of 28x28."""
 _IDENTITY_DEFLATE_GZIP = 0b111
+_STREAMS = 256
+"""Calls at a time on one connection; a client's others wait."""
 
 
 def options(guard: Guard, connections: int, max_message: int) -> dict[str, int]:
-    """gRPC's settings for a server with these limits; `max_message` of -1 is none."""
+    """gRPC's settings for a server with these limits; `max_message` of -1 is none, and for a relay."""
     return {
+        "grpc.max_concurrent_streams": _STREAMS if max_message >= 0 else 2**31 - 1,
         "grpc.so_reuseport": 0,  # by default two servers may share a port, each getting some requests
         "grpc.max_receive_message_length": max_message,
         "grpc.max_send_message_length": -1,

@@ -21,13 +21,14 @@ if TYPE_CHECKING:  # for type checkers, which do not see through `__getattr__`
     from explainer_runtime.hosts.mlserver import ExplainerRuntime as ExplainerRuntime
     from explainer_runtime.hosts.mlserver import KerasRuntime as KerasRuntime
     from explainer_runtime.methods.anchor.settings import AnchorImage as AnchorImage
-    from explainer_runtime.methods.anchor.settings import Felzenszwalb as Felzenszwalb
-    from explainer_runtime.methods.anchor.settings import Grid as Grid
-    from explainer_runtime.methods.anchor.settings import Quickshift as Quickshift
-    from explainer_runtime.methods.anchor.settings import Slic as Slic
     from explainer_runtime.methods.cem.settings import CEM as CEM
     from explainer_runtime.methods.counterfactual.settings import Counterfactual as Counterfactual
     from explainer_runtime.methods.prototype.settings import CounterfactualProto as CounterfactualProto
+    from explainer_runtime.methods.region.settings import Region as Region
+    from explainer_runtime.methods.segmentation import Felzenszwalb as Felzenszwalb
+    from explainer_runtime.methods.segmentation import Grid as Grid
+    from explainer_runtime.methods.segmentation import Quickshift as Quickshift
+    from explainer_runtime.methods.segmentation import Slic as Slic
     from explainer_runtime.predictors import CallablePredictor as CallablePredictor
     from explainer_runtime.predictors import connect as connect
     from explainer_runtime.spec import Inputs as Inputs
@@ -40,10 +41,11 @@ _WHERE = {
     "CEM": "methods.cem.settings",
     "Counterfactual": "methods.counterfactual.settings",
     "CounterfactualProto": "methods.prototype.settings",
-    "Grid": "methods.anchor.settings",
-    "Slic": "methods.anchor.settings",
-    "Felzenszwalb": "methods.anchor.settings",
-    "Quickshift": "methods.anchor.settings",
+    "Grid": "methods.segmentation",
+    "Slic": "methods.segmentation",
+    "Felzenszwalb": "methods.segmentation",
+    "Quickshift": "methods.segmentation",
+    "Region": "methods.region.settings",
     "Inputs": "spec",
     "Limits": "spec",
     "Explanation": "explanation",

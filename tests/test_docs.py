@@ -17,6 +17,8 @@ from explainer_runtime.wire import describe_outputs
 
 HOME = Path(__file__).parents[1]
 METHODS = sorted(BY_KIND)
+IMAGES = {"anchor_image", "region"}
+"""Methods whose rows are images."""
 UNSAID = {"kind"}
 """Fields of a spec that are no options."""
 INPUTS = Inputs(shape=(4, 5, 1), low=0, high=1, classes=3)
@@ -25,7 +27,7 @@ FITTED = {  # with everything that `fit` may keep
         parse_spec({"kind": kind, **({"theta": 1} if kind == "counterfactual_proto" else {})}),
         INPUTS,
         {"codes": np.zeros((1, 1), np.float32)},
-        {} if kind == "anchor_image" else {"autoencoder": None, "encoder": None},
+        {} if kind in IMAGES else {"autoencoder": None, "encoder": None},
     )
     for kind in METHODS
 }
@@ -86,7 +88,7 @@ def test_fields_are_those_of_an_answer(kind):
 def test_shapes_are_those_of_an_answer(kind):
     shapes = fields(kind)
     words = {(): "(N,)", INPUTS.shape: "(N, *S)", (INPUTS.classes,): "(N, K)"}
-    words |= {INPUTS.shape: "(N, H, W, C)", INPUTS.shape[:-1]: "(N, H, W)"} if kind == "anchor_image" else {}
+    words |= {INPUTS.shape: "(N, H, W, C)", INPUTS.shape[:-1]: "(N, H, W)"} if kind in IMAGES else {}
     for cell, shape, *_ in table(f"docs/methods/{kind}.md", "What it answers"):
         listed, said = names(cell), names(shape)
         for name, one in zip(listed, said * len(listed) if len(said) == 1 else said, strict=True):

@@ -24,6 +24,7 @@ from explainer_runtime.spec import (
     Inputs,
     Limits,
     ModelContract,
+    Region,
 )
 
 SHAPE = (6, 6, 1)
@@ -66,6 +67,8 @@ CASES = {
     ),
     "positive surrogate": (CEM(no_info_val=0.0, mode="PP", **SURROGATE), BLACK),
     "anchor": (CELLS, BLACK),
+    "region": (Region(segmentation=Grid(rows=3, columns=3)), BLACK),
+    "region in process": (Region(segmentation=Grid(rows=3, columns=3), fill="blur"), GRAPH),
     "anchor in process": (CELLS, GRAPH),
 }
 
@@ -159,7 +162,7 @@ def test_what_is_found_the_model_says_when_it_is_asked_anew(explain, x):
     if answer.kind == "anchor_image":
         np.testing.assert_array_equal(answer["prediction"], WHITE(x).argmax(axis=1))
         return
-    noun = "pertinent" if answer.kind == "cem" else "counterfactual"
+    noun = {"cem": "pertinent", "region": "hidden"}.get(answer.kind, "counterfactual")
     np.testing.assert_allclose(answer[f"{noun}_proba"], WHITE(answer[noun]), atol=1e-5)
     stays = WHITE(answer[noun]).argmax(axis=1) == WHITE(x).argmax(axis=1)
     assert answer["found"].any()
@@ -180,7 +183,10 @@ def test_a_model_that_prefers_no_class_has_no_other_one(spec, x):
 
 
 def test_what_may_not_change_does_not(explain, x):
-    if explain.spec.kind == "anchor_image" or getattr(explain.spec, "pp_space", "") == "difference":
+    if (
+        explain.spec.kind in ("anchor_image", "region")
+        or getattr(explain.spec, "pp_space", "") == "difference"
+    ):
         pytest.skip("nothing of the row is changed")
     answer = explain(x[:2], {"region": FREE.tolist()})
     noun = "pertinent" if answer.kind == "cem" else "counterfactual"

@@ -26,8 +26,9 @@ from explainer_runtime.demo.report import ENOUGH, FROM_OUTSIDE, NEAREST, Outcome
 from explainer_runtime.demo.roads import failures, travel
 from explainer_runtime.demo.servers import Server, free_ports, serving, tail
 from explainer_runtime.errors import ExplainerError, InvalidSpec
-from explainer_runtime.methods.anchor.settings import AnchorImage, Grid
+from explainer_runtime.methods.anchor.settings import AnchorImage
 from explainer_runtime.methods.counterfactual.settings import Counterfactual
+from explainer_runtime.methods.segmentation import Grid
 from explainer_runtime.predictors import CallablePredictor, Predictor, connect
 from explainer_runtime.predictors.keras import KerasPredictor
 from explainer_runtime.predictors.settings import Endpoint

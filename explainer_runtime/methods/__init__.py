@@ -36,6 +36,7 @@ METHODS = {
     "counterfactual_proto": f"{__name__}.prototype",
     "cem": f"{__name__}.cem",
     "anchor_image": f"{__name__}.anchor",
+    "region": f"{__name__}.region",
 }
 """The kind of a spec -> the package that knows it."""
 GROUP = "explainer_runtime.methods"

@@ -15,7 +15,7 @@ Gradient = Annotated[
     BeforeValidator(lambda name: "surrogate" if name == "student" else name),  # what 0.1.0 called it
 ]
 Effort = Literal["quick", "standard", "thorough"]
-Region = Annotated[bool | tuple[Any, ...] | None, BeforeValidator(lambda given: plain(given))]
+Places = Annotated[bool | tuple[Any, ...] | None, BeforeValidator(lambda given: plain(given))]
 Space = Literal["features", "latent"]
 
 
@@ -69,7 +69,7 @@ class ElasticNet(Spec):
     """How many times as likely as any other class the new one should be (fast schedule). 1 stops at the
     border, where a second model often disagrees; where it cannot be reached the border will do. A pertinent
     positive is asked for its probability instead."""
-    region: Requestable[Region] = None
+    region: Requestable[Places] = None
     """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
     keep_path: Requestable[bool] = False
     """Whether the answer shows the valid points on the way, under the c of each, in `raw`."""

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from explainer_runtime.search.inpaint import inpainted
+
 
 class Canvas(NamedTuple):
     """What masks are drawn with.
@@ -17,13 +19,14 @@ class Canvas(NamedTuple):
     Attributes:
         image: `(H, W, C)` or, as the model takes it, `(C, H, W)`; float32, in input units.
         segments: Superpixel of each pixel `(H, W)`, 0 to K-1.
-        fills: What masked pixels show, `(B, ...)` like the image: one fill, or several to choose from.
+        fills: What masked pixels show, `(B, ...)` like the image: one fill, or several to choose from; None
+            is whatever is shown around them.
         channels: Axis of the image that holds its channels: -1 or 0.
     """
 
     image: np.ndarray
     segments: np.ndarray
-    fills: np.ndarray
+    fills: np.ndarray | None
     channels: int = -1
 
     def draw(self, shown: np.ndarray, fill: np.ndarray | None = None) -> np.ndarray:
@@ -31,7 +34,11 @@ class Canvas(NamedTuple):
 
         `fill` `(M,)` is the index of the fill of each; None is the first for all.
         """
-        pixels = np.expand_dims(np.take(shown, self.segments, axis=1), self.channels or 1)
+        pixels = np.take(shown, self.segments, axis=1)
+        if self.fills is None:
+            made = inpainted(np.moveaxis(self.image, self.channels, -1), ~pixels)
+            return np.moveaxis(made, -1, self.channels or 1)
+        pixels = np.expand_dims(pixels, self.channels or 1)
         return np.where(pixels, self.image, self.fills[:1] if fill is None else self.fills[fill])
 
 

@@ -36,26 +36,42 @@ class Subject:
         self.holds_masked = False
         self.rows = 0
         self.fills = np.zeros(0, np.int64)
-        self._known: dict[bytes, float] = {}
+        self._known: dict[bytes, np.ndarray] = {}
+        self._choice = 1 if canvas.fills is None else len(canvas.fills)
         self._rng = np.random.default_rng([seed, 1])  # a stream of its own beside that of the masks
 
     def ask(self, shown: np.ndarray) -> Search[np.ndarray]:
-        """How far the class leads with these superpixels shown: `(M, K)` -> `(M,)`, as `_lead` says.
+        """How far the class leads with these superpixels shown: `(M, K)` -> `(M,)`, as `lead` says.
 
         The first question carries two pictures more: the image itself, and one with everything masked.
         """
-        fills = self._rng.integers(len(self.canvas.fills), size=len(shown))
+        fills = self._rng.integers(self._choice, size=len(shown))
         first = not self._known
         if first:
             ends = np.repeat([[True], [False]], self.superpixels, axis=1)
             shown, fills = np.concatenate([ends, shown]), np.concatenate([[0, 0], fills])
-        keys = self._keys(shown, fills)
-        yield from self._learn(keys, shown, fills)
-        lead = np.array([self._known[key] for key in keys])
+        led = lead((yield from self.said(shown, fills)), self.prediction)
         if first:
-            self.holds_masked, lead, fills = bool(lead[1] > 0), lead[2:], fills[2:]
+            self.holds_masked, led, fills = bool(led[1] > 0), led[2:], fills[2:]
         self.fills = np.concatenate([self.fills, fills])
-        return lead
+        return led
+
+    def said(
+        self, shown: np.ndarray, fills: np.ndarray | None = None, again: np.ndarray | None = None
+    ) -> Search[np.ndarray]:
+        """What the model says with these superpixels shown: `(M, K)` -> log-scores `(M, classes)`.
+
+        Args:
+            shown: Masks; the first of all that are ever asked about shows the image itself.
+            fills: Which fill each is masked with `(M,)`; None is the first for all.
+            again: Which of them the model is asked about even though it has answered `(M,)`, or None.
+        """
+        fills = np.zeros(len(shown), np.int64) if fills is None else fills
+        keys = self._keys(shown, fills)
+        for key in () if again is None else np.array(keys, object)[again]:
+            self._known.pop(key, None)
+        yield from self._learn(keys, shown, fills)
+        return np.stack([self._known[key] for key in keys])
 
     def _learn(self, keys: list[bytes], shown: np.ndarray, fills: np.ndarray) -> Search[None]:
         places: dict[bytes, int] = {}
@@ -70,8 +86,7 @@ class Subject:
             if self.prediction < 0:
                 self.scores, self.prediction = np.exp(scores[0]), int(scores[0].argmax())
             self.rows += len(part)
-            lead = _lead(scores, self.prediction)
-            self._known.update(zip((keys[place] for place in part), lead.tolist(), strict=True))
+            self._known.update(zip((keys[place] for place in part), scores, strict=True))
 
     def _keys(self, shown: np.ndarray, fills: np.ndarray) -> list[bytes]:
         """A name for each picture: equal for equal pictures."""
@@ -81,8 +96,8 @@ class Subject:
         return [row.tobytes() for row in packed]
 
 
-def _lead(log_scores: np.ndarray, prediction: int) -> np.ndarray:
-    """Log-odds of the class against the best other `(M,)`; positive just where it is the model's answer."""
+def lead(log_scores: np.ndarray, prediction: int) -> np.ndarray:
+    """Log-odds of a class against the best other `(M,)`; positive just where it is the model's answer."""
     logs = log_scores.astype(np.float64)
     others = np.delete(logs, prediction, axis=1).max(axis=1)
     # Where two classes share the first place the model's answer is the one of lower number.

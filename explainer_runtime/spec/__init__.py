@@ -42,7 +42,11 @@ def parse_spec(value: Any) -> Spec:
 def __getattr__(name: str) -> Any:
     # Settings are with what they set. They can be had from here as well, as they always could; they are
     # fetched when they are asked for, since this floor lies below theirs.
-    for place in ("explainer_runtime.predictors.settings", "explainer_runtime.methods"):
+    for place in (
+        "explainer_runtime.predictors.settings",
+        "explainer_runtime.methods.segmentation",
+        "explainer_runtime.methods",
+    ):
         found = getattr(import_module(place), name, None)
         if found is not None:
             return found

@@ -9,51 +9,33 @@ cut into, what masked parts show, and how the answer is written down.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
-from explainer_runtime.fitted import Fitted, check_arrays, check_rows
+from explainer_runtime.fitted import Fitted
+from explainer_runtime.methods import canvas
 from explainer_runtime.methods.anchor.drawing import EMPTY, draw
-from explainer_runtime.methods.anchor.settings import AnchorImage, Felzenszwalb, Grid, Quickshift, Slic
-from explainer_runtime.methods.ground import Given, Ground, Segmenter
-from explainer_runtime.search import masking, superpixels
+from explainer_runtime.methods.anchor.settings import AnchorImage
+from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.search.asks import Search, lockstep
-from explainer_runtime.search.masking import Canvas
 from explainer_runtime.search.subject import Subject
 from explainer_runtime.search.subsets import Holding, Rules, hold
 
 __all__ = ["SLOPES", "check", "draw", "fields", "fit", "search"]
 
 SLOPES = False
-_BACKGROUNDS = 100
-"""Background images kept in an artifact; they only have to be various."""
 
 
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
-    inputs, spec = fitted.inputs, fitted.spec
-    assert isinstance(spec, AnchorImage)
-    if inputs.layout is None:
-        raise InvalidSpec(
-            f"anchor_image: expected images (height, width, channels), got {inputs.shape}; if it "
-            "is one, its `layout` has to be said: 'channels_last' or 'channels_first'"
-        )
-    if spec.fill == "background":
-        check_arrays(fitted, {"background": ("f", ("M", *inputs.shape))})
+    canvas.check(fitted)
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
-    """Some of the background images, evenly spaced, where masked pixels show them."""
-    images = given.x if given.background is None else given.background
-    if given.spec.fill != "background":
-        return {}
-    if images is None:
-        raise InvalidSpec("fill='background' needs `background` images, or `x`, at fit")
-    chosen = np.linspace(0, len(images) - 1, min(len(images), _BACKGROUNDS)).round().astype(int)
-    return {"background": check_rows(np.asarray(images)[chosen], given.inputs, _BACKGROUNDS)}
+    """See `canvas.fit`."""
+    return canvas.fit(given)
 
 
 def search(x: np.ndarray, spec: AnchorImage, ground: Ground) -> Search[Explanation]:
@@ -81,20 +63,7 @@ def search(x: np.ndarray, spec: AnchorImage, ground: Ground) -> Search[Explanati
         InvalidSpec: `fill='background'` without images of the same shape, or labels of another shape.
         MissingExtra: The segmentation needs scikit-image.
     """
-    inputs, low = ground.inputs, ground.inputs.low
-    layout, background = inputs.layout, ground.arrays.get("background")
-    if x.ndim != 4 or layout is None:
-        raise InvalidInput(
-            f"expected images of shape (N, height, width, channels), or channels first, got {x.shape} with "
-            f"layout {layout}; the input contract's `layout` says 'channels_last' or 'channels_first'"
-        )
-    channels = -1 if layout == "channels_last" else 0
-    subjects = []
-    for image in x:
-        upright = np.moveaxis(image, channels, -1)
-        segments = _segments(upright, spec, low, inputs.high, ground.segment)
-        fills = _fills(image, upright, segments, spec, background, channels)
-        subjects.append(Subject(Canvas(image, segments, fills, channels), inputs.classes, spec.seed))
+    low, subjects = ground.inputs.low, canvas.subjects(x, spec, ground)
     rules = Rules(*(getattr(spec, name) for name in Rules._fields))
     holdings = yield from lockstep([hold(each.superpixels, rules, spec.seed, each.ask) for each in subjects])
     answers = [_answer(each, holding, spec, low) for each, holding in zip(subjects, holdings, strict=True)]
@@ -107,8 +76,7 @@ def search(x: np.ndarray, spec: AnchorImage, ground: Ground) -> Search[Explanati
 
 def fields(fitted: Fitted) -> Fields:
     """What an answer holds."""
-    inputs, number = fitted.inputs, ("FP32", ())
-    image = inputs.shape[1:] if inputs.layout == "channels_first" else inputs.shape[:-1]
+    inputs, number, image = fitted.inputs, ("FP32", ()), canvas.size(fitted)
     return {
         **COMMON,
         "anchor": ("FP32", inputs.shape),
@@ -121,60 +89,6 @@ def fields(fitted: Fitted) -> Fields:
         "prediction": ("INT64", ()),
         "original_proba": ("FP32", (inputs.classes,)),
     }
-
-
-# --- what is shown --------------------------------------------------------------------------------------
-
-
-def _segments(
-    image: np.ndarray, spec: AnchorImage, low: float, high: float, segment: Segmenter | None
-) -> np.ndarray:
-    if segment is not None:
-        labels = np.asarray(segment(image.copy()))
-        if labels.shape != image.shape[:2]:
-            raise InvalidSpec(f"segment: expected labels of shape {image.shape[:2]}, got {labels.shape}")
-        return superpixels.relabel(labels)
-    # Segmenters weigh colour against space and so depend on the units; in [0, 1] they all mean the same.
-    unit = (image.astype(np.float64) - low) / (high - low)
-    match spec.segmentation:
-        case Grid(rows=rows, columns=columns):
-            return superpixels.grid(image.shape[0], image.shape[1], rows, columns)
-        case Slic(n_segments=count, compactness=compactness, sigma=sigma):
-            return superpixels.slic(unit, count, compactness, sigma)
-        case Felzenszwalb(scale=scale, sigma=sigma, min_size=min_size):
-            return superpixels.felzenszwalb(unit, scale, sigma, min_size)
-        case Quickshift(kernel_size=kernel_size, max_dist=max_dist, ratio=ratio):
-            return superpixels.quickshift(unit, kernel_size, max_dist, ratio)
-        case _:
-            assert_never(spec.segmentation)
-
-
-def _fills(
-    image: np.ndarray,
-    upright: np.ndarray,
-    segments: np.ndarray,
-    spec: AnchorImage,
-    background: np.ndarray | None,
-    channels: int,
-) -> np.ndarray:
-    """What masked pixels may show, `(B, ...)` like the image, float32; `upright` has its channels last."""
-    match spec.fill:
-        case "mean":
-            shown = masking.segment_mean(upright, segments)
-        case "image_mean":
-            shown = masking.image_mean(upright)
-        case "constant":
-            shown = np.full(upright.shape, spec.fill_value, np.float32)
-        case "blur":
-            shown = masking.blurred(upright)
-        case "background":
-            if background is None or not len(background) or background.shape[1:] != image.shape:
-                got = "none" if background is None else f"shape {background.shape}"
-                raise InvalidSpec(f"fill='background' needs images of shape (B, *{image.shape}), got {got}")
-            return np.asarray(background, np.float32)
-        case _:
-            assert_never(spec.fill)
-    return np.moveaxis(shown, -1, channels)[None]
 
 
 # --- the answer -----------------------------------------------------------------------------------------
@@ -198,8 +112,8 @@ class _Answer(NamedTuple):
 
 
 def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -> _Answer:
-    canvas, order = subject.canvas, list(holding.features)
-    mask = np.isin(canvas.segments, order)
+    shown, order = subject.canvas, list(holding.features)
+    mask = np.isin(shown.segments, order)
     prefixes = np.zeros((len(order) + 1, subject.superpixels), dtype=bool)
     for size in range(1, len(order) + 1):
         prefixes[size, order[:size]] = True
@@ -212,9 +126,9 @@ def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -
     return _Answer(
         found=np.bool_(holding.found),
         status=holding.stopped or (OK if holding.found else NOT_FOUND),
-        anchor=np.where(np.expand_dims(mask, canvas.channels), canvas.image, np.float32(low)),
+        anchor=np.where(np.expand_dims(mask, shown.channels), shown.image, np.float32(low)),
         anchor_mask=mask,
-        segments=canvas.segments,
+        segments=shown.segments,
         precision=np.float32(precision[-1]),
         coverage=np.float32(coverage[-1]),
         size=np.int64(len(order)),

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from explainer_runtime.methods.settings import Effort, Gradient, Region, Space, check_space
+from explainer_runtime.methods.settings import Effort, Gradient, Places, Space, check_space
 from explainer_runtime.spec.options import Requestable
 from explainer_runtime.spec.values import Bound, Probability, Retired, Seed, Spec, TargetClass
 
@@ -70,7 +70,7 @@ class Counterfactual(Spec):
     answers: Requestable[Annotated[int, Field(ge=1, le=10)]] = 1
     """How many answers a row is to have, of as many classes, when `target_class='other'` (fast): the nearest
     is the answer, `raw` holds all that were confirmed, nearest first."""
-    region: Requestable[Region] = None
+    region: Requestable[Places] = None
     """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
     space: Requestable[Space] = "features"
     """What is changed (fast schedule): the `features` of a row, or in a `latent` space the code that a fitted

@@ -1,0 +1,148 @@
+"""What methods share that hide superpixels: how an image is cut, and what is seen where one is hidden."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
+from explainer_runtime.fitted import Fitted, check_arrays, check_rows
+from explainer_runtime.methods.ground import Given, Ground
+from explainer_runtime.methods.segmentation import Felzenszwalb, Grid, Quickshift, Slic
+from explainer_runtime.search import masking, superpixels
+from explainer_runtime.search.masking import Canvas
+from explainer_runtime.search.subject import Subject
+
+_BACKGROUNDS = 100
+"""Background images kept in an artifact; they only have to be various."""
+_LARGE = 112
+"""From this many pixels on a side an image counts as large, where defaults go by its size."""
+
+
+def check(fitted: Fitted) -> None:
+    """Refuse what is no image, and a fill that lacks its images; see `Method.check`."""
+    inputs, spec = fitted.inputs, cast(Any, fitted.spec)
+    if inputs.layout is None:
+        raise InvalidSpec(
+            f"{spec.kind}: expected images (height, width, channels), got {inputs.shape}; if it "
+            "is one, its `layout` has to be said: 'channels_last' or 'channels_first'"
+        )
+    if spec.fill == "background":
+        check_arrays(fitted, {"background": ("f", ("M", *inputs.shape))})
+    if spec.segments is not None:
+        _labels(spec, size(fitted))
+
+
+def size(fitted: Fitted) -> tuple[int, ...]:
+    """Height and width of an image."""
+    shape = fitted.inputs.shape
+    return shape[1:] if fitted.inputs.layout == "channels_first" else shape[:-1]
+
+
+def fit(given: Given) -> dict[str, np.ndarray]:
+    """Some of the background images, evenly spaced, where hidden pixels show them."""
+    images = given.x if given.background is None else given.background
+    if given.spec.fill != "background":
+        return {}
+    if images is None:
+        raise InvalidSpec("fill='background' needs `background` images, or `x`, at fit")
+    chosen = np.linspace(0, len(images) - 1, min(len(images), _BACKGROUNDS)).round().astype(int)
+    return {"background": check_rows(np.asarray(images)[chosen], given.inputs, _BACKGROUNDS)}
+
+
+def subjects(x: np.ndarray, spec: Any, ground: Ground) -> list[Subject]:
+    """Images `(N, ...)`, cut and ready to be asked about. Every image starts from `spec.seed`, so that it is
+    explained in a batch as it is alone.
+
+    Raises:
+        InvalidInput: `x` is not a batch of images, or nobody has said where they have their channels.
+        InvalidSpec: `fill='background'` without images of the same shape, or labels of another shape.
+        MissingExtra: The segmentation needs scikit-image.
+    """
+    layout, background = ground.inputs.layout, ground.arrays.get("background")
+    if x.ndim != 4 or layout is None:
+        raise InvalidInput(
+            f"expected images of shape (N, height, width, channels), or channels first, got {x.shape} with "
+            f"layout {layout}; the input contract's `layout` says 'channels_last' or 'channels_first'"
+        )
+    channels = -1 if layout == "channels_last" else 0
+    made = []
+    for image in x:
+        upright = np.moveaxis(image, channels, -1)
+        segments = _segments(upright, spec, ground)
+        fills = _fills(image, upright, segments, spec, background, channels)
+        made.append(Subject(Canvas(image, segments, fills, channels), ground.inputs.classes, spec.seed))
+    return made
+
+
+def _segments(image: np.ndarray, spec: Any, ground: Ground) -> np.ndarray:
+    if spec.segments is not None:
+        return superpixels.relabel(_labels(spec, image.shape[:2]))
+    if ground.segment is not None:
+        labels = np.asarray(ground.segment(image.copy()))
+        if labels.shape != image.shape[:2]:
+            raise InvalidSpec(f"segment: expected labels of shape {image.shape[:2]}, got {labels.shape}")
+        return superpixels.relabel(labels)
+    # Segmenters weigh colour against space and so depend on the units; in [0, 1] they all mean the same.
+    low, high = ground.inputs.low, ground.inputs.high
+    unit = (image.astype(np.float64) - low) / (high - low)
+    side = float(np.sqrt(image.shape[0] * image.shape[1]))
+    large = side >= _LARGE
+    match spec.segmentation:
+        case Grid(rows=rows, columns=columns):
+            return superpixels.grid(image.shape[0], image.shape[1], rows, columns)
+        case Slic(n_segments=count, compactness=compactness, sigma=sigma):
+            many = round(10 + 40 * max(0.0, np.log2(side / 28)) / 3)
+            return superpixels.slic(unit, count or many, compactness, sigma)
+        case Felzenszwalb(scale=scale, sigma=blur, min_size=least):
+            trees = (100.0, 0.5, 200) if large else (1.0, 0.8, 20)
+            return superpixels.felzenszwalb(unit, *map(_or, (scale, blur, least), trees))
+        case Quickshift(kernel_size=kernel, max_dist=far, ratio=ratio):
+            modes = (4.0, 200.0, 0.2) if large else (5.0, 10.0, 1.0)
+            return superpixels.quickshift(unit, *map(_or, (kernel, far, ratio), modes))
+        case _:
+            raise AssertionError(spec.segmentation)
+
+
+def _or(said: Any, usual: Any) -> Any:
+    return usual if said is None else said
+
+
+def _labels(spec: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The labels that came with a request."""
+    labels = spec.segments
+    if len(labels) != shape[0] or any(len(row) != shape[1] for row in labels):
+        raise InvalidOption(f"segments: expected whole numbers, lists of shape {tuple(shape)}", "segments")
+    return np.asarray(labels, np.int64)
+
+
+def _fills(
+    image: np.ndarray,
+    upright: np.ndarray,
+    segments: np.ndarray,
+    spec: Any,
+    background: np.ndarray | None,
+    channels: int,
+) -> np.ndarray | None:
+    """What hidden pixels may show, `(B, ...)` like the image, float32, or None for what is around them;
+    `upright` has its channels last."""
+    match spec.fill:
+        case "inpaint":
+            return None
+        case "mean":
+            shown = masking.segment_mean(upright, segments)
+        case "image_mean":
+            shown = masking.image_mean(upright)
+        case "constant":
+            shown = np.full(upright.shape, spec.fill_value, np.float32)
+        case "blur":
+            shown = masking.blurred(upright)
+        case "background":
+            if background is None or not len(background) or background.shape[1:] != image.shape:
+                got = "none" if background is None else f"shape {background.shape}"
+                raise InvalidSpec(f"fill='background' needs images of shape (B, *{image.shape}), got {got}")
+            return np.asarray(background, np.float32)
+        case _:
+            raise AssertionError(spec.fill)
+    return np.moveaxis(shown, -1, channels)[None]

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import leftovers
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+settings.register_profile("ours", deadline=None)  # nothing here depends on the clock
+settings.load_profile("ours")
 
 MARK = f"EXPLAINER_RUNTIME_SUITE={uuid.uuid4()}"
 """What every process that a test starts has in its environment, whoever its parent is by then."""

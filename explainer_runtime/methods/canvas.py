@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
+from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted, check_arrays, check_rows
 from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.methods.segmentation import Felzenszwalb, Grid, Quickshift, Slic
@@ -32,6 +34,12 @@ def check(fitted: Fitted) -> None:
         check_arrays(fitted, {"background": ("f", ("M", *inputs.shape))})
     if spec.segments is not None:
         _labels(spec, size(fitted))
+
+
+def explanation(kind: str, answers: Sequence[dict[str, Any]]) -> Explanation:
+    """The answer for a batch: of each image a value for every field, and `raw`."""
+    raw = tuple(answer.pop("raw") for answer in answers)
+    return Explanation(kind, {name: np.stack([one[name] for one in answers]) for name in answers[0]}, raw=raw)
 
 
 def size(fitted: Fitted) -> tuple[int, ...]:

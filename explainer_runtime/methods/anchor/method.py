@@ -8,8 +8,8 @@ cut into, what masked parts show, and how the answer is written down.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -67,11 +67,7 @@ def search(x: np.ndarray, spec: AnchorImage, ground: Ground) -> Search[Explanati
     rules = Rules(*(getattr(spec, name) for name in Rules._fields))
     holdings = yield from lockstep([hold(each.superpixels, rules, spec.seed, each.ask) for each in subjects])
     answers = [_answer(each, holding, spec, low) for each, holding in zip(subjects, holdings, strict=True)]
-    return Explanation(
-        "anchor_image",
-        {name: np.stack([getattr(answer, name) for answer in answers]) for name in _Answer._fields[:-1]},
-        raw=tuple(answer.raw for answer in answers),
-    )
+    return canvas.explanation("anchor_image", answers)
 
 
 def fields(fitted: Fitted) -> Fields:
@@ -94,24 +90,8 @@ def fields(fitted: Fitted) -> Fields:
 # --- the answer -----------------------------------------------------------------------------------------
 
 
-class _Answer(NamedTuple):
+def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -> dict[str, Any]:
     """What is said of one image: the fields of an explanation, and `raw`."""
-
-    found: np.bool_
-    status: str
-    anchor: np.ndarray
-    anchor_mask: np.ndarray
-    segments: np.ndarray
-    precision: np.float32
-    coverage: np.float32
-    size: np.int64
-    vacuous: np.bool_
-    prediction: np.int64
-    original_proba: np.ndarray
-    raw: Mapping[str, Any]
-
-
-def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -> _Answer:
     shown, order = subject.canvas, list(holding.features)
     mask = np.isin(shown.segments, order)
     prefixes = np.zeros((len(order) + 1, subject.superpixels), dtype=bool)
@@ -123,20 +103,20 @@ def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -
     precision = hits / np.maximum(tries, 1)
     # Superpixels are masked independently of each other, so this is exact.
     coverage = (1 - spec.p_sample) ** np.arange(len(order) + 1)
-    return _Answer(
-        found=np.bool_(holding.found),
-        status=holding.stopped or (OK if holding.found else NOT_FOUND),
-        anchor=np.where(np.expand_dims(mask, shown.channels), shown.image, np.float32(low)),
-        anchor_mask=mask,
-        segments=shown.segments,
-        precision=np.float32(precision[-1]),
-        coverage=np.float32(coverage[-1]),
-        size=np.int64(len(order)),
-        vacuous=np.bool_(holding.found and not order),
-        prediction=np.int64(subject.prediction),
-        original_proba=subject.scores,
-        raw=_raw(subject, holding, prefixes, precision, coverage, spec),
-    )
+    return {
+        "found": np.bool_(holding.found),
+        "status": holding.stopped or (OK if holding.found else NOT_FOUND),
+        "anchor": np.where(np.expand_dims(mask, shown.channels), shown.image, np.float32(low)),
+        "anchor_mask": mask,
+        "segments": shown.segments,
+        "precision": np.float32(precision[-1]),
+        "coverage": np.float32(coverage[-1]),
+        "size": np.int64(len(order)),
+        "vacuous": np.bool_(holding.found and not order),
+        "prediction": np.int64(subject.prediction),
+        "original_proba": subject.scores,
+        "raw": _raw(subject, holding, prefixes, precision, coverage, spec),
+    }
 
 
 def _why_empty(subject: Subject, spec: AnchorImage) -> str:

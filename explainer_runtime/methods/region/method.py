@@ -9,7 +9,7 @@ is `search/regions.py`.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -68,11 +68,7 @@ def search(x: np.ndarray, spec: Region, ground: Ground) -> Search[Explanation]:
     """
     subjects = canvas.subjects(x, spec, ground)
     answers = yield from lockstep([_one(subject, spec) for subject in subjects])
-    return Explanation(
-        "region",
-        {name: np.stack([getattr(answer, name) for answer in answers]) for name in _Answer._fields[:-1]},
-        raw=tuple(answer.raw for answer in answers),
-    )
+    return canvas.explanation("region", answers)
 
 
 def fields(fitted: Fitted) -> Fields:
@@ -94,25 +90,7 @@ def fields(fitted: Fitted) -> Fields:
     }
 
 
-class _Answer(NamedTuple):
-    """What is said of one image: the fields of an explanation, and `raw`."""
-
-    found: np.bool_
-    status: str
-    hidden: np.ndarray
-    region_mask: np.ndarray
-    segments: np.ndarray
-    size: np.int64
-    area: np.float32
-    irreducible: np.bool_
-    original_class: np.int64
-    original_proba: np.ndarray
-    hidden_class: np.int64
-    hidden_proba: np.ndarray
-    raw: dict[str, Any]
-
-
-def _one(subject: Subject, spec: Region) -> Search[_Answer]:
+def _one(subject: Subject, spec: Region) -> Search[dict[str, Any]]:
     said: dict[bytes, np.ndarray] = {}
 
     def ask(hidden: np.ndarray) -> Search[np.ndarray]:
@@ -127,7 +105,8 @@ def _one(subject: Subject, spec: Region) -> Search[_Answer]:
     return _answer(subject, held, said)
 
 
-def _answer(subject: Subject, held: Hidden, said: dict[bytes, np.ndarray]) -> _Answer:
+def _answer(subject: Subject, held: Hidden, said: dict[bytes, np.ndarray]) -> dict[str, Any]:
+    """What is said of one image: the fields of an explanation, and `raw`."""
     shown = subject.canvas
     mask = np.zeros((1, subject.superpixels), bool)
     if held.found:
@@ -136,24 +115,24 @@ def _answer(subject: Subject, held: Hidden, said: dict[bytes, np.ndarray]) -> _A
     # What is not found is the image itself; one that was not asked about has scores of zero.
     after = np.exp(said[mask[0].tobytes()]) if held.found else subject.scores
     nearest = [] if held.found else list(held.regions)
-    return _Answer(
-        found=np.bool_(held.found),
-        status=held.stopped or (OK if held.found else NOT_FOUND),
-        hidden=shown.draw(~mask)[0].astype(np.float32),
-        region_mask=where,
-        segments=shown.segments,
-        size=np.int64(mask.sum()),
-        area=np.float32(where.mean()),
-        irreducible=np.bool_(held.irreducible),
-        original_class=np.int64(subject.prediction),
-        original_proba=subject.scores.astype(np.float32),
-        hidden_class=np.int64(after.argmax() if subject.prediction >= 0 else -1),
-        hidden_proba=after.astype(np.float32),
-        raw={
+    return {
+        "found": np.bool_(held.found),
+        "status": held.stopped or (OK if held.found else NOT_FOUND),
+        "hidden": shown.draw(~mask)[0].astype(np.float32),
+        "region_mask": where,
+        "segments": shown.segments,
+        "size": np.int64(mask.sum()),
+        "area": np.float32(where.mean()),
+        "irreducible": np.bool_(held.irreducible),
+        "original_class": np.int64(subject.prediction),
+        "original_proba": subject.scores.astype(np.float32),
+        "hidden_class": np.int64(after.argmax() if subject.prediction >= 0 else -1),
+        "hidden_proba": after.astype(np.float32),
+        "raw": {
             "regions": list(held.regions) if held.found else [],
             "effects": held.effects,
             "num_preds": subject.rows,
             "instance": shown.image,
             **({"nearest": nearest} if nearest else {}),
         },
-    )
+    }

@@ -13,7 +13,7 @@ from explainer_runtime import AnchorImage, Counterfactual, Inputs, connect, fit,
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec, PredictorError
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.predictors.tally import tally
-from explainer_runtime.spec import Endpoint, Grid, KerasModel, ModelContract, parse_predictor
+from explainer_runtime.spec import Endpoint, Grid, KerasModel, ModelContract, parse, parse_predictor
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
@@ -543,3 +543,51 @@ def test_the_keras_runtime_refuses_to_serve_logits_as_probabilities(tmp_path):
     runtime = KerasRuntime(ModelSettings(**settings, parameters={"uri": str(tmp_path / "m.keras")}))
     with pytest.raises(MLServerError, match="'logits'"):
         asyncio.run(runtime.load())
+
+
+# --- a number for each channel ---------------------------------------------------------------------------
+
+STD, AVERAGE = np.array([0.2, 0.4, 0.5], "f"), np.array([0.5, 0.1, -0.3], "f")
+NORMALISED = {"scale": (1 / STD).tolist(), "offset": (-AVERAGE / STD).tolist()}
+
+
+def trained(first: bool):
+    """A network of normalised rows, and the same one with the normalising built in."""
+    import tensorflow as tf
+
+    w = np.random.default_rng(5).normal(size=(48, 3)).astype("f")
+    shape = (1, 3, 1, 1) if first else (1, 1, 1, 3)
+
+    def network(x):
+        return tf.nn.softmax(tf.reshape(x, [-1, 48]) @ w)
+
+    def whole(x):
+        return network((x - AVERAGE.reshape(shape)) / STD.reshape(shape))
+
+    return network, whole, (3, 4, 4) if first else (4, 4, 3)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["channels last", "channels first"])
+def test_scale_and_offset_by_channel_are_those_that_the_network_was_trained_with(first):
+    network, whole, shape = trained(first)
+    x = np.random.default_rng(6).uniform(0, 1, (5, *shape)).astype("f")
+    contract = ModelContract(**NORMALISED)
+    given, built_in = (
+        KerasPredictor(network, shape, contract=contract),
+        KerasPredictor(whole, shape),
+    )
+    np.testing.assert_allclose(given(x), built_in(x), atol=1e-6)
+    pull = lambda y: np.ones_like(y) * [1.0, 0, -1]  # noqa: E731
+    np.testing.assert_allclose(given.slope(x, pull)[1], built_in.slope(x, pull)[1], rtol=1e-3, atol=1e-4)
+    function = CallablePredictor(lambda rows: network(rows).numpy(), contract)
+    np.testing.assert_allclose(function(x), built_in(x), atol=1e-6)
+
+
+def test_channels_that_there_are_not_are_refused():
+    network, _, shape = trained(False)
+    with pytest.raises(InvalidSpec, match="scale has 2 numbers, rows of shape"):
+        KerasPredictor(network, shape, contract=ModelContract(scale=[1.0, 2.0]))
+    with pytest.raises(InvalidSpec, match="scale has 2 numbers"):
+        CallablePredictor(lambda x: x, ModelContract(scale=[1.0, 2.0]))(np.zeros((1, *shape), "f"))
+    with pytest.raises(InvalidSpec):
+        parse(ModelContract, {"scale": [1.0, -2.0, 1.0]}, "model")

@@ -230,7 +230,7 @@ class CallablePredictor:
         """See `Predictor`; the time-out cannot be enforced on a function and is ignored."""
         given = self.contract
         # Its own copy: functions scale rows in place.
-        x = np.array(x if meaning.unscaled(given) else x * given.scale + given.offset, np.float32)
+        x = np.array(meaning.units(x, given, self.name), np.float32)
         numbers = self.function(x)
         if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu" and numbers.shape[1:] > (1,):
             numbers = np.asarray(numbers, np.float32)  # a rule may say 0 and 1 of each class

@@ -19,7 +19,7 @@ from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors import agreement, fingerprint
 from explainer_runtime.predictors.base import LocalPredictor, Predictor, named, told
 from explainer_runtime.predictors.forms import fits
-from explainer_runtime.predictors.meaning import PAGE, check_logarithms
+from explainer_runtime.predictors.meaning import PAGE, affine, check_logarithms
 from explainer_runtime.predictors.tally import Tally, tally
 from explainer_runtime.predictors.watched import check_chance
 from explainer_runtime.spec import Inputs
@@ -86,7 +86,8 @@ def check_range(predictor: Predictor, whole: tuple[float, float] | None, inputs:
     if whole is None:
         return
     given = told(predictor)
-    low, high = (bound * given.scale + given.offset for bound in (inputs.low, inputs.high))
+    scale, offset = (np.asarray(one) for one in affine(given, inputs.shape, named(predictor)))
+    low, high = float(np.min(inputs.low * scale + offset)), float(np.max(inputs.high * scale + offset))
     pixels = whole == (0, 255)  # other whole numbers may be two codes
     if (high - low > 2 or not pixels) and whole[0] - 0.5 <= low and high <= whole[1] + 0.5:
         return

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from explainer_runtime.errors import InvalidSpec
-from explainer_runtime.predictors.meaning import PAGE, unscaled
+from explainer_runtime.predictors.meaning import PAGE, affine, unscaled
 from explainer_runtime.predictors.settings import ModelContract
 
 TINY = np.finfo(np.float32).tiny
@@ -97,7 +97,8 @@ def rows_for(
 
     def rows(x: Any) -> Any:
         if not unscaled(contract):
-            x = x * contract.scale + contract.offset
+            scale, offset = affine(contract, form.shape, form.name)
+            x = x * scale + offset
         if form.whole and exact:
             x = tf.clip_by_value(tf.round(x), *form.whole)
         raw = call(tf.cast(x, form.dtype) if exact else x)

@@ -7,11 +7,12 @@ So the promise is looked at in every answer; where nothing was said, it is that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidPrediction
+from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors.settings import ModelContract
 
 PAGE = "see docs/models.md"
@@ -30,13 +31,46 @@ def unscaled(contract: ModelContract) -> bool:
     return (contract.scale, contract.offset) == (1.0, 0.0)
 
 
+def affine(contract: ModelContract, shape: Sequence[int | None], source: str) -> tuple[Any, Any]:
+    """Scale and offset as they broadcast to rows of this shape `(*S)`: of lists the numbers are those of the
+    channels, which are the last axis, or the first where only that is as long.
+
+    Raises:
+        InvalidSpec: No axis has so many channels.
+    """
+    return tuple(_by_channel(getattr(contract, name), shape, name, source) for name in ("scale", "offset"))
+
+
+def _by_channel(value: Any, shape: Sequence[int | None], name: str, source: str) -> Any:
+    if not isinstance(value, tuple):
+        return value
+    numbers = np.asarray(value, np.float32)
+    if shape and shape[-1] == len(value):
+        return numbers
+    if len(shape) > 1 and shape[0] == len(value):
+        return numbers.reshape(-1, *[1] * (len(shape) - 1))
+    raise InvalidSpec(
+        f"{source}: {name} has {len(value)} numbers, rows of shape {tuple(shape)} have no axis of as many "
+        f"channels, last or first; {PAGE}"
+    )
+
+
+def units(x: np.ndarray, contract: ModelContract, source: str) -> np.ndarray:
+    """Rows `(N, *S)` in the units that the model is given."""
+    if unscaled(contract):
+        return x
+    scale, offset = affine(contract, x.shape[1:], source)
+    return np.asarray(x * scale + offset)
+
+
 def snap(x: np.ndarray, whole: tuple[float, float] | None, contract: ModelContract) -> np.ndarray:
     """Rows as a model of whole numbers, from the first of `whole` to the second, sees them; see
     `Predictor`."""
     if whole is None:
         return x
-    units = np.rint(x.astype(np.float64) * contract.scale + contract.offset).clip(*whole)
-    return np.asarray((units - contract.offset) / contract.scale, np.float32)
+    scale, offset = affine(contract, x.shape[1:], "the model")
+    seen = np.rint(x.astype(np.float64) * scale + offset).clip(*whole)
+    return np.asarray((seen - offset) / scale, np.float32)
 
 
 def scores(numbers: Any, rows: int, contract: ModelContract, source: str) -> np.ndarray:

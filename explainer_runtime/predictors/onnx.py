@@ -101,7 +101,7 @@ class OnnxScores(InProcess):
         more = -count % (self._batch or 1)
         tally.add(rows=more)
         rows = np.concatenate([rows, np.repeat(rows[-1:], more, axis=0)])
-        values = rows if meaning.unscaled(given) else rows * given.scale + given.offset
+        values = meaning.units(rows, given, self.name)
         if self.whole:
             values = np.rint(values).clip(*self.whole)
         feeds = {self._rows: np.asarray(values, self._dtype)}

@@ -18,6 +18,8 @@ from pydantic import (
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.spec.values import Value, complaints
 
+Scale = Annotated[float, Field(gt=0)]
+
 
 class ModelContract(Value):
     """What a model takes and what its numbers mean; the same words wherever a model is named."""
@@ -41,10 +43,11 @@ class ModelContract(Value):
     """Value of each further input, the same for all rows: a number or nested lists, without the batch."""
     signature: str | None = None
     """Signature of a SavedModel, here or behind V1; None is `serving_default`."""
-    scale: Annotated[float, Field(gt=0)] = 1.0
-    """The model is given `row * scale + offset`: 255 for a model of bytes explained in [0, 1]. A model of
-    whole numbers is given the nearest ones that it can take."""
-    offset: float = 0.0
+    scale: Scale | Annotated[tuple[Scale, ...], Field(min_length=1)] = 1.0
+    """The model is given `row * scale + offset`: 255 for a model of bytes explained in [0, 1]. Lists have a
+    number for each channel: 1 / std and -mean / std for a network that was trained so. A model of whole
+    numbers is given the nearest ones that it can take."""
+    offset: float | Annotated[tuple[float, ...], Field(min_length=1)] = 0.0
     """See `scale`."""
     canary: Annotated[float, Field(gt=0, le=1)] | None = 1e-3
     """How far the scores of one row may move. A model in this process is asked it twice when it is loaded;

@@ -66,8 +66,8 @@ class Answer(NamedTuple):
     model: str = ""
 
 
-def encode(x: np.ndarray, datatype: str, scale: float = 1.0, offset: float = 0.0) -> np.ndarray:
-    """Rows `x` as the numbers that the model takes: `x * scale + offset` in the datatype it declares.
+def encode(values: np.ndarray, datatype: str) -> np.ndarray:
+    """Values as the numbers that the model takes, in the datatype it declares.
 
     Whole numbers are the nearest ones, and not outside the range of their datatype: what a search makes up
     need not be whole.
@@ -75,7 +75,6 @@ def encode(x: np.ndarray, datatype: str, scale: float = 1.0, offset: float = 0.0
     Raises:
         PredictorError: Some value has no such form: it is infinite or NaN, or too large for FP16.
     """
-    values = x if (scale, offset) == (1.0, 0.0) else np.asarray(x * scale + offset, dtype=np.float64)
     if datatype not in FLOATS and np.isfinite(values).all():
         limits = np.iinfo(DTYPES[datatype])
         values = np.rint(values).clip(limits.min, limits.max)

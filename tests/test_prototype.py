@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -333,3 +335,33 @@ def test_options_about_prototypes_are_refused_where_there_are_none(x, options):
     with pytest.raises(InvalidOption, match="without prototypes") as refused:
         explainer(models={}, theta=0.0)(x, options)
     assert refused.value.field == next(iter(options))
+
+
+def test_an_artifact_that_kept_means_of_all_classes_gives_the_same_answers(x):
+    wide = CONTRACT.model_copy(update={"classes": CLASSES + 4})
+    model = Counting(lambda rows: np.pad(rowwise(W)(rows), ((0, 0), (0, 4))))
+    fitted = fit(CounterfactualProto(theta=1.0, gradient="random"), TRAIN, predictor=model, inputs=wide)
+    present = np.unique(fitted.arrays["classes"])
+    assert len(fitted.arrays["means"]) == len(present) < wide.classes
+    means = np.zeros((wide.classes, fitted.arrays["means"].shape[1]), "f")
+    means[present] = fitted.arrays["means"]
+    older = dataclasses.replace(fitted, arrays={**fitted.arrays, "means": means})
+    new, old = (
+        prepare(one, model, warm=False)(x, {"max_rows": 2000}, limits=PATIENT) for one in (fitted, older)
+    )
+    assert new.to_json() == old.to_json()
+    broken = dataclasses.replace(fitted, arrays={**fitted.arrays, "means": means[:-1]})
+    with pytest.raises(InvalidSpec, match="array 'means': expected one row a class that has codes"):
+        prepare(broken, model, warm=False)
+
+
+def test_fitting_asks_in_calls_that_the_model_takes(x):
+    sizes = []
+
+    class Small(Counting):
+        def __call__(self, rows, *, timeout=None):
+            sizes.append(len(rows))
+            return super().__call__(rows)
+
+    fit(CounterfactualProto(theta=1.0), TRAIN, predictor=Small(rowwise(W), most=7), inputs=CONTRACT)
+    assert max(sizes) == 7

@@ -16,11 +16,11 @@ def rng():
 @pytest.mark.parametrize("point", [False, True])
 @pytest.mark.parametrize("k", [None, 1, 4, 100])
 def test_prototypes_are_those_of_brute_force(rng, k, point):
-    codes, classes = rng.normal(size=(60, 5)).astype("f"), rng.integers(0, 3, 60)
+    codes, classes = rng.normal(size=(60, 5)).astype("f"), rng.integers(0, 3, 60) * 2
     asked = rng.normal(size=(4, 5)).astype("f")
-    found = prototypes(collect(codes, classes, 4), asked, k, point)
+    found = prototypes(collect(codes, classes), asked, 6, k, point)
     for row, code in enumerate(asked):
-        for wanted in range(3):
+        for wanted in (0, 2, 4):
             own = codes[classes == wanted].astype("d")
             far = np.linalg.norm(own - code, axis=1)
             order = np.argsort(far)[:k]
@@ -30,9 +30,12 @@ def test_prototypes_are_those_of_brute_force(rng, k, point):
                 expected, distance = own[order[-1]], far[order[-1]]
             else:
                 expected, distance = own[order].mean(axis=0), far[order].mean()
-            np.testing.assert_allclose(found.codes[row, wanted], expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                found.of(np.array([row]), np.array([wanted]))[0], expected, rtol=1e-5, atol=1e-6
+            )
             assert found.distances[row, wanted] == pytest.approx(distance, rel=1e-5)
-    assert np.isinf(found.distances[:, 3]).all()  # a class without rows
+    assert np.isinf(found.distances[:, [1, 3, 5]]).all()  # classes without rows, of which nothing is kept
+    assert found.codes.shape == (4, 3, 5)
 
 
 def test_neighbours_do_not_depend_on_the_batch(rng):

@@ -8,14 +8,13 @@ taught.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.fitted import Fitted, Shape, check_arrays
-from explainer_runtime.predictors.base import Predictor, WhiteBox
+from explainer_runtime.predictors.base import Predictor, WhiteBox, answered
 from explainer_runtime.search import surrogate
 from explainer_runtime.search.feedback import Guide
 from explainer_runtime.search.surrogate import Surrogate
@@ -31,7 +30,6 @@ _LESSONS, _ROWS, _CHECKS = 8000, 4000, 500
 """Rows taught, of which so many at most are training rows (the rest are mixtures of them); rows to check."""
 _KEPT = 500
 """Training rows kept with their answers."""
-_CHUNK = 512
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -46,14 +44,13 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     x, predictor, inputs, seed = given.rows(), given.predictor, given.inputs, given.spec.seed
     assert x is not None
     assert predictor is not None
-    progress = given.progress
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(x))
     checks, rows = np.split(x[order], [min(_CHECKS, len(x) // 10)])
     rows = rows[:_ROWS]
     mixed = surrogate.mixtures(rows, min(_LESSONS, 4 * len(rows)) - len(rows), rng)
     lessons = np.concatenate([rows, mixed])
-    scores = _ask(predictor, np.concatenate([lessons, checks]), progress)
+    scores = answered(predictor, np.concatenate([lessons, checks]), given.progress)
     learnt = surrogate.teach(
         lessons, scores[: len(lessons)], inputs.low, inputs.high, seed=seed,
         channels_first=inputs.layout == "channels_first",
@@ -122,12 +119,3 @@ def guide(fitted: Fitted) -> Guide:
     else:
         found = Surrogate.of(arrays, inputs.low, inputs.high, inputs.layout == "channels_first")
     return Guide(found, arrays["reference_rows"], np.log(np.maximum(arrays["reference_scores"], _TINY)))
-
-
-def _ask(predictor: Predictor, x: np.ndarray, progress: Callable[[float], None] | None) -> np.ndarray:
-    answers = []
-    for start in range(0, len(x), _CHUNK):
-        answers.append(predictor(x[start : start + _CHUNK]))
-        if progress is not None:
-            progress(min(1.0, (start + _CHUNK) / len(x)))
-    return np.concatenate(answers)

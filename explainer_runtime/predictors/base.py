@@ -137,6 +137,10 @@ def named(predictor: Predictor) -> str:
     return str(getattr(predictor, "name", type(predictor).__name__))
 
 
+_TOGETHER = 512
+"""Rows asked about in one call at most where nobody waits for the answer."""
+
+
 class Around:
     """A predictor before another one: what it does not say itself is what that one says.
 
@@ -246,3 +250,19 @@ class CallablePredictor:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def answered(
+    predictor: Predictor, x: np.ndarray, progress: Callable[[float], None] | None = None
+) -> np.ndarray:
+    """Scores `(M, K)` of many rows `(M, *S)`, in as many calls as they take: each has the time of one.
+
+    Raises:
+        PredictorError: The model failed.
+    """
+    size, answers = max(1, min(_TOGETHER, predictor.rows_per_call(x.shape[1:]))), []
+    for start in range(0, len(x), size):
+        answers.append(predictor(x[start : start + size]))
+        if progress is not None:
+            progress(min(1.0, (start + size) / len(x)))
+    return np.concatenate(answers)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from explainer_runtime.predictors import tally
-from explainer_runtime.predictors.base import Predictor
+from explainer_runtime.predictors.base import Predictor, answered
 from explainer_runtime.spec import Inputs
 
 ROWS, SCORES = "model_rows", "model_scores"
@@ -40,7 +40,7 @@ def taken(
         PredictorError: It failed.
     """
     rows = predictor.snap(_candidates(inputs, x))
-    scores = predictor(rows)
+    scores = answered(predictor, rows)
     chosen = np.sort(np.argsort(scores.max(axis=1), kind="stable")[:_KEPT])  # most in doubt
     return identity(predictor), {ROWS: rows[chosen], SCORES: scores[chosen]}
 

@@ -24,7 +24,7 @@ class Codes(NamedTuple):
     Attributes:
         codes: `(M, E)`, float32.
         classes: The class that the model gave each `(M,)`, ascending.
-        means: Mean code of each class `(K, E)`, float32; zeros for a class without rows.
+        means: Mean code of each class that has rows `(P, E)`, float32, ascending.
         norms: Squared length of each code `(M,)`, float32.
     """
 
@@ -40,35 +40,41 @@ class Codes(NamedTuple):
 
 
 class Prototypes(NamedTuple):
-    """The prototype of every class for every row being explained.
+    """The prototypes for every row being explained, of every class that has rows.
 
     Attributes:
-        codes: `(N, K, E)`, float32.
-        distances: Of each row's code to them `(N, K)`, float64; infinite for a class without rows.
+        codes: `(N, P, E)`, float32.
+        place: Which of them is that of each class `(K,)`; 0 for a class without any.
+        distances: Of each row's code to those of all classes `(N, K)`, float64; infinite for a class without
+            rows.
     """
 
     codes: np.ndarray
+    place: np.ndarray
     distances: np.ndarray
 
+    def of(self, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """The prototypes `(M, E)` of these classes `(M,)` near these rows `(M,)`; those of a class without
+        any stand for nothing."""
+        return np.asarray(self.codes[rows, self.place[classes]])
 
-def collect(codes: np.ndarray, classes: np.ndarray, count: int) -> Codes:
-    """Codes `(M, E)` of training rows, in the order of their classes `(M,)`, of which there are `count`."""
+
+def collect(codes: np.ndarray, classes: np.ndarray) -> Codes:
+    """Codes `(M, E)` of training rows, in the order of their classes `(M,)`."""
     order = np.argsort(classes, kind="stable")
     codes, classes = np.ascontiguousarray(codes[order], np.float32), classes[order].astype(np.int64)
-    held = Codes(codes, classes, np.zeros((count, codes.shape[1]), np.float32), (codes**2).sum(axis=1))
-    for index in range(count):
-        own = codes[held.of(index)]
-        if len(own):
-            held.means[index] = own.mean(axis=0, dtype=np.float64)
-    return held
+    held = Codes(codes, classes, codes[:0], (codes**2).sum(axis=1))
+    means = [codes[held.of(one)].mean(axis=0, dtype=np.float64) for one in np.unique(classes)]
+    return held._replace(means=np.asarray(means, np.float32))
 
 
-def prototypes(held: Codes, codes: np.ndarray, k: int | None, point: bool) -> Prototypes:
+def prototypes(held: Codes, codes: np.ndarray, count: int, k: int | None, point: bool) -> Prototypes:
     """The prototype of each class near each of `codes` `(N, E)`.
 
     Args:
         held: Training rows.
         codes: Codes of the rows being explained.
+        count: Classes there are, K.
         k: How many nearest codes make one; None is the mean of the whole class.
         point: Whether it is the k-th of them, rather than their mean. A class with fewer rows than k gives
             what it has.
@@ -79,18 +85,20 @@ def prototypes(held: Codes, codes: np.ndarray, k: int | None, point: bool) -> Pr
 
     Source: arXiv:1907.02584, for class means and k nearest encodings, and for neighbours in input space.
     """
+    present = np.unique(held.classes)
     found = np.repeat(held.means[None], len(codes), axis=0)
-    distances = np.full(found.shape[:2], np.inf)
-    for wanted in np.unique(held.classes):
+    distances, place = np.full((len(codes), count), np.inf), np.zeros(count, np.int64)
+    for at, wanted in enumerate(present):
+        place[wanted] = at
         if k is None:
-            distances[:, wanted] = _lengths(codes - held.means[wanted])
+            distances[:, wanted] = _lengths(codes - held.means[at])
             continue
         own = held.of(wanted)
         order, far = nearest(codes, held.codes[own], held.norms[own], k)
         neighbours = held.codes[own][order]
-        found[:, wanted] = neighbours[:, -1] if point else neighbours.mean(axis=1, dtype=np.float64)
+        found[:, at] = neighbours[:, -1] if point else neighbours.mean(axis=1, dtype=np.float64)
         distances[:, wanted] = far[:, -1] if point else far.mean(axis=1)
-    return Prototypes(found, distances)
+    return Prototypes(found, place, distances)
 
 
 def nearest(codes: np.ndarray, known: np.ndarray, norms: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

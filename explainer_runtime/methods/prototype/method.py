@@ -23,6 +23,7 @@ from explainer_runtime.methods.drawing import counterfactuals as draw
 from explainer_runtime.methods.elastic import NET_FIELDS, effort, net_fields, problem, schedule
 from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.methods.prototype.settings import CounterfactualProto
+from explainer_runtime.predictors.base import answered
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import criterion, one_hot
 from explainer_runtime.search.networks import curvature
@@ -58,10 +59,12 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
             {
                 "codes": ("f", ("M", "E")),
                 "classes": ("i", ("M",)),
-                "means": ("f", ("K", "E")),
+                "means": ("f", ("P", "E")),
                 "norms": ("f", ("M",)),
             },
         )
+        if len(fitted.arrays["means"]) not in (len(np.unique(fitted.arrays["classes"])), classes):
+            raise InvalidSpec("array 'means': expected one row a class that has codes; fit and save again")
     elif spec.theta:
         need("array", "codes", fitted.arrays, "theta")
     else:
@@ -75,8 +78,8 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     """What an explainer keeps of its training rows `(M, *S)`.
 
     Returns:
-        `bend` `(2,)`; with prototypes `codes` `(M, E)`, `classes` `(M,)` int64, ascending, `means` `(K, E)`
-        and `norms` `(M,)`; and a surrogate, where the model is a black box.
+        `bend` `(2,)`; with prototypes `codes` `(M, E)`, `classes` `(M,)` int64, ascending, `means` `(P, E)` of
+        the classes that have codes, and `norms` `(M,)`; and a surrogate, where the model is a black box.
     """
     spec, x, predictor, networks = given.spec, given.rows(), given.predictor, given.networks
     guided = spec.theta or spec.threshold
@@ -90,14 +93,9 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     fitted = {**taught, "bend": curvature(networks, probes)}
     if not guided or predictor is None:
         return fitted
-    codes, said = [], []
-    for start in range(0, len(x), _FIT_BATCH):
-        part = x[start : start + _FIT_BATCH]
-        said.append(predictor(part).argmax(axis=1))
-        codes.append(networks.codes(part))
-        if given.progress is not None:
-            given.progress(min(1.0, (start + len(part)) / len(x)))
-    return fitted | collect(np.concatenate(codes), np.concatenate(said), given.inputs.classes)._asdict()
+    said = answered(predictor, x, given.progress).argmax(axis=1)
+    codes = [networks.codes(x[start : start + _FIT_BATCH]) for start in range(0, len(x), _FIT_BATCH)]
+    return fitted | collect(np.concatenate(codes), said)._asdict()
 
 
 def search(x: np.ndarray, spec: CounterfactualProto, ground: Ground) -> Search[Explanation]:
@@ -146,7 +144,10 @@ class _Guide:
         networks = ground.plausible()
         k = 1 if spec.k is None and networks.encoder is None else spec.k
         held = Codes(*(ground.arrays[name] for name in Codes._fields))
-        return prototypes(held, networks.codes(x), k, spec.k_type == "point")
+        present = np.unique(held.classes)
+        if len(held.means) != len(present):  # 0.2.0 kept those of all classes
+            held = held._replace(means=held.means[present])
+        return prototypes(held, networks.codes(x), ground.inputs.classes, k, spec.k_type == "point")
 
     def choose(self, allowed: np.ndarray) -> None:
         """Take the nearest class that is allowed `(N, K)`, for each row."""
@@ -155,7 +156,7 @@ class _Guide:
 
     def target(self) -> np.ndarray | None:
         """The codes to go to `(N, E)`."""
-        return None if self.near is None else self.near.codes[np.arange(len(self.chosen)), self.chosen]
+        return None if self.near is None else self.near.of(np.arange(len(self.chosen)), self.chosen)
 
     def trusted(
         self, least: float, own: np.ndarray, x: np.ndarray, log_scores: np.ndarray, lanes: np.ndarray
@@ -170,9 +171,7 @@ class _Guide:
         known = np.isfinite(self.near.distances[lanes, new]) & np.isfinite(
             self.near.distances[lanes, own[lanes]]
         )
-        score = trust_score(
-            self.networks.codes(x), self.near.codes[lanes, own[lanes]], self.near.codes[lanes, new]
-        )
+        score = trust_score(self.networks.codes(x), self.near.of(lanes, own[lanes]), self.near.of(lanes, new))
         return np.asarray(known & (score > least))
 
     def fields(self, x: np.ndarray) -> dict[str, np.ndarray]:

@@ -39,7 +39,7 @@ def pytest_sessionfinish(session):
     if found:
         print("\nleft behind:", *found, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if session.exitstatus == pytest.ExitCode.OK:
+    if session.exitstatus == pytest.ExitCode.OK or not any(SCRATCH.iterdir()):
         shutil.rmtree(SCRATCH, ignore_errors=True)
     else:
         print(f"\nlogs and files of the tests: {SCRATCH}")

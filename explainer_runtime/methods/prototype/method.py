@@ -78,8 +78,8 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     """What an explainer keeps of its training rows `(M, *S)`.
 
     Returns:
-        `bend` `(2,)`; with prototypes `codes` `(M, E)`, `classes` `(M,)` int64, ascending, `means` `(P, E)` of
-        the classes that have codes, and `norms` `(M,)`; and a surrogate, where the model is a black box.
+        `bend` `(2,)`; with prototypes `codes` `(M, E)`, `classes` `(M,)` int64, ascending, `means` `(P, E)`
+        of the classes that have codes, and `norms` `(M,)`; and a surrogate, where the model is a black box.
     """
     spec, x, predictor, networks = given.spec, given.rows(), given.predictor, given.networks
     guided = spec.theta or spec.threshold

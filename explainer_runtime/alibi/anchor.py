@@ -78,6 +78,7 @@ class AnchorImage(Explainer):
             settings["segmentation"] = {**details, "kind": segmentation_fn}
         if images_background is not None:
             settings.setdefault("fill", "background")
+        settings.setdefault("n_covered_ex", 10)  # notebooks look at them
         spec = parse_spec(plain({**settings, "kind": "anchor_image", "seed": seed or 0}))
         inputs = contract(shape, 2 if labels else classes_of(model, shape), feature_range or (-OPEN, OPEN))
         if layout is not None:

@@ -167,10 +167,10 @@ def _raw(
                 "covered_false": pictures(draws & ~evidence.kept),
             }
             for draws in about.T[1:]
+            if spec.n_covered_ex
         ],
         "all_precision": float(precision[0]),
         "num_preds": subject.rows,
-        "instance": subject.canvas.image,
         "prediction": subject.prediction,
         "holds_masked": subject.holds_masked,
         "vacuous": vacuous,

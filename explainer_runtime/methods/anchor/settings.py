@@ -39,8 +39,8 @@ class AnchorImage(Superpixels):
     """Most superpixels in an anchor; None is no limit."""
     min_samples_start: Annotated[int, Field(ge=1, le=100_000)] = 62
     """Least samples that start the search; two a superpixel are drawn in any case, up to 190."""
-    n_covered_ex: Requestable[Annotated[int, Field(ge=0, le=1000)]] = 10
-    """Most example images of each outcome kept in `raw`."""
+    n_covered_ex: Requestable[Annotated[int, Field(ge=0, le=1000)]] = 0
+    """Most example images of each outcome shown in `raw`; they are much of an answer's size."""
 
     retired: ClassVar[Mapping[str, Retired]] = {  # to be refused from 0.3.0
         "coverage_samples": Retired("coverage is exact", option=True),

@@ -64,7 +64,7 @@ def search(x: np.ndarray, spec: Attribution, ground: Ground) -> Search[Explanati
         out; `value` and `base_value`, that of the image and with everything hidden, whose difference is the
         sum over superpixels; the class and scores of the image. `found` is false where the budget ended
         before there was anything to tell; all else is zero then. `raw` has `values` and `errors`, one a
-        superpixel, `num_preds`, `instance`, and `top`: the superpixels that matter most, of those that surely
+        superpixel, `num_preds`, and `top`: the superpixels that matter most, of those that surely
         do.
 
     Raises:
@@ -160,7 +160,6 @@ def _answer(
             "errors": errors.tolist(),
             "top": _top(segments, added, errors),
             "num_preds": subject.rows,
-            "instance": subject.canvas.image,
         },
     )
 

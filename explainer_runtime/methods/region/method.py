@@ -132,7 +132,6 @@ def _answer(subject: Subject, held: Hidden, said: dict[bytes, np.ndarray]) -> di
             "regions": list(held.regions) if held.found else [],
             "effects": held.effects,
             "num_preds": subject.rows,
-            "instance": shown.image,
             **({"nearest": nearest} if nearest else {}),
         },
     }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see through `__getattr__`
     from explainer_runtime.methods.attribution.settings import Attribution as Attribution
     from explainer_runtime.methods.cem.settings import CEM as CEM
     from explainer_runtime.methods.counterfactual.settings import Counterfactual as Counterfactual
+    from explainer_runtime.methods.neighbours.settings import Neighbours as Neighbours
     from explainer_runtime.methods.prototype.settings import CounterfactualProto as CounterfactualProto
     from explainer_runtime.methods.region.settings import Region as Region
     from explainer_runtime.methods.segmentation import Felzenszwalb as Felzenszwalb
@@ -47,6 +48,7 @@ _WHERE = {
     "Felzenszwalb": "methods.segmentation",
     "Quickshift": "methods.segmentation",
     "Attribution": "methods.attribution.settings",
+    "Neighbours": "methods.neighbours.settings",
     "Region": "methods.region.settings",
     "Inputs": "spec",
     "Limits": "spec",

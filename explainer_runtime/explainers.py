@@ -89,8 +89,11 @@ def fit(
     contract = inputs or _contract(x, model, classes, class_names)
     method = methods.of(spec.kind)
     known = introduced(model, contract, x, y, force=force)
-    models = {"autoencoder": autoencoder, "encoder": encoder, "decoder": decoder} if method.SLOPES else {}
+    models = {"autoencoder": autoencoder, "encoder": encoder, "decoder": decoder}
     models = {name: network for name, network in models.items() if network is not None}
+    for name in models:
+        if name not in method.NETWORKS:
+            raise InvalidSpec(f"{name}: {spec.kind} makes no use of one")
     asked = {name: KerasNetwork(network) for name, network in models.items()}
     networks = Networks(asked.get("autoencoder"), asked.get("encoder"), contract.high - contract.low)
     if networks.autoencoder is not None:

@@ -38,6 +38,7 @@ METHODS = {
     "anchor_image": f"{__name__}.anchor",
     "region": f"{__name__}.region",
     "attribution": f"{__name__}.attribution",
+    "neighbours": f"{__name__}.neighbours",
 }
 """The kind of a spec -> the package that knows it."""
 GROUP = "explainer_runtime.methods"
@@ -52,6 +53,9 @@ class Method(Protocol):
     SLOPES: bool
     """Whether it asks for slopes of the model; its settings then say where from: `gradient`, `schedule`,
     `eps`."""
+
+    NETWORKS: tuple[str, ...]
+    """Which fitted networks it makes use of: `autoencoder`, `encoder`, `decoder`."""
 
     def check(self, fitted: Fitted, asked: Collection[str] = ()) -> None:
         """Refuse what cannot be explained with: settings that do not go with the input contract, and what is

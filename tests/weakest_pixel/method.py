@@ -11,6 +11,7 @@ from explainer_runtime.search.asks import Rows, Stop
 from explainer_runtime.views import Card, Picture, View, image, name, number, photograph
 
 SLOPES = False
+NETWORKS = ()
 
 
 def fit(given):

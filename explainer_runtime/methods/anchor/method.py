@@ -23,9 +23,10 @@ from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.subject import Subject
 from explainer_runtime.search.subsets import Holding, Rules, hold
 
-__all__ = ["SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
 
 SLOPES = False
+NETWORKS = ()
 
 
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:

@@ -24,9 +24,10 @@ from explainer_runtime.search.asks import Search, Stop, lockstep
 from explainer_runtime.search.shapley import design, values
 from explainer_runtime.search.subject import Subject
 
-__all__ = ["SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
 
 SLOPES = False
+NETWORKS = ()
 _SURE = 2.0
 """Standard errors that a value has to lie from zero to be named."""
 _NAMED = 5

@@ -24,9 +24,10 @@ from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.regions import Hidden, hide
 from explainer_runtime.search.subject import Subject, lead
 
-__all__ = ["SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
 
 SLOPES = False
+NETWORKS = ()
 
 
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:

@@ -1,0 +1,1 @@
+"""Neighbours: which known rows are most like this one? See `method.py`."""

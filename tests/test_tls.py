@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -11,11 +12,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import grpc
 import httpx
 import pytest
-from servers import Server, free_ports, start
+from servers import free_ports, start
 from staged import Held, anchor, model
 from test_attacks import valid
 
@@ -30,6 +32,7 @@ PYTHON = {
     "mlserver": sys.executable,
     "kserve": Path(__file__).parent.parent / ".venv-kserve" / "bin" / "python",
 }
+CONNECTIONS = 40
 KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
 
 
@@ -62,6 +65,15 @@ def folder(tmp_path_factory, host):
     return folder
 
 
+class Started(NamedTuple):
+    ports: Any
+    log: Path
+    process: Any
+
+    def files(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+
 def guard(folder, **more):
     files = {"tls_cert": str(folder / "server.crt"), "tls_key": str(folder / "server.key")}
     return Guard(**files, **more)
@@ -72,7 +84,8 @@ def server(folder, host):
     """A server that takes a certificate or a token."""
     (folder / "tokens").write_text("sesame\n")
     flags = ["--tls-cert", folder / "server.crt", "--tls-key", folder / "server.key"]
-    flags += ["--tls-client-ca", folder / "ca.crt", "--guard", f'{{"token_file": "{folder / "tokens"}"}}']
+    limits = {"token_file": str(folder / "tokens"), "max_connections": CONNECTIONS}
+    flags += ["--tls-client-ca", folder / "ca.crt", "--guard", json.dumps(limits)]
     ports = free_ports()
     with model(Held()) as predictor:
         url = predictor["url"] + "/cnn"
@@ -81,7 +94,7 @@ def server(folder, host):
         command += ["--server", host]
         command += ["--predictor", url, *flags, *words]
         process = start([str(word) for word in command], folder / "server.log")
-        server = Server(ports, folder / "server.log")
+        server = Started(ports, folder / "server.log", process)
         try:
             for _ in range(600):
                 with contextlib.suppress(httpx.TransportError):
@@ -130,6 +143,17 @@ def test_a_certificate_of_a_stranger_is_none(server, folder, tmp_path):
     context.load_cert_chain(tmp_path / "client.crt", tmp_path / "client.key")
     with httpx.Client(verify=context) as client, pytest.raises(httpx.TransportError):
         client.get(f"https://127.0.0.1:{server.ports.http}/v2/health/live")
+
+
+def test_who_does_not_shake_hands_counts_and_makes_place_for_others(server, folder):
+    with contextlib.ExitStack() as stack:
+        before = server.files()
+        half = b"\x16\x03\x01\x02\x00"  # a record that promises a greeting
+        for index in range(CONNECTIONS + 200):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", server.ports.http), timeout=30))
+            one.sendall(half[: index % 6])
+        assert ask(server, folder, INFER, token="sesame", body=valid()).status_code == 200
+        assert server.files() - before < CONNECTIONS + 32
 
 
 def test_plain_http_is_not_answered(server):

@@ -293,7 +293,8 @@ def _check_types(flat: list[Any], datatype: str, start: int) -> None:
 
 
 def _json_type(value: Any) -> str:
-    names = {type(None): "null", bool: "a truth value", str: "a string", float: "a fraction", tuple: "a list"}
+    names = {type(None): "null", bool: "a truth value", str: "a string", int: "a number", float: "a fraction"}
+    names |= {dict: "an object", tuple: "a list"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 

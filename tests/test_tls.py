@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import grpc
 import httpx
 import pytest
+from oip_servers import Model, RestServer
 from servers import free_ports, start
 from staged import Held, anchor, model
 from test_attacks import valid
@@ -96,17 +97,22 @@ def server(folder, host):
         process = start([str(word) for word in command], folder / "server.log")
         server = Started(ports, folder / "server.log", process)
         try:
-            for _ in range(600):
-                with contextlib.suppress(httpx.TransportError):
-                    if ask(server, folder, "/v2/health/ready", "GET").status_code == 200:
-                        break
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=0.1)
-                    raise AssertionError(server.log.read_text())
+            ready(server, folder, "/v2/health/ready")
             yield server
         finally:
             process.terminate()
             process.wait(timeout=40)
+
+
+def ready(server, folder, path):
+    """Wait until a server says that it is."""
+    for _ in range(600):
+        with contextlib.suppress(httpx.TransportError):
+            if ask(server, folder, path, "GET").status_code == 200:
+                return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(timeout=0.1)
+            raise AssertionError(server.log.read_text())
 
 
 def ask(server, folder, path, method="POST", shown=False, token=None, body=b""):
@@ -171,6 +177,35 @@ def test_grpc_takes_a_connection_with_a_certificate_only(server, folder, shown):
     with channel, pytest.raises(grpc.RpcError) as refusal:
         oip.method(channel, "ModelInfer")(message, timeout=20)
     assert refusal.value.code().name == ("NOT_FOUND" if shown else "UNAVAILABLE")
+
+
+def test_a_sidecar_has_certificates_too(folder, host, tmp_path):
+    if host != "mlserver":
+        pytest.skip("a sidecar is MLServer's, whatever the model's server is")
+    with model(Held()) as predictor, RestServer(Model(respond=Held())) as upstream:
+        ports, address = free_ports(), upstream.url.removeprefix("http://")
+        command = [sys.executable, "-m", "explainer_runtime.cli", "serve", anchor(tmp_path), "--sidecar"]
+        command += ["--model_name=cnn", f"--predictor_host={address}"]
+        command += ["--upstream-grpc", predictor["url"].removeprefix("grpc://")]
+        command += ["--tls-cert", folder / "server.crt", "--tls-key", folder / "server.key"]
+        command += ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
+        process = start([str(word) for word in command], tmp_path / "server.log")
+        server = Started(ports, tmp_path / "server.log", process)
+        try:
+            ready(server, folder, "/explain/ready")
+            answer = ask(server, folder, "/v2/models/anchor/explain", body=valid())
+            assert answer.status_code == 200, answer.text
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{ports.http}/explain/ready")
+            channel = grpc.secure_channel(
+                f"localhost:{ports.grpc}", grpc.ssl_channel_credentials((folder / "ca.crt").read_bytes())
+            )
+            with channel, pytest.raises(grpc.RpcError) as refusal:
+                oip.method(channel, "ModelInfer")(oip.ModelInferRequest(model_name="anchor"), timeout=20)
+            assert refusal.value.code().name == "FAILED_PRECONDITION"
+        finally:
+            process.terminate()
+            process.wait(timeout=40)
 
 
 def subject(server, folder):

@@ -32,6 +32,7 @@ from fastapi.responses import JSONResponse
 from grpc_interceptor.exceptions import GrpcException
 
 from explainer_runtime import wire
+from explainer_runtime.complaints import expected
 from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidInput
 from explainer_runtime.hosts.door.aside import settle, take_turns
 from explainer_runtime.hosts.door.connections import METRICS_CONNECTIONS, Port, framed, open_files
@@ -315,7 +316,7 @@ async def _refuse_body(request: Any, error: Any) -> JSONResponse:
     first = error.errors()[0]
     names = [part for part in first["loc"] if part not in ("body", "InferenceRequest", "bytes")]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names)
-    return JSONResponse({"error": f"{path.lstrip('.') or 'body'}: {first['msg']}"}, 422)
+    return JSONResponse({"error": f"{path.lstrip('.') or 'body'}: {expected(first)}"}, 422)
 
 
 async def _refuse_unreadable(request: Any, error: Any) -> JSONResponse:

@@ -2,11 +2,15 @@
 
 Two explainers with the network in process are asked over every route: REST, gRPC, V1, streams, requests that
 are refused, clients that hang up. Each answer is compared with what was answered when nobody else asked.
-Memory is a line fitted to what is resident after a warm-up of a fifth of the time; files and threads are
-counted. In the last fifth another server, with a leak planted in it, is measured likewise and must be caught.
+Files and threads are counted. In the last third another server, with a leak planted in it, is measured
+likewise and must be caught.
 
-What can be seen depends on how long it runs: the resident set wanders by about a megabyte, so ten minutes
-show leaks of some ten megabytes an hour, and 1 MB an hour takes a few hours (`SOAK_SECONDS=14400 make soak`).
+Memory is judged in the second half of a run, by `drift`, on what is resident when garbage has just been
+looked for: in between there are some 20 MB of it, now more and now less. What is left still wanders by a
+megabyte or two whatever the time, so a short run cannot know small leaks. Growing is said only of a server
+that surely grows by more than a twentieth of what the control leaks, and with every verdict stands how large
+a leak would have shown. The control leaks the same amount in any run: 36 MB an hour are allowed
+in ten minutes, 1 MB an hour in six hours (`SOAK_SECONDS=21600 make soak`).
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,22 +40,37 @@ from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import AnchorImage, Counterfactual, Grid, Inputs
 
 CLIENTS = 16
+CONTROL = 0.3
+"""Share of the time that the control has."""
+PLANTED = 36.0
+"""MB that the control leaks in its time."""
+SHARE = 0.05
+"""Of the control's leak: what a server may grow by."""
 MOST = 1.0
-"""MB an hour that a server may grow by."""
-WANDER = 1.5
-"""MB by which the resident set of a server that leaks nothing may differ in the time of one run."""
+"""MB an hour that a server may grow by, however long the run."""
+SAMPLES = 150
+"""Looks at what is held, in any run."""
+BLOCKS = 24
+"""Parts of the second half of a run, of each of which the median counts."""
+SURE = 2.8
+"""Standard errors that make sure: 99 of 100 (Student's t for a line through as many blocks)."""
 _CONTRACT = Inputs(shape=(28, 28, 1), low=0, high=1, classes=10)
-_PLANTED = """
-import sys, threading, time
-kept = []
-def leak():
+_WITHIN = """
+import ctypes, gc, os, sys, threading, time
+def watch(log, leak, pause):
+    kept, trim = [], ctypes.CDLL(None).malloc_trim
     while True:
-        time.sleep(0.25)
-        kept.append(bytearray(b"x" * 100_000))
+        time.sleep(pause)
+        kept.append(bytearray(b"x" * leak))
+        gc.collect()
+        trim(0)
+        pages = int(open("/proc/self/statm").read().split()[1])
+        print(time.monotonic(), pages * os.sysconf("SC_PAGE_SIZE") / 1e6, file=log, flush=True)
 if "serve" in sys.argv:
-    threading.Thread(target=leak, daemon=True).start()
+    told = open(os.environ["SOAK_LOG"], "w"), int(os.environ["SOAK_LEAK"]), float(os.environ["SOAK_PAUSE"])
+    threading.Thread(target=watch, args=told, daemon=True).start()
 """
-"""What makes the control leak 1.4 GB an hour: enough for the shortest run."""
+"""What a server does for us: leak so many bytes, look for garbage, say what it holds, again and again."""
 
 
 class Job(NamedTuple):
@@ -62,22 +81,56 @@ class Job(NamedTuple):
 
 
 def main() -> int:
-    """Run it; the exit status is 1 where something has grown or an answer has changed."""
+    """Run it; the exit status is 1 where something has grown or an answer changed, or the control passed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     seconds = parser.parse_args().seconds
+    leak = PLANTED / (CONTROL * seconds)  # MB a second
+    allowed = max(MOST, 3600 * SHARE * leak)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         words = _fitted(home)
-        wrong, good = _soaked(words, home / "server.log", 0.8 * seconds)
-        planted = home / "planted"
-        planted.mkdir()
-        (planted / "sitecustomize.py").write_text(_PLANTED)
-        with _variable("PYTHONPATH", f"{planted}:{os.environ.get('PYTHONPATH', '')}"):
-            _, caught = _soaked(words, home / "control.log", 0.2 * seconds)
-    if caught:
+        (home / "sitecustomize.py").write_text(_WITHIN)
+        wrong, good = _soaked(words, home / "server.log", (1 - CONTROL) * seconds, allowed, 0)
+        _, missed = _soaked(words, home / "control.log", CONTROL * seconds, allowed, leak)
+    if missed:
         print("the control, which leaks, was NOT caught: nothing that this run says holds")
-    return int(wrong or not good or caught)
+    return int(wrong or not good or missed)
+
+
+class Drift(NamedTuple):
+    """How fast something grows, the standard error of that, and how fast at least; all an hour."""
+
+    slope: float
+    error: float
+    least: float
+
+
+def drift(hours: np.ndarray, held: np.ndarray) -> Drift:
+    """How what is held `(M,)` at these times `(M,)` grows in the second half of them.
+
+    A line is fitted to medians of `BLOCKS` blocks. What is off it stays off for a while, so it is less
+    certain than as many strangers would make it: its error grows with what two neighbours have in common. A
+    heap that takes one arena more is no leak: `least` holds wherever one jump is supposed.
+    """
+    half = slice(len(hours) // 2, None)
+    blocks = zip(np.array_split(hours[half], BLOCKS), np.array_split(held[half], BLOCKS), strict=True)
+    at, middle = np.array([(np.mean(time), np.median(values)) for time, values in blocks]).T
+    fits = [_line(at, middle, jump) for jump in range(BLOCKS)]
+    return Drift(*fits[0], min(slope - SURE * error for slope, error in fits))
+
+
+def _line(at: np.ndarray, middle: np.ndarray, jump: int) -> tuple[float, float]:
+    """The slope of a line, and its error, where a jump at this place, if not at the first, is none of it."""
+    terms = np.stack([at - at.mean(), np.ones(BLOCKS), np.arange(BLOCKS) >= jump], axis=1)[
+        :, : 2 + (jump > 0)
+    ]
+    found = np.linalg.lstsq(terms, middle, rcond=None)[0]
+    off = middle - terms @ found
+    squares = float(off @ off)
+    error = np.sqrt(squares / (BLOCKS - terms.shape[1]) * np.linalg.inv(terms.T @ terms)[0, 0])
+    common = np.clip(off[1:] @ off[:-1] / max(squares, 1e-12), 0, 0.95)
+    return float(found[0]), float(error * np.sqrt((1 + common) / (1 - common)))
 
 
 def _fitted(home: Path) -> list[str]:
@@ -122,12 +175,24 @@ def _jobs() -> list[Job]:
     return jobs
 
 
-def _soaked(words: list[str], log: Path, seconds: float) -> tuple[int, bool]:
-    """How many answers were wrong, and whether nothing has grown."""
+def _soaked(words: list[str], log: Path, seconds: float, allowed: float, leak: float) -> tuple[int, bool]:
+    """How many answers were wrong, and whether nothing has surely grown.
+
+    Args:
+        words: Arguments of `serve`.
+        log: File for what the server writes.
+        seconds: For which it is asked.
+        allowed: MB an hour that it may grow by.
+        leak: MB a second that are planted.
+    """
     jobs, seen, tally = _jobs(), [], Counter[str]()
-    with serving([(log, words)], free_ports(3)) as (server,):
+    pause, told = seconds / SAMPLES, log.with_suffix(".held")
+    path = f"{log.parent}:{os.environ.get('PYTHONPATH', '')}"
+    within = {"SOAK_LOG": str(told), "SOAK_LEAK": str(int(1e6 * leak * pause)), "SOAK_PAUSE": str(pause)}
+    with _variables(PYTHONPATH=path, **within), serving([(log, words)], free_ports(3)) as (server,):
         alone = [_ask(server, job) for job in jobs]
-        end = time.monotonic() + seconds
+        begin = time.monotonic()
+        end = begin + seconds
         clients = [
             threading.Thread(target=_client, args=(server, jobs, alone, end, n, tally))
             for n in range(CLIENTS)
@@ -135,20 +200,24 @@ def _soaked(words: list[str], log: Path, seconds: float) -> tuple[int, bool]:
         for client in clients:
             client.start()
         while time.monotonic() < end:
-            seen.append((time.monotonic(), *_held(server)))
+            seen.append(_open(server))
             time.sleep(min(1.0, seconds / 60))
         for client in clients:
             client.join()
-    warm = np.array(seen[len(seen) // 5 :])
-    hours = (warm[:, 0] - warm[0, 0]) / 3600
-    slope, _ = np.polyfit(hours, warm[:, 1], 1)
-    allowed = MOST + WANDER / hours[-1]
-    files, threads = (np.ptp(_thirds(warm[:, column])) for column in (2, 3))
-    good = bool(slope <= allowed and files <= CLIENTS and threads <= CLIENTS)
+    at, resident = np.loadtxt(told).T
+    within_time = (at > begin) & (at < end)
+    at, resident = at[within_time], resident[within_time]
+    slope, error, least = drift(at / 3600, resident)
+    columns = np.array(seen).T
+    files, threads = (np.ptp(_thirds(column[len(column) // 5 :])) for column in columns)
+    good = bool(least <= allowed and files <= CLIENTS and threads <= CLIENTS)
     print(
         f"{log.stem}: {sum(tally.values())} requests in {seconds:.0f} s, {dict(tally)}; resident "
-        f"{warm[0, 1]:.1f} to {warm[-1, 1]:.1f} MB, {slope:+.1f} MB/h ({allowed:.1f} is like none); "
-        f"files and threads moved by {files:.0f} and {threads:.0f}: {'flat' if good else 'GROWING'}",
+        f"{resident[len(resident) // 2]:.1f} to {resident[-1]:.1f} MB in the second half, {slope:+.0f} +- "
+        f"{SURE * error:.0f} MB/h, surely {max(0, least):.0f}, allowed {allowed:.1f}; "
+        f"files and threads moved by {files:.0f} and {threads:.0f}: "
+        f"{'no growth' if good else 'GROWING'} "
+        f"(a leak of {allowed + 2 * (slope - least):.0f} MB/h would have shown)",
         flush=True,
     )
     return tally["wrong"], good
@@ -218,29 +287,21 @@ def _bare(text: str) -> str:
     return re.sub(r'"id":"[^"]*"', "id", text)
 
 
-def _held(server: Server) -> tuple[float, int, int]:
-    """MB resident, open files, threads."""
+def _open(server: Server) -> tuple[int, int]:
+    """Files and threads."""
     process = Path(f"/proc/{server.process.pid}")
-    resident = re.search(r"VmRSS:\s+(\d+)", (process / "status").read_text())
-    assert resident is not None
-    return (
-        int(resident[1]) / 1024,
-        len(list((process / "fd").iterdir())),
-        len(list((process / "task").iterdir())),
-    )
+    return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
 
 
 @contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _variables(**values: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
     try:
         yield
     finally:
-        with suppress(KeyError):
-            del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+        os.environ.clear()
+        os.environ.update(before)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,12 @@ def expected(error: Mapping[str, Any], known: Collection[str] = ()) -> str:
             return f"expected an object with {context['discriminator']}"
         case "value_error":
             return str(context["error"])
+        case "string_pattern_mismatch":
+            return f"expected text that matches {context['pattern']}"
+        case "string_too_short":
+            return f"expected at least {context['min_length']} characters"
+        case "string_too_long":
+            return f"expected at most {context['max_length']} characters"
     word = _KINDS.get(kind.partition("_")[0])
     return str(error["msg"]) if word is None else f"expected {word}"
 

@@ -60,8 +60,8 @@ class Tensor:
         name: What the model calls it.
         datatype: A V2 datatype: `FP32`, `INT64`, `BOOL`, `BYTES`, ...
         shape: Rows first; -1 where a description leaves the size open.
-        data: Numbers as a flat list, as lists nested like `shape`, or as an array; `BYTES` as a list of
-            bytes. None in a description.
+        data: Numbers as a flat list, as lists or tuples nested like `shape`, or as an array; `BYTES` as a
+            list of bytes. None in a description.
     """
 
     name: str
@@ -182,7 +182,7 @@ def _rows(values: Any, name: str, shape: Any = None) -> np.ndarray:
     """Rows of a body that names no datatype; without a shape, it is that of the first of each list."""
     if shape is None:
         shape, level = [], values
-        while isinstance(level, list) and len(shape) <= _DEEPEST:
+        while isinstance(level, list | tuple) and len(shape) <= _DEEPEST:
             shape.append(len(level))
             level = level[0] if level else None
     if not isinstance(shape, list) or not 1 <= len(shape) <= _DEEPEST:
@@ -264,14 +264,14 @@ def _numbers(data: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray:
 def _flat(data: Any, shape: tuple[int, ...]) -> list[Any]:
     if not isinstance(data, list):
         _refuse("inputs[0].data", f"expected a list of numbers, got {_json_type(data)}")
-    if data and isinstance(data[0], list):
+    if data and isinstance(data[0], list | tuple):
         # Nested: level by level, so that neither depth nor raggedness can surprise anyone.
         level = [data]
         for depth, size in enumerate(shape):
             parts, level = level, []
             for start in range(0, len(parts), _PIECE):
                 piece = parts[start : start + _PIECE]
-                if not all(isinstance(part, list) and len(part) == size for part in piece):
+                if not all(isinstance(part, list | tuple) and len(part) == size for part in piece):
                     _refuse(
                         "inputs[0].data", f"expected shape {list(shape)}: lists of {size} at depth {depth}"
                     )
@@ -293,7 +293,8 @@ def _check_types(flat: list[Any], datatype: str, start: int) -> None:
 
 
 def _json_type(value: Any) -> str:
-    names = {type(None): "null", bool: "a truth value", str: "a string", float: "a fraction"}
+    names = {type(None): "null", bool: "a truth value", str: "a string", int: "a number", float: "a fraction"}
+    names |= {dict: "an object", tuple: "a list"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 

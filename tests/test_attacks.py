@@ -326,6 +326,7 @@ CROWDS = (
     "40 bodies of 13 MB that never end",
     "60 names of models that are not there",
     "2,000 calls of one connection, each reset at once",
+    "8 MB of gRPC header fields that never end, no token",
 )
 
 
@@ -405,6 +406,27 @@ def test_calls_that_are_reset_cost_little_and_only_so_many_are_open(served):
     assert status == "UNAUTHENTICATED"  # somebody else is answered meanwhile
     assert cost.cpu < 2000
     assert cost.memory < 30
+    assert httpx.get(server.rest("/v2/health/live")).status_code == 200
+
+
+def test_a_header_that_never_ends_costs_no_more_than_its_bytes(served):
+    """gRPC reads it to keep its tables, which HTTP/2 asks for; what it says is dropped."""
+    server, process = served
+
+    def endless():
+        head = http2.asking(f"/{oip.SERVICE}/ModelInfer", 1)
+        piece = http2.frame(http2.CONTINUATION, 0, 1, b"\x82" * 2**14)  # each byte is a field: `:method: GET`
+        with http2.connected(server.ports.grpc) as connection:
+            connection.sendall(head[:4] + b"\x00" + head[5:])  # END_HEADERS is not set
+            for _ in range(512):
+                connection.sendall(piece)
+            connection.sendall(http2.frame(http2.CONTINUATION, http2.END_HEADERS, 1))
+            return http2.status(connection, 1)  # which is said when all of it has been read
+
+    status, cost = costing(process, endless)
+    assert status == "8"  # RESOURCE_EXHAUSTED
+    assert cost.cpu < 1500
+    assert cost.memory < 40
     assert httpx.get(server.rest("/v2/health/live")).status_code == 200
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.predictors.settings import parse_predictor
 from explainer_runtime.spec import parse, parse_spec
 
 SAID = [
@@ -47,3 +48,19 @@ def test_a_spec_that_is_none_hears_what_one_is(written, said):
 def test_a_name_that_is_near_none_hears_all():
     with pytest.raises(InvalidSpec, match="is not known here; known are body_seconds, client_header, "):
         parse(Guard, {"zzzzz": 1}, "guard")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            {"url": "file:///x", "model": "m"},
+            "predictor.v2.url: expected text that matches ^(https?|grpcs?)://",
+        ),
+        ({"url": "http://x", "model": ""}, "predictor.v2.model: expected at least 1 characters, got ''"),
+    ],
+)
+def test_text_that_is_the_wrong_text_hears_what_the_right_one_is(written, said):
+    with pytest.raises(InvalidSpec) as refusal:
+        parse_predictor({"kind": "v2", **written})
+    assert str(refusal.value).startswith(said)

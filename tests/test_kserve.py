@@ -28,6 +28,7 @@ from toys import rowwise, weights
 
 from explainer_runtime import artifact, render
 from explainer_runtime.explainers import fit, prepare
+from explainer_runtime.hosts.door.connections import METRICS_CONNECTIONS
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
@@ -320,6 +321,17 @@ def test_a_connection_that_says_nothing_is_closed_at_each_port(guarded):
         ports = server.ports.http, server.ports.metrics
         silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for port in ports]
         assert [one.recv(1) for one in silent] == [b"", b""]
+
+
+def test_silent_connections_at_the_metrics_port_make_place_for_scrapers(guarded):
+    server, process, _ = guarded
+    files = Path(f"/proc/{process.pid}/fd")
+    before = len(list(files.iterdir()))
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.ports.metrics), 30))
+        assert httpx.get(f"http://127.0.0.1:{server.ports.metrics}/metrics").status_code == 200
+        assert len(list(files.iterdir())) - before < METRICS_CONNECTIONS + 32
 
 
 def test_a_signal_loses_nothing_and_what_is_cut_is_told_to_come_back(guarded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -11,11 +12,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import grpc
 import httpx
 import pytest
-from servers import Server, free_ports, start
+from oip_servers import Model, RestServer
+from servers import free_ports, start
 from staged import Held, anchor, model
 from test_attacks import valid
 
@@ -30,6 +33,7 @@ PYTHON = {
     "mlserver": sys.executable,
     "kserve": Path(__file__).parent.parent / ".venv-kserve" / "bin" / "python",
 }
+CONNECTIONS = 40
 KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
 
 
@@ -62,6 +66,15 @@ def folder(tmp_path_factory, host):
     return folder
 
 
+class Started(NamedTuple):
+    ports: Any
+    log: Path
+    process: Any
+
+    def files(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+
 def guard(folder, **more):
     files = {"tls_cert": str(folder / "server.crt"), "tls_key": str(folder / "server.key")}
     return Guard(**files, **more)
@@ -72,7 +85,8 @@ def server(folder, host):
     """A server that takes a certificate or a token."""
     (folder / "tokens").write_text("sesame\n")
     flags = ["--tls-cert", folder / "server.crt", "--tls-key", folder / "server.key"]
-    flags += ["--tls-client-ca", folder / "ca.crt", "--guard", f'{{"token_file": "{folder / "tokens"}"}}']
+    limits = {"token_file": str(folder / "tokens"), "max_connections": CONNECTIONS}
+    flags += ["--tls-client-ca", folder / "ca.crt", "--guard", json.dumps(limits)]
     ports = free_ports()
     with model(Held()) as predictor:
         url = predictor["url"] + "/cnn"
@@ -81,19 +95,24 @@ def server(folder, host):
         command += ["--server", host]
         command += ["--predictor", url, *flags, *words]
         process = start([str(word) for word in command], folder / "server.log")
-        server = Server(ports, folder / "server.log")
+        server = Started(ports, folder / "server.log", process)
         try:
-            for _ in range(600):
-                with contextlib.suppress(httpx.TransportError):
-                    if ask(server, folder, "/v2/health/ready", "GET").status_code == 200:
-                        break
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=0.1)
-                    raise AssertionError(server.log.read_text())
+            ready(server, folder, "/v2/health/ready")
             yield server
         finally:
             process.terminate()
             process.wait(timeout=40)
+
+
+def ready(server, folder, path):
+    """Wait until a server says that it is."""
+    for _ in range(600):
+        with contextlib.suppress(httpx.TransportError):
+            if ask(server, folder, path, "GET").status_code == 200:
+                return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(timeout=0.1)
+            raise AssertionError(server.log.read_text())
 
 
 def ask(server, folder, path, method="POST", shown=False, token=None, body=b""):
@@ -132,6 +151,17 @@ def test_a_certificate_of_a_stranger_is_none(server, folder, tmp_path):
         client.get(f"https://127.0.0.1:{server.ports.http}/v2/health/live")
 
 
+def test_who_does_not_shake_hands_counts_and_makes_place_for_others(server, folder):
+    with contextlib.ExitStack() as stack:
+        before = server.files()
+        half = b"\x16\x03\x01\x02\x00"  # a record that promises a greeting
+        for index in range(CONNECTIONS + 200):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", server.ports.http), timeout=30))
+            one.sendall(half[: index % 6])
+        assert ask(server, folder, INFER, token="sesame", body=valid()).status_code == 200
+        assert server.files() - before < CONNECTIONS + 32
+
+
 def test_plain_http_is_not_answered(server):
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{server.ports.http}/v2/health/live")
@@ -147,6 +177,35 @@ def test_grpc_takes_a_connection_with_a_certificate_only(server, folder, shown):
     with channel, pytest.raises(grpc.RpcError) as refusal:
         oip.method(channel, "ModelInfer")(message, timeout=20)
     assert refusal.value.code().name == ("NOT_FOUND" if shown else "UNAVAILABLE")
+
+
+def test_a_sidecar_has_certificates_too(folder, host, tmp_path):
+    if host != "mlserver":
+        pytest.skip("a sidecar is MLServer's, whatever the model's server is")
+    with model(Held()) as predictor, RestServer(Model(respond=Held())) as upstream:
+        ports, address = free_ports(), upstream.url.removeprefix("http://")
+        command = [sys.executable, "-m", "explainer_runtime.cli", "serve", anchor(tmp_path), "--sidecar"]
+        command += ["--model_name=cnn", f"--predictor_host={address}"]
+        command += ["--upstream-grpc", predictor["url"].removeprefix("grpc://")]
+        command += ["--tls-cert", folder / "server.crt", "--tls-key", folder / "server.key"]
+        command += ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
+        process = start([str(word) for word in command], tmp_path / "server.log")
+        server = Started(ports, tmp_path / "server.log", process)
+        try:
+            ready(server, folder, "/explain/ready")
+            answer = ask(server, folder, "/v2/models/anchor/explain", body=valid())
+            assert answer.status_code == 200, answer.text
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{ports.http}/explain/ready")
+            channel = grpc.secure_channel(
+                f"localhost:{ports.grpc}", grpc.ssl_channel_credentials((folder / "ca.crt").read_bytes())
+            )
+            with channel, pytest.raises(grpc.RpcError) as refusal:
+                oip.method(channel, "ModelInfer")(oip.ModelInferRequest(model_name="anchor"), timeout=20)
+            assert refusal.value.code().name == "FAILED_PRECONDITION"
+        finally:
+            process.terminate()
+            process.wait(timeout=40)
 
 
 def subject(server, folder):

@@ -92,7 +92,7 @@ def test_shapes_without_a_row_or_with_a_negative_size_are_refused(shape):
         (np.array(["a"] * 6), "expected FP32 numbers"),
         ("123456", "a list of numbers, got a string"),
         (None, "a list of numbers, got null"),
-        ({"a": 1}, "a list of numbers, got a dict"),
+        ({"a": 1}, "a list of numbers, got an object"),
     ],
 )
 def test_data_that_is_not_the_declared_numbers_is_refused(data, said):

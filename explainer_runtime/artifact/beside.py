@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from explainer_runtime.artifact import strict_json
 from explainer_runtime.artifact.directory import BESIDE, Directory
+from explainer_runtime.complaints import expected
 from explainer_runtime.errors import InvalidArtifact, InvalidSpec
 
 
@@ -67,4 +68,4 @@ def settings(path: str | Path) -> Beside:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise InvalidSpec(f"{path / BESIDE}: {where}: {first['msg']}") from None
+        raise InvalidSpec(f"{path / BESIDE}: {where}: {expected(first)}") from None

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from explainer_runtime.artifact import strict_json
 from explainer_runtime.artifact.directory import MANIFEST
 from explainer_runtime.artifact.strict_json import short
+from explainer_runtime.complaints import expected
 from explainer_runtime.errors import InvalidArtifact
 from explainer_runtime.spec import Value
 
@@ -97,7 +98,7 @@ def parse(data: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = short(".".join(str(part) for part in first["loc"]))
-        raise InvalidArtifact(f"{MANIFEST}: {where}: {first['msg']}") from None
+        raise InvalidArtifact(f"{MANIFEST}: {where}: {expected(first)}") from None
 
 
 def digest_of(data: bytes) -> str:

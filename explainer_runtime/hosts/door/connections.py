@@ -4,12 +4,19 @@ uvicorn waits for ever for a client who has connected and says nothing, and one 
 connections takes every descriptor that the process has. Here a connection is either being answered or silent.
 A silent one has some seconds to ask; at the limit the one that has been silent longest makes place for a new
 one, and where all are being answered a few more are let in to ask about health, and about nothing else.
+
+Under TLS a connection is one from the moment at which it is accepted: who does not shake hands is silent. So
+the handshake is begun here; asyncio would tell nobody of a connection before its end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import socket
+import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +25,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from explainer_runtime.hosts.door.gate import App, Receive, Scope, Send, closing, refuse
 
+METRICS_CONNECTIONS = 64
+"""Connections at the metrics port, which scrapers need a few of."""
 SPARE = 16
 """Connections beyond the limit, which may ask about health."""
 _LINGER = 2.0
@@ -33,20 +42,36 @@ class Port:
     Attributes:
         most: How many there may be.
         seconds: For which one may be silent before it has asked, and in which a header must arrive.
+        tls: What they shake hands by, if they do.
         silent: Those that wait to be asked something, the one that has waited longest first.
     """
 
     most: int
     seconds: float
-    silent: dict[Connection, None] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
+    silent: dict[Connection | Handshake, None] = field(default_factory=dict)
 
-    def protocol(self, *args: Any, **kwargs: Any) -> Connection:
+    def protocol(self, *args: Any, **kwargs: Any) -> Connection | Handshake:
         """What uvicorn makes for each connection."""
-        return Connection(self, *args, **kwargs)
+        connection = Connection(self, *args, **kwargs)
+        return Handshake(self, connection, self.tls) if self.tls else connection
+
+    def spare(self, new: Connection | Handshake) -> bool:
+        """Whether `new`, which is silent, is beyond the limit, and no other silent one could make place."""
+        if len(new.connections) <= self.most:
+            return False
+        silent = next(iter(self.silent))
+        if silent is new and len(new.connections) <= self.most + SPARE:
+            return True
+        silent.drop()
+        return False
 
 
 class Connection(H11Protocol):
     """One connection."""
+
+    handshake: Handshake | None = None
+    """What it was before."""
 
     def __init__(self, port: Port, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,16 +81,13 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """Let it in, or make place for it."""
+        if self.handshake is not None:
+            self.handshake.end()
         self._ending = _Ending(transport, self)
         super().connection_made(self._ending)  # type: ignore[arg-type]
         certificate = transport.get_extra_info("peercert")
         self._wait(self._port.seconds)
-        spare = False
-        if len(self.connections) > self._port.most:
-            silent = next(iter(self._port.silent))
-            spare = silent is self and len(self.connections) <= self._port.most + SPARE
-            if not spare:
-                silent._drop()
+        spare = self._port.spare(self)
         self.app_state = {**self.app_state, "certificate": bool(certificate), "spare": spare}
 
     def data_received(self, data: bytes) -> None:
@@ -73,7 +95,7 @@ class Connection(H11Protocol):
         if self._lingering:
             self._lingering -= len(data)
             if self._lingering <= 0:
-                self._drop()
+                self.drop()
             return
         super().data_received(data)
         self._look(arrived=True)
@@ -111,7 +133,7 @@ class Connection(H11Protocol):
         """Be silent. Without `seconds`, uvicorn ends it after `keepalive_seconds`."""
         self._port.silent.setdefault(self)
         if seconds is not None and self._late is None:
-            self._late = self.loop.call_later(seconds, self._drop)
+            self._late = self.loop.call_later(seconds, self.drop)
 
     def _busy(self) -> None:
         self._port.silent.pop(self, None)
@@ -119,11 +141,53 @@ class Connection(H11Protocol):
             self._late.cancel()
             self._late = None
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """End it without a word."""
         self._busy()
         self.connections.discard(self)
         if self.transport is not None:
             self.transport.abort()
+
+
+class Handshake(asyncio.Protocol):
+    """A connection that is not yet one: it counts, is silent, and has as long to shake hands as to ask."""
+
+    def __init__(self, port: Port, connection: Connection, tls: ssl.SSLContext) -> None:
+        self._port, self._connection, self._tls = port, connection, tls
+        self.connections, connection.handshake = connection.connections, self
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin. Nothing has been read yet, so the socket may have another transport, which reads TLS."""
+        self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        transport.abort()
+        self.connections.add(self)  # type: ignore[arg-type]  # uvicorn wants `shutdown` of it, and no more
+        self._port.silent[self] = None
+        self._shaking = self._connection.loop.create_task(self._shake())
+        self._port.spare(self)
+
+    async def _shake(self) -> None:
+        with suppress(OSError):  # of which `ssl.SSLError` and `TimeoutError` are some
+            await self._connection.loop.connect_accepted_socket(
+                lambda: self._connection,
+                self._socket,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._port.seconds,
+            )
+        self.end()
+
+    def end(self) -> None:
+        """Count no more."""
+        self.connections.discard(self)
+        self._port.silent.pop(self, None)
+        self._connection.handshake = None
+
+    def drop(self) -> None:
+        """End it without a word."""
+        self.end()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    shutdown = drop
 
 
 class _Ending:

@@ -6,12 +6,14 @@ times the body: depth, values, names. What passes has a bounded cost.
 
 Python's parsers hold the interpreter's lock from the first byte to the last, in whichever thread. A large
 document is therefore cut at its own commas and parsed piece by piece, so that a health check is answered in
-between. The result is that of parsing it whole.
+between. The result is that of parsing it whole, but lists in long lists are tuples: Python looks for garbage
+in every list there is, again and again, and nobody is answered meanwhile; tuples of numbers it lets be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,7 +107,7 @@ def scan(body: bytes, bounds: Bounds) -> Marks:
 
 
 def loads(body: bytes, marks: Marks) -> Any:
-    """What is written in `body`, as `orjson.loads` would have it.
+    """What is written in `body`, as `orjson.loads` would have it, but for tuples in place of inner lists.
 
     Args:
         body: The document.
@@ -157,8 +159,17 @@ def _list(body: bytes, marks: Marks, start: int, end: int, commas: np.ndarray) -
         if high - low > _STEP:
             values.append(_value(body, marks, low, high))
         else:
-            values += _parsed(b"[%b]" % _some(body[low:high]))
+            values += _fixed(_parsed(b"[%b]" % _some(body[low:high])))
     return values
+
+
+def _fixed(values: list[Any]) -> tuple[Any, ...]:
+    kinds = set(map(type, values))
+    if list not in kinds:
+        return tuple(values)
+    if kinds == {list} and list not in set(map(type, chain.from_iterable(values))):
+        return tuple(map(tuple, values))  # as below, and four times as fast
+    return tuple(_fixed(value) if type(value) is list else value for value in values)
 
 
 def _object(body: bytes, marks: Marks, start: int, end: int, commas: np.ndarray) -> dict[str, Any]:

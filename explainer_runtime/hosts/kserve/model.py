@@ -14,24 +14,28 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
 import numpy as np
 import orjson
 import prometheus_client
+import uvicorn
 from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from grpc_interceptor.exceptions import GrpcException
 
 from explainer_runtime import wire
+from explainer_runtime.complaints import expected
 from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidInput
 from explainer_runtime.hosts.door.aside import settle, take_turns
-from explainer_runtime.hosts.door.connections import Port, framed, open_files
+from explainer_runtime.hosts.door.connections import METRICS_CONNECTIONS, Port, framed, open_files
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE, options, ours
 from explainer_runtime.hosts.door.interceptor import Interceptor
 from explainer_runtime.hosts.door.limits import Guard
@@ -191,12 +195,11 @@ def serve(
     app.add_middleware(framed)
     app.add_middleware(logs.Recorded)
     try:
-        metrics, _ = prometheus_client.start_http_server(metrics_port, host)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        metrics = socket.create_server((host, metrics_port), family=family)
     except OSError as error:
         print(f"cannot serve metrics at port {metrics_port}: {error}", file=sys.stderr)
         return 1
-    # Those who say nothing would stay for ever.
-    metrics.RequestHandlerClass.timeout = guard.header_seconds  # type: ignore[attr-defined]
     open_files()
     take_turns()
     settle()
@@ -205,6 +208,7 @@ def serve(
         guard,
         traffic,
         tls,
+        metrics,
         http_port=http_port,
         grpc_port=grpc_port,
         workers=1,
@@ -219,15 +223,22 @@ def serve(
     limits = options(guard, guard.max_connections, MAX_MESSAGE)
     with ours(sys.modules["kserve.protocol.grpc.server"], [interceptor], limits, tls, host):
         server.start(loaded)
-    metrics.shutdown()
-    metrics.server_close()
     return 0
 
 
 class _Server(kserve.ModelServer):
-    def __init__(self, host: str, guard: Guard, traffic: Traffic, tls: Tls | None, **settings: Any) -> None:
+    def __init__(
+        self,
+        host: str,
+        guard: Guard,
+        traffic: Traffic,
+        tls: Tls | None,
+        metrics: socket.socket,
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
         self._host, self._guard, self._traffic, self._tls = host, guard, traffic, tls
+        self._metrics = metrics
         self._leaving: asyncio.Task[None] | None = None
 
     def setup_event_loop(self) -> None:
@@ -236,10 +247,8 @@ class _Server(kserve.ModelServer):
         config, tls = self._rest_server.config, self._tls
         config.host = self._host
         config.timeout_keep_alive = self._guard.keepalive_seconds
-        config.http = Port(self._guard.max_connections, self._guard.header_seconds).protocol
-        config.ws = "none"
-        if tls is not None:
-            config.ssl_context_factory = lambda *_: tls.context
+        port = Port(self._guard.max_connections, self._guard.header_seconds, tls.context if tls else None)
+        config.http, config.ws = port.protocol, "none"
         server = self._rest_server._server
         stop, server.handle_exit = server.handle_exit, self._leave
         self._stop = stop
@@ -247,9 +256,25 @@ class _Server(kserve.ModelServer):
 
     async def _serve(self) -> None:
         watching = asyncio.ensure_future(self._tls.watch(logger.info)) if self._tls else None
+        port = Port(METRICS_CONNECTIONS, self._guard.header_seconds)
+        scraped = _Metrics(
+            uvicorn.Config(
+                prometheus_client.make_asgi_app(),
+                http=port.protocol,  # type: ignore[arg-type]  # a factory is as good as a class
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_keep_alive=math.ceil(self._guard.keepalive_seconds),
+                timeout_graceful_shutdown=1,
+            )
+        )
+        scraping = asyncio.ensure_future(scraped.serve([self._metrics]))
         try:
             await super()._serve()
         finally:
+            scraped.should_exit = True
+            await scraping
             if watching is not None:
                 watching.cancel()
 
@@ -272,6 +297,12 @@ class _Server(kserve.ModelServer):
         self._stop(signal, frame)
 
 
+class _Metrics(uvicorn.Server):
+    def capture_signals(self) -> Any:
+        """None: who stops the server stops this."""
+        return nullcontext()
+
+
 class _Refused(HTTPException):
     """An error that KServe's server answers with our status and one line."""
 
@@ -285,7 +316,7 @@ async def _refuse_body(request: Any, error: Any) -> JSONResponse:
     first = error.errors()[0]
     names = [part for part in first["loc"] if part not in ("body", "InferenceRequest", "bytes")]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names)
-    return JSONResponse({"error": f"{path.lstrip('.') or 'body'}: {first['msg']}"}, 422)
+    return JSONResponse({"error": f"{path.lstrip('.') or 'body'}: {expected(first)}"}, 422)
 
 
 async def _refuse_unreadable(request: Any, error: Any) -> JSONResponse:

@@ -18,6 +18,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, TensorData
 from mlserver.utils import extract_headers, generate_uuid, insert_headers
 from pydantic import ValidationError
 
+from explainer_runtime.complaints import expected
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.hosts.door.aside import SMALL, aside
 from explainer_runtime.hosts.door.gate import DOCUMENT
@@ -89,9 +90,9 @@ def request_of(document: Mapping[str, Any]) -> InferenceRequest:
     try:
         request = InferenceRequest.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         field = where(first["loc"])
-        raise InvalidInput(f"{field}: {first['msg']}", field) from None
+        raise InvalidInput(f"{field}: {expected(first)}", field) from None
     request.id = request.id or generate_uuid()
     check_id(request.id)
     for tensor, values in zip(request.inputs, data, strict=True):

@@ -19,6 +19,7 @@ from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
 from mlserver.parallel.errors import WorkerError
 from starlette.exceptions import HTTPException
 
+from explainer_runtime.complaints import expected
 from explainer_runtime.hosts.service.caller import caller
 from explainer_runtime.hosts.service.status import retry_after, shortened
 
@@ -132,7 +133,7 @@ async def _refuse_model(request: Request, error: MLServerError) -> JSONResponse:
 async def _refuse_body(request: Request, error: RequestValidationError) -> JSONResponse:
     """A body that is no V2 request, naming the field, without repeating the body."""
     first = error.errors()[0]
-    path, message = where(first["loc"][1:]), first["msg"]  # the first part is always "body"
+    path, message = where(first["loc"][1:]), expected(first)  # the first part is always "body"
     if first["type"] == "json_invalid" or not path:
         path, message = "body", "expected a V2 request as JSON, with content-type: application/json"
     return JSONResponse({"error": shortened(f"{path}: {message}")}, 422)

@@ -28,7 +28,7 @@ from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 from explainer_runtime.hosts.door import grpc_port
 from explainer_runtime.hosts.door.aside import settle, take_turns
-from explainer_runtime.hosts.door.connections import Port, framed, open_files
+from explainer_runtime.hosts.door.connections import METRICS_CONNECTIONS, Port, framed, open_files
 from explainer_runtime.hosts.door.gate import App, Gate
 from explainer_runtime.hosts.door.interceptor import Interceptor
 from explainer_runtime.hosts.door.limits import Guard
@@ -42,9 +42,6 @@ from explainer_runtime.hosts.mlserver.reading import Servicer
 from explainer_runtime.hosts.service.status import GRPC
 
 _log = logging.getLogger("explainer_runtime.serve")
-
-METRICS_CONNECTIONS = 64
-"""Connections at the metrics port, which scrapers need a few of."""
 
 
 def build(
@@ -176,22 +173,20 @@ class Server(MLServer):
         return max(self.guard.max_connections, _RELAYED if self._relays else 0)
 
     def _patch_rest(self) -> None:
-        guard, tls = self.guard, self._tls
-        servers = [(self._rest_server, self._most_connections, tls)]
+        seconds, tls = self.guard.header_seconds, self._tls
+        ports = [(self._rest_server, Port(self._most_connections, seconds, tls.context if tls else None))]
         if self._metrics_server is not None:
-            servers.append((self._metrics_server, METRICS_CONNECTIONS, None))
-        for server, most, tls in servers:
-            server._get_config = self._configured(server._get_config, Port(most, guard.header_seconds), tls)
+            ports.append((self._metrics_server, Port(METRICS_CONNECTIONS, seconds)))
+        for server, port in ports:
+            server._get_config = self._configured(server._get_config, port)
 
-    def _configured(self, configure: Callable[[], Any], port: Port, tls: Tls | None) -> Callable[[], Any]:
+    def _configured(self, configure: Callable[[], Any], port: Port) -> Callable[[], Any]:
         def get_config() -> Any:
             config = configure()
             config.timeout_graceful_shutdown = 1  # the waiting is done before
             config.date_header = config.server_header = not self._relays
             config.timeout_keep_alive = self.guard.keepalive_seconds
             config.http, config.ws = port.protocol, "none"
-            if tls is not None:
-                config.ssl_context_factory = lambda *_: tls.context
             return config
 
         return get_config

@@ -352,6 +352,11 @@ def test_settings_can_be_read_and_do_not_change(name):
         _ = explainer.sedd
 
 
+def test_any_field_of_the_spec_that_was_given_can_be_read():
+    explainer = counterfactual(effort="quick", lanes=2)
+    assert (explainer.effort, explainer.params["lanes"], explainer.distance_fn) == ("quick", 2, "l1")
+
+
 def test_numpy_numbers_are_numbers():
     explainer = counterfactual(
         target_class=np.int64(2),

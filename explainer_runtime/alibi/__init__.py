@@ -47,12 +47,7 @@ def load_explainer(path: str | Path, predictor: Any) -> Explainer:
         InvalidSpec: The predictor has another number of classes.
     """
     fitted = artifact.load(path)
-    known: dict[str, type[Explainer]] = {
-        "counterfactual": Counterfactual,
-        "counterfactual_proto": CounterfactualProto,
-        "cem": CEM,
-        "anchor_image": AnchorImage,
-    }
+    known = {one.kind: one for one in (Counterfactual, CounterfactualProto, CEM, AnchorImage)}
     return known[fitted.spec.kind].over(fitted, predictor)
 
 

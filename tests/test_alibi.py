@@ -17,7 +17,7 @@ pytest.importorskip("tensorflow")
 import keras
 import tensorflow as tf
 
-from explainer_runtime import alibi, explainers, spec
+from explainer_runtime import alibi, artifact, explainers, spec
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.predictors.keras import KerasPredictor
@@ -339,6 +339,13 @@ def test_what_is_no_model_is_refused():
 
 
 # --- settings -------------------------------------------------------------------------------------------
+
+
+def test_an_artifact_of_a_method_without_a_class_is_refused(tmp_path):
+    inputs = spec.Inputs(shape=(4, 4, 1), low=0, high=1, classes=2)
+    path = artifact.save(explainers.fit(spec.Region(segmentation="grid"), inputs=inputs), tmp_path / "region")
+    with pytest.raises(InvalidSpec, match="no class here explains by region; use explainer_runtime"):
+        alibi.load_explainer(path, MODEL)
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)

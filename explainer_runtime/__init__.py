@@ -38,33 +38,24 @@ if TYPE_CHECKING:  # for type checkers, which do not see through `__getattr__`
 
 __version__ = "0.2.0"
 
-_WHERE = {
-    "AnchorImage": "methods.anchor.settings",
-    "CEM": "methods.cem.settings",
-    "Counterfactual": "methods.counterfactual.settings",
-    "CounterfactualProto": "methods.prototype.settings",
-    "Grid": "methods.segmentation",
-    "Slic": "methods.segmentation",
-    "Felzenszwalb": "methods.segmentation",
-    "Quickshift": "methods.segmentation",
-    "Attribution": "methods.attribution.settings",
-    "Neighbours": "methods.neighbours.settings",
-    "Region": "methods.region.settings",
-    "Inputs": "spec",
-    "Limits": "spec",
-    "Explanation": "explanation",
-    "CallablePredictor": "predictors",
-    "connect": "predictors",
-    "Fitted": "artifact",
-    "load": "artifact",
-    "save": "artifact",
-    "verify": "artifact",
-    "Budget": "driver",
-    "fit": "explainers",
-    "prepare": "explainers",
-    "ExplainerRuntime": "hosts.mlserver",
-    "KerasRuntime": "hosts.mlserver",
+_NAMES = {
+    "methods.anchor.settings": ("AnchorImage",),
+    "methods.attribution.settings": ("Attribution",),
+    "methods.cem.settings": ("CEM",),
+    "methods.counterfactual.settings": ("Counterfactual",),
+    "methods.neighbours.settings": ("Neighbours",),
+    "methods.prototype.settings": ("CounterfactualProto",),
+    "methods.region.settings": ("Region",),
+    "methods.segmentation": ("Grid", "Slic", "Felzenszwalb", "Quickshift"),
+    "spec": ("Inputs", "Limits"),
+    "explanation": ("Explanation",),
+    "predictors": ("CallablePredictor", "connect"),
+    "artifact": ("Fitted", "load", "save", "verify"),
+    "driver": ("Budget",),
+    "explainers": ("fit", "prepare"),
+    "hosts.mlserver": ("ExplainerRuntime", "KerasRuntime"),
 }
+_WHERE = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [*_WHERE, "__version__"]
 
 

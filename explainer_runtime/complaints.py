@@ -7,8 +7,12 @@ integer"). Here it is said what is expected; the caller adds where, and what cam
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+import orjson
+
+from explainer_runtime.errors import InvalidSpec
 
 _KINDS = {
     "int": "a whole number",
@@ -61,6 +65,26 @@ def expected(error: Mapping[str, Any], known: Collection[str] = ()) -> str:
             return f"expected at most {context['max_length']} characters"
     word = _KINDS.get(kind.partition("_")[0])
     return str(error["msg"]) if word is None else f"expected {word}"
+
+
+def printable(text: str, kept: str = "") -> str:
+    """`text` without line ends and anything else that a terminal would obey, but for what is `kept`."""
+    return "".join(one if one.isprintable() or one in kept else ascii(one)[1:-1] for one in text)
+
+
+def json_object(text: str, name: str, refuse: Callable[[str], Exception] = InvalidSpec) -> dict[str, Any]:
+    """The object written in `text`, as JSON; `name` is what it was given for.
+
+    Raises:
+        InvalidSpec: It is none; or what `refuse` makes of the message.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise refuse(f"{name}: expected a JSON object, {error}") from None
+    if not isinstance(value, dict):
+        raise refuse(f"{name}: expected a JSON object")
+    return value
 
 
 def _nearest(name: str, known: Collection[str]) -> str:

@@ -72,7 +72,7 @@ class Explanation:
 
         The seconds it cost are left out: the same seed gives the same bytes.
         """
-        data: dict[str, Any] = {name: _plain(array) for name, array in self.arrays.items()}
+        data: dict[str, Any] = {name: jsonable(array) for name, array in self.arrays.items()}
         if self.raw:
             data["raw"] = list(self.raw)
         meta = {
@@ -80,10 +80,11 @@ class Explanation:
             **self.meta,
             "cost": {"calls": self.cost.calls, "rows": self.cost.rows, "steps": self.cost.steps},
         }
-        return orjson.dumps({"meta": meta, "data": data}, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps({"meta": meta, "data": data}, default=jsonable, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """What JSON takes in place of an array or a number of NumPy's, as `orjson.dumps` asks for it."""
     if isinstance(value, np.ndarray):
         # orjson writes contiguous numeric arrays itself, and float32 in its shortest form.
         return np.ascontiguousarray(value) if value.dtype.kind in "fiub" else value.tolist()

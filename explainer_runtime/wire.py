@@ -9,7 +9,7 @@ and every refusal names the part of the body that it is about: `inputs[0].data`.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -20,7 +20,7 @@ import orjson
 
 from explainer_runtime import methods
 from explainer_runtime.errors import InvalidInput, InvalidOption
-from explainer_runtime.explanation import Explanation
+from explainer_runtime.explanation import Cost, Explanation
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.spec import Inputs
 
@@ -31,14 +31,9 @@ PICTURE = "picture"
 
 _FLOATS: dict[str, type[np.number[Any]]] = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
 _INTEGERS: dict[str, type[np.number[Any]]] = {
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
+    f"{kind.upper()}{bits}": np.dtype(f"{kind}{bits}").type
+    for kind in ("uint", "int")
+    for bits in (8, 16, 32, 64)
 }
 _AXES = 32
 """Axes that rows may have; NumPy has 64."""
@@ -338,6 +333,32 @@ def encode(explanation: Explanation, wanted: Collection[str] = ()) -> list[Tenso
         if not wanted or name in wanted:
             tensors.append(_encode(name, array))
     return tensors
+
+
+def decode(tensors: Iterable[Tensor], seconds: float = 0.0) -> Explanation:
+    """The answer that `encode` made these tensors of, `explanation` among them.
+
+    Args:
+        tensors: As they came: flat lists (REST), or bytes (gRPC's raw contents).
+        seconds: What it cost, which is said beside the tensors.
+    """
+    arrays = {one.name: _decoded(one) for one in tensors}
+    document = orjson.loads(arrays.pop(EXPLANATION).item())
+    meta, raw = document["meta"], document["data"].get("raw", ())
+    cost = Cost(**meta.pop("cost"), seconds=seconds)
+    return Explanation(meta.pop("name"), arrays, tuple(raw), meta, cost)
+
+
+def _decoded(tensor: Tensor) -> np.ndarray:
+    data = tensor.data
+    if tensor.datatype == "BYTES" and isinstance(data, bytes):
+        data, left = [], tensor.data
+        while left:  # each with its length in front, four bytes, little end first
+            end = 4 + int.from_bytes(left[:4], "little")
+            data, left = [*data, left[4:end].decode()], left[end:]
+    dtype: Any = {"BYTES": np.str_, "BOOL": np.bool_, **_NUMBERS}[tensor.datatype]
+    flat = np.frombuffer(data, dtype) if isinstance(data, bytes) else np.array(data, dtype)
+    return flat.reshape(tuple(tensor.shape))
 
 
 def describe_input(inputs: Inputs) -> Tensor:

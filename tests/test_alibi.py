@@ -17,7 +17,7 @@ pytest.importorskip("tensorflow")
 import keras
 import tensorflow as tf
 
-from explainer_runtime import alibi, explainers, spec
+from explainer_runtime import alibi, artifact, explainers, spec
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.predictors.keras import KerasPredictor
@@ -341,6 +341,13 @@ def test_what_is_no_model_is_refused():
 # --- settings -------------------------------------------------------------------------------------------
 
 
+def test_an_artifact_of_a_method_without_a_class_is_refused(tmp_path):
+    inputs = spec.Inputs(shape=(4, 4, 1), low=0, high=1, classes=2)
+    path = artifact.save(explainers.fit(spec.Region(segmentation="grid"), inputs=inputs), tmp_path / "region")
+    with pytest.raises(InvalidSpec, match="no class here explains by region; use explainer_runtime"):
+        alibi.load_explainer(path, MODEL)
+
+
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_settings_can_be_read_and_do_not_change(name):
     explainer = EXPLAINERS[name]()
@@ -350,6 +357,11 @@ def test_settings_can_be_read_and_do_not_change(name):
         explainer.seed = 3
     with pytest.raises(AttributeError, match="has no 'sedd'"):
         _ = explainer.sedd
+
+
+def test_any_field_of_the_spec_that_was_given_can_be_read():
+    explainer = counterfactual(effort="quick", lanes=2)
+    assert (explainer.effort, explainer.params["lanes"], explainer.distance_fn) == ("quick", 2, "l1")
 
 
 def test_numpy_numbers_are_numbers():

@@ -375,7 +375,7 @@ def test_labels_in_queries_are_those_of_the_metrics():
     from explainer_runtime.hosts.service.metrics import _metrics
 
     labels = {}
-    for metric in _metrics():
+    for metric in vars(_metrics()).values():
         labels[metric._name] = {*metric._labelnames, "namespace", "le"}
     rules = yaml.safe_dump_all(rendered(CHART / "ci" / "alerts-values.yaml"), width=10_000)
     queries = (

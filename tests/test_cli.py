@@ -12,8 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from explainer_runtime import artifact
-from explainer_runtime.cli import app, requests, serving, training
+from explainer_runtime.cli import app, requests, training
 from explainer_runtime.errors import ExplainerError, InvalidInput
+from explainer_runtime.hosts.platform import arguments, deployment
 from explainer_runtime.spec import Inputs
 
 SHAPE = (6, 4, 1)
@@ -190,8 +191,13 @@ def test_a_server_knows_what_its_model_answers(place):
     assert "a server knows its model" in done.output
 
 
+def planned(paths, model, predictor, names, **more):
+    line = arguments.read([str(path) for path in paths])
+    return deployment.plan(line, scratch=None, model=model, predictor=predictor, names=names, **more)
+
+
 def test_what_is_said_of_a_served_model_reaches_its_runtime(place, logits):
-    plan = serving.plan([place / "fitted"], str(logits), None, [], contract={"output": "logits"})
+    plan = planned([place / "fitted"], str(logits), None, [], contract={"output": "logits"})
     model, explainer = (one["parameters"]["extra"] for one in plan)
     assert model == {"output": "logits"}
     assert explainer["predictor"].startswith("colocated:")
@@ -429,19 +435,19 @@ def test_an_explainer_of_tables_takes_no_images(place):
 
 
 def test_serving_a_model_file_serves_it_beside_its_explainers(place):
-    model, explainer = serving.plan([place / "fitted"], str(place / "tiny.keras"), None, [])
+    model, explainer = planned([place / "fitted"], str(place / "tiny.keras"), None, [])
     assert [model["name"], explainer["name"]] == ["tiny", "fitted"]
     assert explainer["parameters"]["extra"]["predictor"] == "colocated:tiny"
 
 
 def test_serving_takes_names_for_explainers_in_order_and_then_the_model(place):
     paths = [place / "fitted", place / "fitted"]
-    models = serving.plan(paths, str(place / "tiny.keras"), None, ["one", "two", "net"])
+    models = planned(paths, str(place / "tiny.keras"), None, ["one", "two", "net"])
     assert [model["name"] for model in models] == ["net", "one", "two"]
 
 
 def test_explainers_alone_ask_the_address_they_were_given(place):
-    (explainer,) = serving.plan([place / "fitted"], None, "grpc://127.0.0.1:1/m", ["it"])
+    (explainer,) = planned([place / "fitted"], None, "grpc://127.0.0.1:1/m", ["it"])
     assert explainer["name"] == "it"
     asked = explainer["parameters"]["extra"]["predictor"]
     assert asked == {"kind": "v2", "url": "grpc://127.0.0.1:1", "model": "m"}

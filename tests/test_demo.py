@@ -187,25 +187,6 @@ def test_answers_differ_in_any_bit_of_any_field():
     assert asking.differences(one, other) == ["counterfactual"]
 
 
-# --- the wire -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("datatype", "values", "raw"),
-    [
-        ("FP32", [0.1, -0.0, 3e38, 1e-45], np.array([0.1, -0.0, 3e38, 1e-45], np.float32).tobytes()),
-        ("INT64", [-(2**62), 0, 1, 7], np.array([-(2**62), 0, 1, 7]).tobytes()),
-        ("BOOL", [True, False, False, True], b"\1\0\0\1"),
-        ("BYTES", ["ok", "", "é"], b"\2\0\0\0ok" + b"\0\0\0\0" + b"\2\0\0\0" + "é".encode()),
-    ],
-)
-def test_a_tensor_is_the_same_as_a_list_and_as_raw_bytes(datatype, values, raw):
-    shape = [len(values)]
-    from_list, from_raw = (asking._array(datatype, shape, form) for form in (values, raw))
-    assert from_list.dtype == from_raw.dtype
-    np.testing.assert_array_equal(from_list, from_raw)
-
-
 # --- servers --------------------------------------------------------------------------------------------
 
 

@@ -159,6 +159,14 @@ def test_a_row_without_an_explanation_says_so(explain, what):
     assert card.note
 
 
+def test_a_row_that_was_not_asked_about_has_no_class():
+    answer = counterfactuals(images(), found=False)
+    answer = dataclasses.replace(answer, arrays={**answer.arrays, "original_class": np.array([-1, -1])})
+    (card, _) = render.cards(answer, images(), contract())
+    assert card.headline == "not asked: no counterfactual found"
+    assert card.panels[0].caption == "not asked"
+
+
 def test_an_empty_anchor_says_that_it_is_empty_and_what_to_try():
     (card, _) = render.cards(anchors(images(), size=0), images(), contract())
     assert "empty" in card.headline

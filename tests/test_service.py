@@ -112,7 +112,7 @@ def test_settings_ignore_what_seldon_adds_beside_the_address():
         ({"predictor": "colocated:a", "thread": 2}, "thread"),
         ({"predictor": "colocated:a", "threads": 0}, "threads"),
         ({"predictor": "colocated:a", "limits": {"max_batch": "many"}}, "limits.max_batch"),
-        ({"predictor": "colocated:a", "limits": "{broken"}, "limits: expected JSON"),
+        ({"predictor": "colocated:a", "limits": "{broken"}, "limits: expected a JSON object"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused_by_name(extra, said):
@@ -123,25 +123,29 @@ def test_settings_that_cannot_be_used_are_refused_by_name(extra, said):
 # --- the service --------------------------------------------------------------------------------------
 
 
+def explained(service, rows):
+    return service.submit(rows, None, lambda: False).result()
+
+
 def test_service_loads_without_its_model_and_explains_once_it_is_there(directory, rows):
     service = Service(parse_settings(str(directory), {"predictor": "colocated:late"}))
     service.load()
     with pytest.raises(PredictorUnavailable):
-        service.explain(rows)
+        explained(service, rows)
     predictor = CallablePredictor(brightness)
     announce("late", predictor)
     try:
-        assert service.explain(rows)["found"].all()
+        assert explained(service, rows)["found"].all()
     finally:
         withdraw("late", predictor)
         service.close()
 
 
 def test_service_asks_the_colocated_model_that_is_served_now(beside, service, rows):
-    before = service.explain(rows)
+    before = explained(service, rows)
     turned = CallablePredictor(lambda x: brightness(x)[:, ::-1])
     announce("beside", turned)
-    after = service.explain(rows)
+    after = explained(service, rows)
     withdraw("beside", turned)
     assert (before["prediction"], after["prediction"]) == (0, 1)
 
@@ -151,7 +155,7 @@ def test_service_keeps_to_the_operators_limits(beside, directory, rows):
     service = Service(parse_settings(str(directory), limits))
     service.load()
     with pytest.raises(errors.InvalidInput, match="1 to 2 rows, got 3"):
-        service.explain(np.repeat(rows, 3, axis=0))
+        explained(service, np.repeat(rows, 3, axis=0))
     service.close()
 
 
@@ -171,16 +175,19 @@ def test_submitted_explanations_stop_when_they_are_cancelled(beside, service, ro
         service.submit(rows, None, lambda: True).result()
 
 
-def test_sixteen_threads_are_told_what_one_is(beside, service, rows):
-    alone = service.explain(rows).to_json()
+def test_sixteen_threads_are_told_what_one_is(beside, directory, rows):
+    service = Service(parse_settings(str(directory), {"predictor": "colocated:beside", "threads": 16}))
+    service.load()
+    alone = explained(service, rows).to_json()
     told = []
     threads = [
-        threading.Thread(target=lambda: told.append(service.explain(rows).to_json())) for _ in range(16)
+        threading.Thread(target=lambda: told.append(explained(service, rows).to_json())) for _ in range(16)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    service.close()
     assert told == [alone] * 16
 
 

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from explainer_runtime.errors import InvalidInput, InvalidOption
-from explainer_runtime.explanation import Explanation
+from explainer_runtime.explanation import Cost, Explanation
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import options
 from explainer_runtime.spec import AnchorImage, Inputs
 from explainer_runtime.wire import (
     _NUMBERS,
     Tensor,
+    _decoded,
     check_outputs,
+    decode,
     decode_body,
     decode_options,
     decode_rows,
@@ -197,6 +199,53 @@ def test_answers_are_the_document_first_then_one_tensor_a_field(explanation):
 
 def test_only_outputs_that_were_asked_for_are_answered(explanation):
     assert [one.name for one in encode(explanation, ["size", "found"])] == ["found", "size"]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "raw"),
+    [
+        ("FP32", [0.1, -0.0, 3e38, 1e-45], np.array([0.1, -0.0, 3e38, 1e-45], np.float32).tobytes()),
+        ("INT64", [-(2**62), 0, 1, 7], np.array([-(2**62), 0, 1, 7]).tobytes()),
+        ("BOOL", [True, False, False, True], b"\1\0\0\1"),
+        ("BYTES", ["ok", "", "é"], b"\2\0\0\0ok" + b"\0\0\0\0" + b"\2\0\0\0" + "é".encode()),
+    ],
+)
+def test_a_tensor_is_the_same_as_a_list_and_as_raw_bytes(datatype, values, raw):
+    shape = [len(values)]
+    from_list, from_raw = (_decoded(Tensor("rows", datatype, shape, form)) for form in (values, raw))
+    assert from_list.dtype == from_raw.dtype
+    np.testing.assert_array_equal(from_list, from_raw)
+
+
+def carried_by_rest(tensor):
+    data = (
+        tensor.data.ravel() if isinstance(tensor.data, np.ndarray) else [one.decode() for one in tensor.data]
+    )
+    return Tensor(tensor.name, tensor.datatype, list(tensor.shape), list(data))
+
+
+def carried_by_grpc(tensor):
+    if isinstance(tensor.data, np.ndarray):
+        return Tensor(tensor.name, tensor.datatype, tensor.shape, tensor.data.tobytes())
+    words = b"".join(len(one).to_bytes(4, "little") + one for one in tensor.data)
+    return Tensor(tensor.name, tensor.datatype, tensor.shape, words)
+
+
+@pytest.mark.parametrize("carried", [carried_by_rest, carried_by_grpc])
+def test_an_answer_that_was_carried_is_the_one_that_was_sent(carried):
+    arrays = {
+        "found": np.array([True, False]),
+        "status": np.array(["ok", "nicht gefunden: ä"]),
+        "mask": np.arange(8, dtype=np.float32).reshape(2, 2, 2),
+        "size": np.array([3, -1]),
+    }
+    sent = Explanation("anchor_image", arrays, ({"note": "a"}, {}), {"spec": {}}, Cost(2, 30, 0.0, 4))
+    got = decode(map(carried, encode(sent)), seconds=1.5)
+    assert got.arrays.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(got[name], array)
+    assert (got.kind, got.raw, got.meta) == (sent.kind, sent.raw, sent.meta)
+    assert got.cost == Cost(2, 30, 1.5, 4)
 
 
 def test_unknown_outputs_are_refused_with_the_names_there_are():

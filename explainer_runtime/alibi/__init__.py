@@ -20,6 +20,7 @@ from explainer_runtime.alibi.counterfactual import Counterfactual
 from explainer_runtime.alibi.explainer import Explainer
 from explainer_runtime.alibi.explanation import Explanation
 from explainer_runtime.alibi.prototype import CounterfactualProto
+from explainer_runtime.errors import InvalidSpec
 
 __all__ = [
     "CEM",
@@ -36,7 +37,7 @@ E = TypeVar("E", bound=Explainer)
 
 
 def load_explainer(path: str | Path, predictor: Any) -> Explainer:
-    """An explainer that `save` wrote, or any artifact of this package, over a predictor.
+    """An explainer that `save` wrote, or any artifact of these four methods, over a predictor.
 
     Args:
         path: The artifact's directory.
@@ -44,15 +45,13 @@ def load_explainer(path: str | Path, predictor: Any) -> Explainer:
 
     Raises:
         InvalidArtifact: It is not exactly what was saved.
-        InvalidSpec: The predictor has another number of classes.
+        InvalidSpec: The predictor has another number of classes, or it is of another method.
     """
     fitted = artifact.load(path)
-    known: dict[str, type[Explainer]] = {
-        "counterfactual": Counterfactual,
-        "counterfactual_proto": CounterfactualProto,
-        "cem": CEM,
-        "anchor_image": AnchorImage,
-    }
+    known = {one.kind: one for one in (Counterfactual, CounterfactualProto, CEM, AnchorImage)}
+    if fitted.spec.kind not in known:
+        kind = fitted.spec.kind
+        raise InvalidSpec(f"{path}: no class here explains by {kind}; use explainer_runtime.prepare")
     return known[fitted.spec.kind].over(fitted, predictor)
 
 

@@ -44,13 +44,7 @@ class AnchorImage(Explainer):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("blackbox",)
-    names: ClassVar[Mapping[str, str]] = {
-        name: name
-        for name in (
-            "fill", "p_sample", "threshold", "delta", "batch_size", "beam_size", "stop_on_first",
-            "max_anchor_size", "min_samples_start", "n_covered_ex", "seed",
-        )
-    }  # fmt: skip
+    kind = "anchor_image"
     _segment: partial[np.ndarray] | None = None
 
     def __init__(
@@ -79,7 +73,7 @@ class AnchorImage(Explainer):
         if images_background is not None:
             settings.setdefault("fill", "background")
         settings.setdefault("n_covered_ex", 10)  # notebooks look at them
-        spec = parse_spec(plain({**settings, "kind": "anchor_image", "seed": seed or 0}))
+        spec = parse_spec(plain({**settings, "kind": self.kind, "seed": seed or 0}))
         inputs = contract(shape, 2 if labels else classes_of(model, shape), feature_range or (-OPEN, OPEN))
         if layout is not None:
             inputs = inputs.model_copy(update={"layout": layout})
@@ -128,22 +122,9 @@ class AnchorImage(Explainer):
             InvalidInput: It is not one image of the right shape, or not finite.
             InvalidOption, InvalidSpec: An argument is out of range.
         """
+        said, fields = locals(), type(self._fitted.spec).model_fields
+        given = plain({name: said[name] for name in fields if said.get(name) is not None})
         row = self._image(image)
-        given: dict[str, Any] = plain(
-            {
-                "p_sample": p_sample,
-                "threshold": threshold,
-                "delta": delta,
-                "batch_size": batch_size,
-                "beam_size": beam_size,
-                "stop_on_first": stop_on_first,
-                "max_anchor_size": max_anchor_size,
-                "min_samples_start": min_samples_start,
-                "n_covered_ex": n_covered_ex,
-                "seed": seed,
-            }
-        )
-        given = {name: value for name, value in given.items() if value is not None}
         # What a served request may not change is an argument here, too.
         offered = options_of(type(self._fitted.spec)).model_fields
         options = {name: given.pop(name) for name in [*given] if name in offered}
@@ -184,7 +165,7 @@ class AnchorImage(Explainer):
 
     def _params(self, spec: Spec) -> dict[str, Any]:
         params = super()._params(spec)
-        del params["shape"]
+        del params["shape"], params["segmentation"]
         if self._segment is None:
             details = spec.model_dump()["segmentation"]
             function = details.pop("kind")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
-from explainer_runtime import explainers
-from explainer_runtime.alibi.elastic import SHARED, ElasticNet
+from explainer_runtime.alibi.explainer import Explainer
 from explainer_runtime.alibi.explanation import Explanation
 from explainer_runtime.alibi.ranges import OPEN, within
-from explainer_runtime.alibi.settings import no_effect
+from explainer_runtime.alibi.settings import no_effect, of_features
 from explainer_runtime.errors import InvalidSpec
 
 
-class CEM(ElasticNet):
+class CEM(Explainer):
     """What must be absent (PN), or suffices (PP), for the class the model gives.
 
     Args:
@@ -34,9 +32,7 @@ class CEM(ElasticNet):
     The other arguments are the fields of `spec.CEM` by the same name.
     """
 
-    names: ClassVar[Mapping[str, str]] = {
-        name: name for name in ("mode", *SHARED, "no_info_val", "no_info_type", "pp_space")
-    }
+    kind = "cem"
 
     def __init__(
         self,
@@ -62,16 +58,21 @@ class CEM(ElasticNet):
         schedule: str = "fast",
         **settings: Any,
     ) -> None:
-        given = {**locals(), "no_info_val": _without_batch(no_info_val, shape)}
-        self._begin("cem", given, "mode", "no_info_val", autoencoder=ae_model)
+        given = {
+            **locals(),
+            "gamma": 0.0 if ae_model is None else gamma,
+            "no_info_val": _without_batch(no_info_val, shape),
+            "eps": of_features(eps),
+        }
+        self._begin(predict, given, autoencoder=ae_model)
         if no_info_val is not None:
-            self._learn(None)
+            self._learn(self._fitted.spec)
 
     def fit(self, train_data: Any, no_info_type: str = "median") -> Self:
         """Take `no_info_val`, where it was not given, from training rows `(N, *S)`, feature by feature."""
         rows = np.asarray(train_data)
         self._fitted = within(self._fitted, rows)
-        self._learn(rows, no_info_type)
+        self._learn(self._fitted.spec.model_copy(update={"no_info_type": no_info_type}), rows)
         return self
 
     def explain(self, X: Any, Y: Any = None, verbose: bool = False) -> Explanation:
@@ -102,16 +103,6 @@ class CEM(ElasticNet):
     def _check_fitted(self) -> None:
         if "no_info" not in self._fitted.arrays:
             raise InvalidSpec("no_info_val: give it, or call fit(train_data) first")
-
-    def _learn(self, rows: np.ndarray | None, no_info_type: str | None = None) -> None:
-        base = self._fitted
-        changes = {} if no_info_type is None else {"no_info_type": no_info_type}
-        self._fitted = explainers.fit(
-            base.spec.model_copy(update=changes),
-            rows,
-            inputs=base.inputs,
-            autoencoder=base.models.get("autoencoder"),
-        )
 
 
 def _without_batch(value: Any, shape: tuple[int, ...]) -> Any:

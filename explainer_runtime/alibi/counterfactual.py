@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from explainer_runtime import explainers
 from explainer_runtime.alibi.explainer import Explainer
 from explainer_runtime.alibi.explanation import Explanation
 from explainer_runtime.alibi.history import by_step, scalar
-from explainer_runtime.alibi.models import as_predictor, classes_of, said_of_model
-from explainer_runtime.alibi.ranges import OPEN, bounds, contract, within
-from explainer_runtime.alibi.settings import no_effect, plain, row_shape
+from explainer_runtime.alibi.ranges import OPEN, within
 from explainer_runtime.explanation import Explanation as Answer
-from explainer_runtime.methods import parse_spec
 
 
 class Counterfactual(Explainer):
@@ -36,16 +33,8 @@ class Counterfactual(Explainer):
     The other arguments are the fields of `spec.Counterfactual` by the same name.
     """
 
-    names: ClassVar[Mapping[str, str]] = {
-        "distance_fn": "distance",
-        **{
-            name: name
-            for name in (
-                "target_proba", "target_class", "max_iter", "early_stop", "lam_init", "max_lam_steps", "tol",
-                "learning_rate_init", "feature_range", "eps", "init", "decay", "schedule", "gradient", "seed",
-            )
-        },
-    }  # fmt: skip
+    kind = "counterfactual"
+    names: ClassVar[Mapping[str, str]] = {"distance": "distance_fn"}
 
     def __init__(
         self,
@@ -71,30 +60,8 @@ class Counterfactual(Explainer):
         schedule: str = "fast",
         **settings: Any,
     ) -> None:
-        no_effect(write_dir=write_dir, debug=debug, sess=sess)
-        row = row_shape(shape)
-        self._predictor = as_predictor(predict_fn, row, **said_of_model(settings))
-        limits = bounds(feature_range, row)
-        spec = {
-            **settings,
-            "kind": "counterfactual",
-            "distance": distance_fn,
-            "target_proba": target_proba,
-            "target_class": target_class,
-            "max_iter": max_iter,
-            "early_stop": early_stop,
-            "lam_init": lam_init,
-            "max_lam_steps": max_lam_steps,
-            "tol": tol,
-            "learning_rate_init": learning_rate_init,
-            "feature_range": limits,
-            "eps": np.min(eps),
-            "init": init,
-            "decay": decay,
-            "schedule": schedule,
-        }
-        inputs = contract(row, classes_of(self._predictor, row), limits)
-        self._fitted = explainers.fit(parse_spec(plain(spec)), inputs=inputs)
+        self._begin(predict_fn, locals())
+        self._learn(self._fitted.spec)
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Take bounds that were left open from the rows `X` `(N, *S)`; there is nothing else to fit."""
@@ -125,24 +92,17 @@ class Counterfactual(Explainer):
         found = bool(answer["found"][0])
         data = {
             "cf": cf if found else None,
-            "all": self._all(answer, cf if found else None),
+            "all": by_step(answer, self.max_lam_steps, partial(self._passed, answer), cf),
             "orig_class": int(answer["original_class"][0]),
             "orig_proba": float(answer["original_proba"][0].max()),
             "success": found,
         }
         return self._explanation(answer, data)
 
-    def _all(self, answer: Answer, final: dict[str, Any] | None) -> dict[int, list[dict[str, Any]]]:
-        row = answer.raw[0]["row"] if answer.raw else None
-
-        def point(step: int, entry: Mapping[str, Any]) -> dict[str, Any]:
-            x, proba = entry["x"][None], entry["proba"][None]
-            return self._point(step, x, proba, float(np.abs(entry["x"] - row).sum()), entry["weight"])
-
-        def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-            return np.array_equal(one["X"], other["X"])
-
-        return by_step(answer, self.max_lam_steps, point, final, same)
+    def _passed(self, answer: Answer, step: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """A valid point on the way."""
+        x, proba = entry["x"][None], entry["proba"][None]
+        return self._point(step, x, proba, float(np.abs(x - answer.raw[0]["row"]).sum()), entry["weight"])
 
     def _point(
         self, step: int, x: np.ndarray, proba: np.ndarray, distance: float, lam: float

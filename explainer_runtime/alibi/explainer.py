@@ -14,12 +14,13 @@ import numpy as np
 
 from explainer_runtime import __version__, artifact, explainers
 from explainer_runtime.alibi.explanation import Explanation
-from explainer_runtime.alibi.models import as_predictor, classes_of
-from explainer_runtime.alibi.ranges import within
+from explainer_runtime.alibi.models import as_predictor, classes_of, said_of_model
+from explainer_runtime.alibi.ranges import bounds, contract, within
+from explainer_runtime.alibi.settings import no_effect, plain, row_shape
 from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explanation import Explanation as Answer
-from explainer_runtime.methods import parse_spec
+from explainer_runtime.methods import parse_spec, settings_of
 from explainer_runtime.spec import Limits, Spec
 
 NO_LIMITS = Limits(max_batch=1, max_rows=2**53, max_calls=2**53, max_seconds=7 * 86_400.0)
@@ -29,8 +30,10 @@ NO_LIMITS = Limits(max_batch=1, max_rows=2**53, max_calls=2**53, max_seconds=7 *
 class Explainer:
     """A spec, what was fitted, and a predictor."""
 
-    names: ClassVar[Mapping[str, str]]
-    """Settings as people know them -> fields of the spec."""
+    kind: ClassVar[str]
+    """Of the spec."""
+    names: ClassVar[Mapping[str, str]] = {}
+    """Fields of the spec that people know by another name; any other setting goes by its field's."""
     kinds: ClassVar[tuple[str, ...]] = ("blackbox", "tensorflow", "keras")
     """What `meta['type']` says."""
 
@@ -91,6 +94,32 @@ class Explainer:
 
     # --- for the four ---------------------------------------------------------------------------------
 
+    def _begin(self, predict: Any, given: Mapping[str, Any], **networks: Any) -> None:
+        """Everything but what has to be fitted.
+
+        Args:
+            predict: The model, in any form that the constructors take.
+            given: The arguments of the constructor, by name; those that are fields of the spec go into it.
+            networks: What to keep in the artifact; None is none.
+        """
+        no_effect(**{name: given[name] for name in ("write_dir", "debug", "sess") if name in given})
+        row, settings = row_shape(given["shape"]), dict(given["settings"])
+        self._predictor = as_predictor(predict, row, **said_of_model(settings))
+        limits = bounds(given["feature_range"], row)
+        known = {**given, "feature_range": limits, "eps": np.min(given["eps"])}
+        called = {field: self.names.get(field, field) for field in settings_of(self.kind).model_fields}
+        spec = {field: known[name] for field, name in called.items() if name in known}
+        self._fitted = Fitted(
+            parse_spec(plain({**settings, **spec, "kind": self.kind})),
+            contract(row, classes_of(self._predictor, row), limits),
+            models={name: model for name, model in networks.items() if model is not None},
+        )
+
+    def _learn(self, spec: Spec, rows: np.ndarray | None = None, **more: Any) -> None:
+        """Fit to `rows` `(N, *S)`, with the networks there are and `more` arguments of `explainers.fit`."""
+        kept = {name: model for name, model in self._fitted.models.items() if name != "student"}
+        self._fitted = explainers.fit(spec, rows, inputs=self._fitted.inputs, **kept, **more)
+
     def _check_fitted(self) -> None:
         """Raise `InvalidSpec` where `fit` has to be called first."""
 
@@ -107,11 +136,7 @@ class Explainer:
             )
         return rows
 
-    def _ask(
-        self,
-        x: np.ndarray,
-        options: Mapping[str, Any] | None = None,
-    ) -> Answer:
+    def _ask(self, x: np.ndarray, options: Mapping[str, Any] | None = None) -> Answer:
         self._check_fitted()
         prepared = explainers.prepare(within(self._fitted, x), self._predictor, warm=False)
         return prepared(x, options, limits=NO_LIMITS)
@@ -131,5 +156,5 @@ class Explainer:
         }
 
     def _params(self, spec: Spec) -> dict[str, Any]:
-        settings = {name: getattr(spec, field) for name, field in self.names.items()}
+        settings = {self.names.get(field, field): value for field, value in spec if field != "kind"}
         return {"shape": (1, *self._fitted.inputs.shape), **settings}

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from warnings import warn
 
-import numpy as np
 import orjson
+
+from explainer_runtime.explanation import jsonable
 
 
 class Explanation:
@@ -47,7 +48,7 @@ class Explanation:
     def to_json(self) -> str:
         """`{"meta": ..., "data": ...}` as JSON: arrays as nested lists, numbered keys as strings."""
         options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-        return orjson.dumps({"meta": self.meta, "data": self.data}, default=_plain, option=options).decode()
+        return orjson.dumps({"meta": self.meta, "data": self.data}, default=jsonable, option=options).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Explanation:
@@ -64,12 +65,3 @@ class Explanation:
     @property
     def _name(self) -> str:
         return str(self.__dict__.get("meta", {}).get("name", "nobody"))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        # orjson writes contiguous numeric arrays itself.
-        return np.ascontiguousarray(value) if value.dtype.kind in "fiub" else value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -15,11 +15,7 @@ P = TypeVar("P")
 
 
 def by_step(
-    answer: Explanation,
-    steps: int,
-    point: Callable[[int, Mapping[str, Any]], P],
-    final: P | None,
-    same: Callable[[P, P], bool],
+    answer: Explanation, steps: int, point: Callable[[int, Mapping[str, Any]], P], final: P
 ) -> dict[int, list[P]]:
     """One list for each of `steps` weights, with what was found on the way; the last one found is the answer.
 
@@ -30,8 +26,7 @@ def by_step(
         answer: Of one row, with its path kept.
         steps: How many lists.
         point: `(step, entry of the path) -> what to keep`.
-        final: What the search returned, or None.
-        same: Whether two of them are the same point.
+        final: What to keep of the counterfactual, where one was found that the path does not hold.
     """
     path = answer.raw[0]["path"] if answer.raw else []
     groups = [list(group) for _, group in groupby(path, lambda entry: entry["weight"])]
@@ -41,8 +36,8 @@ def by_step(
     lists: dict[int, list[P]] = {step: [] for step in range(steps)}
     for place, group in zip(places, groups, strict=True):
         lists[int(place)] += [point(int(place), entry) for entry in group]
-    found = [one for some in lists.values() for one in some]
-    if final is not None and not any(same(one, final) for one in found):
+    passed = any(np.array_equal(entry["x"], answer["counterfactual"][0]) for entry in path)
+    if answer["found"][0] and not passed:
         lists[max((step for step, some in lists.items() if some), default=0)].append(final)
     return lists
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
-from explainer_runtime import explainers
-from explainer_runtime.alibi.elastic import SHARED, ElasticNet
+from explainer_runtime.alibi.explainer import Explainer
 from explainer_runtime.alibi.explanation import Explanation
 from explainer_runtime.alibi.history import by_step
 from explainer_runtime.alibi.ranges import OPEN, within
-from explainer_runtime.alibi.settings import no_effect, plain
+from explainer_runtime.alibi.settings import no_effect, of_features, plain
 from explainer_runtime.errors import InvalidSpec
 
 
-class CounterfactualProto(ElasticNet):
+class CounterfactualProto(Explainer):
     """The least change to something that looks like its new class.
 
     Args:
@@ -37,12 +36,9 @@ class CounterfactualProto(ElasticNet):
     The other arguments are the fields of `spec.CounterfactualProto` by the same name.
     """
 
+    kind = "counterfactual_proto"
     _guided = True
     """Whether `fit` keeps prototypes."""
-
-    names: ClassVar[Mapping[str, str]] = {
-        name: name for name in (*SHARED, "theta", "target_class", "k", "k_type", "threshold")
-    }
 
     def __init__(
         self,
@@ -74,8 +70,13 @@ class CounterfactualProto(ElasticNet):
         if cat_vars or ohe:
             raise InvalidSpec("cat_vars, ohe: categorical features are not supported; leave them out")
         self._guided = enc_model is not None or use_kdtree
-        given = {**locals(), "theta": theta if self._guided else 0.0}
-        self._begin("counterfactual_proto", given, "theta", autoencoder=ae_model, encoder=enc_model)
+        given = {
+            **locals(),
+            "gamma": 0.0 if ae_model is None else gamma,
+            "theta": theta if self._guided else 0.0,
+            "eps": of_features(eps),
+        }
+        self._begin(predict, given, autoencoder=ae_model, encoder=enc_model)
 
     def fit(
         self,
@@ -95,18 +96,12 @@ class CounterfactualProto(ElasticNet):
         """
         no_effect(trustscore_kwargs=trustscore_kwargs)
         rows = np.asarray(train_data)
-        base = within(self._fitted, rows)
+        self._fitted = within(self._fitted, rows)
+        spec = self._fitted.spec
         # Prototypes are kept whatever theta is: `explain` may ask for a trust score.
-        asked = base.spec.model_copy(update={"threshold": 1.0} if self._guided else {})
-        learned = explainers.fit(
-            asked,
-            rows,
-            inputs=base.inputs,
-            predictor=self._predictor,
-            autoencoder=base.models.get("autoencoder"),
-            encoder=base.models.get("encoder"),
-        )
-        self._fitted = dataclasses.replace(learned, spec=base.spec)
+        asked = spec.model_copy(update={"threshold": 1.0} if self._guided else {})
+        self._learn(asked, rows, predictor=self._predictor)
+        self._fitted = dataclasses.replace(self._fitted, spec=spec)
         return self
 
     def explain(
@@ -159,7 +154,7 @@ class CounterfactualProto(ElasticNet):
         }
         data = {
             "cf": cf if found else None,
-            "all": by_step(answer, self.c_steps, _shown, x if found else None, np.array_equal),
+            "all": by_step(answer, self.c_steps, _shown, x),
             "orig_class": int(answer["original_class"][0]),
             "orig_proba": answer["original_proba"],
             "id_proto": proto if proto >= 0 else None,

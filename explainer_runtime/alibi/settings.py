@@ -27,6 +27,12 @@ def row_shape(shape: Any) -> tuple[int, ...]:
     return tuple(row)
 
 
+def of_features(eps: Any) -> Any:
+    """Of two steps of finite differences the second: the first is for probabilities, whose slopes are exact
+    here."""
+    return eps[1] if isinstance(eps, tuple | list) else eps
+
+
 def no_effect(**given: Any) -> None:
     """Say of those that were given that they have no effect."""
     for name, value in given.items():

@@ -35,6 +35,7 @@ from explainer_runtime.artifact.directory import (
 from explainer_runtime.artifact.manifest import Manifest
 from explainer_runtime.artifact.networks import Network
 from explainer_runtime.artifact.replace import replace
+from explainer_runtime.complaints import printable
 from explainer_runtime.errors import InvalidArtifact, InvalidOption, InvalidSpec
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.spec import Inputs, Spec, parse
@@ -277,5 +278,4 @@ def _about(path: str | Path) -> Iterator[None]:
     try:
         yield
     except InvalidArtifact as error:
-        said = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error)[:1000])
-        raise InvalidArtifact(f"{path}: {said}") from error.__cause__
+        raise InvalidArtifact(f"{path}: {printable(str(error)[:1000])}") from error.__cause__

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from explainer_runtime.artifact import strict_json
 from explainer_runtime.artifact.directory import BESIDE, Directory
@@ -18,24 +18,18 @@ from explainer_runtime.complaints import expected
 from explainer_runtime.errors import InvalidArtifact, InvalidSpec
 
 
-class _Said(BaseModel):
-    """What is read of it; servers write other things into it, too."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class Parameters(_Said):
+class Parameters(BaseModel, strict=True, frozen=True):
     """`parameters`."""
 
     version: str | None = None
     extra: dict[str, Any] | None = None
 
 
-class Beside(_Said):
-    """The file."""
+class Beside(BaseModel, strict=True, frozen=True):
+    """What is read of the file; servers write other things into it, too."""
 
     name: str | None = None
-    parameters: Parameters | None = Field(default=None)
+    parameters: Parameters | None = None
 
     @property
     def version(self) -> str | None:

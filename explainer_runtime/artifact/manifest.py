@@ -11,7 +11,7 @@ import hashlib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from explainer_runtime.artifact import strict_json
 from explainer_runtime.artifact.directory import MANIFEST
@@ -32,25 +32,21 @@ _CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{64})"')
 _BLANK = "0" * 64
 
 
-class _Strict(Value):
-    model_config = ConfigDict(strict=True)
-
-
-class File(_Strict):
+class File(Value, strict=True):
     """One file of the artifact."""
 
     bytes: Size
     sha256: Sha256
 
 
-class Array(_Strict):
+class Array(Value, strict=True):
     """One array of `arrays.safetensors`: NumPy's name of its dtype, and its shape."""
 
     dtype: str
     shape: list[Size]
 
 
-class Manifest(_Strict):
+class Manifest(Value, strict=True):
     """What `explainer.json` holds; nothing else is allowed in it."""
 
     format: Literal["explainer_runtime"]

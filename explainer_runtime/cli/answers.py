@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from explainer_runtime import render
+from explainer_runtime.complaints import printable
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.spec import Inputs
@@ -106,7 +107,7 @@ def explained(summary: Mapping[str, Any], out: Path | None) -> Table:
         table.add_column(name.replace("_", " "), justify="right")
     for index, row in enumerate(rows):
         found = "[green]yes[/]" if row["found"] else f"[red]{row['status']}[/]"
-        found = "[yellow]empty[/]" if _empty(row) else found
+        found = "[yellow]empty[/]" if row.get("vacuous") else found
         table.add_row(str(index), found, *(_short(row.get(f"{name}_name", row[name])) for name in columns))
     return table
 
@@ -127,13 +128,7 @@ def described(path: Path, report: Report) -> dict[str, Any]:
 
 def card(title: str, report: Report, *, settings: bool = False) -> Table:
     """An artifact for people: what it is, what it takes, what pins it."""
-    from rich.markup import escape
-    from rich.table import Table
-
     manifest, contract = report.manifest, report.manifest["inputs"]
-    table = Table(title=escape(title), show_header=False, title_justify="left")
-    table.add_column()
-    table.add_column(overflow="fold")
     size = " × ".join(str(side) for side in contract["shape"])
     lines = {
         "method": manifest["kind"],
@@ -148,26 +143,25 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
         lines["written by"] = ", ".join(f"{name} {text}" for name, text in manifest["versions"].items())
         lines["files"] = "\n".join(f"{name}  {size:,}" for name, size in report.files.items())
         lines |= {name: str(value) for name, value in manifest["spec"].items() if name != "kind"}
-    for name, text in lines.items():
-        table.add_row(name, escape(_printable(text)))
-    return table
-
-
-def _empty(row: Mapping[str, Any]) -> bool:
-    return bool(row.get("vacuous", False))
+    return _listed(title, lines)
 
 
 def needed(title: str, reasons: Mapping[str, str], target: str) -> Table:
     """What an artifact needs, for people."""
+    image = f"target {target}; image.tensorflow: {str(target.endswith('tensorflow')).lower()}"
+    extras = {f"explainer-runtime[{extra}]": why for extra, why in reasons.items()}
+    return _listed(title, {**extras, "image": image})
+
+
+def _listed(title: str, lines: Mapping[str, str]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=escape(title), show_header=False, title_justify="left")
     table.add_column()
     table.add_column(overflow="fold")
-    for extra, why in reasons.items():
-        table.add_row(f"explainer-runtime\\[{extra}]", escape(why))
-    table.add_row("image", f"target {target}; image.tensorflow: {str(target.endswith('tensorflow')).lower()}")
+    for name, text in lines.items():
+        table.add_row(escape(name), escape(printable(text, "\n")))
     return table
 
 
@@ -180,9 +174,4 @@ def _npz(explanation: Explanation) -> bytes:
 def _short(value: Any) -> str:
     from rich.markup import escape
 
-    return f"{value:.3g}" if isinstance(value, float) else escape(_printable(str(value)))
-
-
-def _printable(text: str) -> str:
-    """A text of an artifact's or a server's without anything that a terminal would obey."""
-    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+    return f"{value:.3g}" if isinstance(value, float) else escape(printable(str(value), "\n"))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from explainer_runtime.cli import files
 from explainer_runtime.cli.output import import_tensorflow_quietly
+from explainer_runtime.complaints import json_object
 from explainer_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -45,10 +46,7 @@ def with_contract(predictor: str, contract: Mapping[str, Any]) -> str:
     from explainer_runtime.predictors.settings import parse_predictor
 
     if predictor.lstrip().startswith("{"):
-        try:
-            given = json.loads(predictor)
-        except ValueError as error:
-            raise InvalidInput(f"predictor: expected a JSON object, {error}", "predictor") from None
+        given = json_object(predictor, "predictor", lambda message: InvalidInput(message, "predictor"))
         return json.dumps({**given, **contract})
     return parse_predictor(predictor, **contract).model_dump_json(exclude_unset=True)
 

@@ -13,9 +13,9 @@ import numpy as np
 import orjson
 
 from explainer_runtime.errors import ExplainerError, InvalidInput, PredictorError, PredictorUnavailable
-from explainer_runtime.explanation import Cost, Explanation
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.wire import Tensor, decode
 
-_DTYPES = {"FP32": np.float32, "INT64": np.int64, "BOOL": np.bool_, "BYTES": np.str_}
 _SECONDS = 3600.0
 """How long the next event may take; the server's own limits end an explanation long before."""
 
@@ -49,7 +49,8 @@ def explain(
             progress(min(1.0, last["progress"]["data"][0]))
     if "explanation" not in last:
         raise PredictorError(f"{address}: the stream ended without an explanation")
-    return _explanation(last, seconds)
+    tensors = (Tensor(name, one["datatype"], one["shape"], one["data"]) for name, one in last.items())
+    return decode(tensors, seconds)
 
 
 def _url(address: str) -> str:
@@ -102,22 +103,3 @@ def _refusal(status: int, body: bytes, url: str) -> ExplainerError:
     if status in (429, 503):
         return PredictorUnavailable(message)
     return InvalidInput(message, message.partition(":")[0]) if status < 500 else PredictorError(message)
-
-
-def _explanation(outputs: Mapping[str, Any], seconds: float) -> Explanation:
-    document = orjson.loads(outputs["explanation"]["data"][0])
-    arrays = {
-        name: np.array(output["data"], _DTYPES[output["datatype"]]).reshape(output["shape"])
-        for name, output in outputs.items()
-        if name != "explanation"
-    }
-    meta, data = document["meta"], document["data"]
-    cost = meta.pop("cost")
-    kind = meta.pop("name")
-    return Explanation(
-        kind,
-        arrays,
-        tuple(data.get("raw", ())),
-        meta,
-        Cost(cost["calls"], cost["rows"], seconds, cost["steps"]),
-    )

@@ -9,16 +9,16 @@ import logging.config
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import orjson
-
 from explainer_runtime import methods
 from explainer_runtime.cli import models
+from explainer_runtime.complaints import json_object
 from explainer_runtime.errors import InvalidInput, MissingExtra
 from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.platform import arguments, deployment, unfitted
@@ -70,40 +70,20 @@ class Ready:
     """What is about to be served, with everything checked that can be checked without serving it.
 
     Attributes:
-        models: Settings of each model; see `deployment.plan`.
+        names: Names under which models are served.
         host: Address to listen on.
         ports: `http_port`, `grpc_port` and `metrics_port`.
         ignored: Words of the command line that mean nothing here.
-        server: The host, `mlserver` or `kserve`.
-        more: Other arguments of that host's `serve`.
+        json_logs: Whether to write the log as JSON.
+        serve: Serves until a signal says stop; the exit status.
     """
 
-    models: list[dict[str, Any]]
+    names: list[str]
     host: str
     ports: Mapping[str, int]
     ignored: Sequence[str]
-    server: str
     json_logs: bool
-    more: Mapping[str, Any]
-
-    @property
-    def names(self) -> list[str]:
-        """Names under which the models are served."""
-        return [model["name"] for model in self.models]
-
-
-def plan(
-    words: Sequence[str | Path],
-    model: str | None,
-    predictor: str | None,
-    names: Sequence[str],
-    scratch: Path | None = None,
-    **more: Any,
-) -> list[dict[str, Any]]:
-    """The settings of everything to serve; see `deployment.plan`."""
-    line = arguments.read([str(word) for word in words])
-    scratch = scratch or Path(tempfile.gettempdir())
-    return deployment.plan(line, scratch=scratch, model=model, predictor=predictor, names=names, **more)
+    serve: Callable[[], int]
 
 
 @contextlib.contextmanager
@@ -142,36 +122,27 @@ def prepared(request: Request) -> Iterator[Ready]:
         ports, foreign = _ports(request, line)
         pod = "KUBERNETES_SERVICE_HOST" in os.environ  # the kubelet probes from outside
         host = request.host or ("0.0.0.0" if pod else "127.0.0.1")  # noqa: S104
-        _host(*_HOSTS[request.server])  # what is not installed is said before anything is promised
-        more = _more(request, line) if request.server == "mlserver" else {"guard": _guard(request)}
+        server = _host(*_HOSTS[request.server])  # what is not installed is said before anything is promised
         json_logs = request.log_format != "text"
-        ignored = (*line.ignored, *_unused(line, plan), *foreign)
-        yield Ready(plan, host, ports, ignored, request.server, json_logs, more)
+        more = {"host": host, **ports, "guard": _guard(request)}
+        if request.server == "mlserver":
+            more |= {"json_logs": json_logs, **_more(request, line, server)}
+        names, ignored = [model["name"] for model in plan], (*line.ignored, *_unused(line, plan), *foreign)
+        yield Ready(names, host, ports, ignored, json_logs, partial(server.serve, plan, **more))
 
 
 def run(ready: Ready) -> int:
     """Serve until a signal says stop; the exit status. From here on stdout is stderr: servers log to it."""
     with output.one_voice():
-        return _run(ready)
-
-
-def _run(ready: Ready) -> int:
-    logging.config.dictConfig(logs.settings(ready.json_logs))
-    where = (
-        f"http://{ready.host}:{ready.ports['http_port']} and grpc://{ready.host}:{ready.ports['grpc_port']}"
-    )
-    _log.info("loading: %s, to be served at %s", ", ".join(ready.names) or "no models yet", where)
-    for word in ready.ignored:
-        _log.warning("ignored, not known here: %s", word)
-    for name in [name for name in os.environ if name.startswith("MLSERVER_MODEL_")]:
-        del os.environ[name]  # read already; MLServer would apply them to every model
-    if ready.server == "kserve":
-        kserve = _host(*_HOSTS["kserve"])
-        return int(kserve.serve(ready.models, host=ready.host, **ready.ports, **ready.more))
-    launcher = _host(*_HOSTS["mlserver"])
-    upstream = launcher.Upstream(*ready.more["upstream"]) if ready.more["upstream"] else None
-    settings = {**ready.ports, **ready.more, "upstream": upstream}
-    return int(launcher.serve(ready.models, host=ready.host, json_logs=ready.json_logs, **settings))
+        logging.config.dictConfig(logs.settings(ready.json_logs))
+        rest, grpc = (f"{ready.host}:{ready.ports[name]}" for name in ("http_port", "grpc_port"))
+        names = ", ".join(ready.names) or "no models yet"
+        _log.info("loading: %s, to be served at http://%s and grpc://%s", names, rest, grpc)
+        for word in ready.ignored:
+            _log.warning("ignored, not known here: %s", word)
+        for name in [name for name in os.environ if name.startswith("MLSERVER_MODEL_")]:
+            del os.environ[name]  # read already; MLServer would apply them to every model
+        return ready.serve()
 
 
 def _host(module: str, extra: str) -> Any:
@@ -219,14 +190,13 @@ def _extra(request: Request, line: Line) -> dict[str, Any]:
     return chosen
 
 
-def _more(request: Request, line: Line) -> dict[str, Any]:
+def _more(request: Request, line: Line, launcher: Any) -> dict[str, Any]:
     """Arguments that only MLServer's launcher takes."""
     workers = os.environ.get("MLSERVER_PARALLEL_WORKERS", "0")
     return {
-        "guard": _guard(request),
         "repository": request.repository,
         "workers": int(workers) if workers.isdecimal() else 0,
-        "upstream": _upstream(request, line) if request.sidecar else None,
+        "upstream": launcher.Upstream(*_upstream(request, line)) if request.sidecar else None,
     }
 
 
@@ -255,10 +225,4 @@ def _upstream(request: Request, line: Line) -> tuple[str, str | None, str | None
 
 
 def _json_object(text: str, name: str) -> dict[str, Any]:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"--{name}: expected a JSON object, {error}", name) from None
-    if not isinstance(value, dict):
-        raise InvalidInput(f"--{name}: expected a JSON object", name)
-    return value
+    return json_object(text, f"--{name}", lambda message: InvalidInput(message, name))

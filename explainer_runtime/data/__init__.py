@@ -23,6 +23,8 @@ from explainer_runtime.errors import InvalidInput
 
 Name = Literal["fashion_mnist", "mnist"]
 Scale = Literal["symmetric", "unit"] | None
+_SHIFTS = {"unit": np.float32(0), "symmetric": np.float32(0.5)}
+"""By how much the numbers of a scale lie below x / 255."""
 
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "fashion_mnist": (
@@ -124,23 +126,18 @@ def scale_pixels(x: np.ndarray, scale: Scale) -> np.ndarray:
     Returns:
         float32 like `x`, or `x` itself for None.
     """
-    match scale:
-        case None:
-            return x
-        case "unit":
-            return x.astype(np.float32) / np.float32(255)
-        case "symmetric":
-            return x.astype(np.float32) / np.float32(255) - np.float32(0.5)
-        case _:
-            raise InvalidInput(f"scale: expected 'symmetric', 'unit' or None, got {scale!r}", "scale")
+    if scale is None:
+        return x
+    if scale not in _SHIFTS:
+        raise InvalidInput(f"scale: expected 'symmetric', 'unit' or None, got {scale!r}", "scale")
+    return x.astype(np.float32) / np.float32(255) - _SHIFTS[scale]
 
 
 def unscale(x: np.ndarray, scale: Scale) -> np.ndarray:
     """The inverse of `scale_pixels`, for pictures: the nearest byte of each number, within 0 to 255."""
     if scale is None:
         return x
-    shift = {"unit": 0.0, "symmetric": 0.5}[scale]
-    return np.clip(np.rint((np.asarray(x, np.float64) + shift) * 255), 0, 255).astype(np.uint8)
+    return np.clip(np.rint((np.asarray(x, np.float64) + _SHIFTS[scale]) * 255), 0, 255).astype(np.uint8)
 
 
 Found = tuple[dict[str, np.ndarray], str]

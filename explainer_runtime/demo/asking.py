@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +13,12 @@ import orjson
 
 from explainer_runtime.demo.servers import Server
 from explainer_runtime.errors import ExplainerError
-from explainer_runtime.explanation import Cost, Explanation
+from explainer_runtime.explanation import Explanation
 from explainer_runtime.predictors.remote import oip
+from explainer_runtime.wire import Tensor, decode
 
 _SECONDS = 120.0
-_DTYPES: Mapping[str, Any] = {"FP32": np.float32, "INT64": np.int64, "BOOL": np.bool_}
+_KEYS = ("name", "datatype", "shape", "data")
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,8 @@ def ask_rest(server: Server, model: str, x: np.ndarray) -> Answer:
     seconds = time.monotonic() - start
     if response.status_code != 200:
         raise ExplainerError(f"{model} over REST: {response.status_code} {response.text[:500]}")
-    tensors = {
-        output["name"]: _array(output["datatype"], output["shape"], output["data"])
-        for output in orjson.loads(response.content)["outputs"]
-    }
-    return Answer(_explanation(tensors), seconds)
+    outputs = orjson.loads(response.content)["outputs"]
+    return Answer(decode(Tensor(*(one[key] for key in _KEYS)) for one in outputs), seconds)
 
 
 def ask_grpc(server: Server, model: str, x: np.ndarray) -> Answer:
@@ -83,11 +80,8 @@ def ask_grpc(server: Server, model: str, x: np.ndarray) -> Answer:
         except grpc.RpcError as error:
             raise ExplainerError(f"{model} over gRPC: {error.code().name} {error.details()}") from error
     seconds = time.monotonic() - start
-    tensors = {
-        output.name: _array(output.datatype, output.shape, raw)
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
-    }
-    return Answer(_explanation(tensors), seconds)
+    contents = zip(response.outputs, response.raw_output_contents, strict=True)
+    return Answer(decode(Tensor(one.name, one.datatype, one.shape, raw) for one, raw in contents), seconds)
 
 
 def differences(one: Explanation, other: Explanation) -> list[str]:
@@ -98,28 +92,3 @@ def differences(one: Explanation, other: Explanation) -> list[str]:
         for name in names
         if name not in one.arrays or name not in other.arrays or not np.array_equal(one[name], other[name])
     ]
-
-
-def _array(datatype: str, shape: Any, data: Any) -> np.ndarray:
-    """One tensor: `data` is a list (REST) or bytes (gRPC raw)."""
-    if datatype == "BYTES":
-        words = _words(data) if isinstance(data, bytes) else data
-        return np.array(words).reshape(shape)
-    dtype = _DTYPES[datatype]
-    flat = np.frombuffer(data, dtype) if isinstance(data, bytes) else np.array(data, dtype)
-    return flat.reshape(shape)
-
-
-def _words(raw: bytes) -> list[str]:
-    words, at = [], 0
-    while at < len(raw):  # each with its length in front, four bytes, little end first
-        size = int.from_bytes(raw[at : at + 4], "little")
-        words.append(raw[at + 4 : at + 4 + size].decode())
-        at += 4 + size
-    return words
-
-
-def _explanation(tensors: dict[str, np.ndarray]) -> Explanation:
-    meta = orjson.loads(str(tensors.pop("explanation").item()))["meta"]
-    cost = meta.pop("cost")
-    return Explanation(meta["name"], tensors, meta=meta, cost=Cost(**cost))

@@ -25,7 +25,7 @@ from explainer_runtime.hosts.door.gate import App
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE
 from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.mlserver import refusals
-from explainer_runtime.hosts.mlserver.server import build
+from explainer_runtime.hosts.mlserver.server import Server
 from explainer_runtime.hosts.platform.deployment import explainer_settings, keras_settings
 from explainer_runtime.hosts.service import logs
 from explainer_runtime.hosts.service.caller import Caller
@@ -150,7 +150,7 @@ async def _serve(
             proxies.append(Proxy(logs.Recorded(app), rest, names, model, lambda: server.traffic.of(Caller())))
             return proxies[-1]
 
-    server = build(settings, guard, around=around, interceptors=interceptors, relays=upstream is not None)
+    server = Server(settings, guard, around=around, interceptors=interceptors, relays=upstream is not None)
     try:
         return await server.run(served)  # what has failed, if anything
     finally:

@@ -10,7 +10,7 @@ import numpy as np
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted, check_arrays, check_rows
-from explainer_runtime.methods.ground import Given, Ground
+from explainer_runtime.methods.ground import Given, Ground, check_class
 from explainer_runtime.methods.segmentation import Felzenszwalb, Grid, Quickshift, Slic
 from explainer_runtime.search import masking, superpixels
 from explainer_runtime.search.masking import Canvas
@@ -24,6 +24,7 @@ _LARGE = 112
 
 def check(fitted: Fitted) -> None:
     """Refuse what is no image, and a fill that lacks its images; see `Method.check`."""
+    check_class(fitted)
     inputs, spec = fitted.inputs, cast(Any, fitted.spec)
     if inputs.layout is None:
         raise InvalidSpec(
@@ -37,9 +38,14 @@ def check(fitted: Fitted) -> None:
 
 
 def explanation(kind: str, answers: Sequence[dict[str, Any]]) -> Explanation:
-    """The answer for a batch: of each image a value for every field, and `raw`."""
+    """The answer for a batch: of each image a value for every field, and `raw`; fractions become float32."""
     raw = tuple(answer.pop("raw") for answer in answers)
-    return Explanation(kind, {name: np.stack([one[name] for one in answers]) for name in answers[0]}, raw=raw)
+    fields = {name: np.stack([one[name] for one in answers]) for name in answers[0]}
+    kept = {"f": np.float32, "i": np.int64}
+    arrays = {
+        name: values.astype(kept.get(values.dtype.kind, values.dtype)) for name, values in fields.items()
+    }
+    return Explanation(kind, arrays, raw=raw)
 
 
 def size(fitted: Fitted) -> tuple[int, ...]:

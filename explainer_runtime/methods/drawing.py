@@ -39,27 +39,28 @@ def changed(
             (original, photograph(title, f"{other} {sure}", answer, inputs), difference),
         )
 
-    return cards(explanation, x, inputs, title, card)
+    return cards(explanation, x, inputs, f"no {title} found", card)
 
 
 def cards(
     explanation: Explanation,
     x: np.ndarray,
     inputs: Inputs,
-    title: str,
+    missing: str,
     card: Callable[[int, int, Picture], Card[Picture]],
+    note: str = "",
 ) -> tuple[Card[Picture], ...]:
-    """A card for each row: what `card` says of it, given its class and its picture; where nothing was found,
-    that no `title` was, and why."""
+    """A card for each row: what `card` says of it, given its number, its class and its picture; where nothing
+    was found, what is `missing`, why, and a `note`. A row that the model was not asked about has no class."""
     made: list[Card[Picture]] = []
     for row in range(len(x)):
         before = int(explanation["original_class"][row])
-        called = name(before, inputs)
-        said = f"{called} {chance(explanation['original_proba'][row][before])}"
-        original = photograph("input", said, x[row], inputs)
+        called = name(before, inputs) if before >= 0 else "not asked"
+        sure = f" {chance(explanation['original_proba'][row][before])}" if before >= 0 else ""
+        original = photograph("input", called + sure, x[row], inputs)
         if explanation["found"][row]:
             made.append(card(row, before, original))
         else:
-            headline, note = f"{called}: no {title} found", why(explanation, row)
-            made.append(Card(False, headline, "", (original,), note, told=False))
+            reason = f"{why(explanation, row)} {note}".rstrip()
+            made.append(Card(False, f"{called}: {missing}", "", (original,), reason, told=False))
     return tuple(made)

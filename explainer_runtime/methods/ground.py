@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from explainer_runtime.errors import InvalidOption, InvalidSpec
-from explainer_runtime.fitted import check_rows
+from explainer_runtime.fitted import Fitted, check_rows
 from explainer_runtime.predictors.base import Predictor
 from explainer_runtime.search.feedback import Guide
 from explainer_runtime.search.networks import Network, Networks
@@ -146,6 +146,23 @@ def broadcast(value: Any, inputs: Inputs, name: str) -> np.ndarray:
     except ValueError:  # ragged, or another shape
         pass
     raise InvalidSpec(f"{name}: expected finite numbers or lists that broadcast to {inputs.shape}")
+
+
+def check_class(fitted: Fitted) -> None:
+    """Refuse a class that the model does not have.
+
+    Raises:
+        InvalidOption: It is `target_class`; the words that it may be, too, are said.
+    """
+    wanted, classes = getattr(fitted.spec, "target_class", None), fitted.inputs.classes
+    for one in wanted if isinstance(wanted, tuple) else (wanted,):
+        if isinstance(one, int) and one >= classes:
+            literal = get_args(type(fitted.spec).model_fields["target_class"].annotation)[0]
+            words = ", ".join(map(repr, () if isinstance(wanted, tuple) else get_args(literal)))
+            said = f"{words} or a class" if words else "classes"
+            raise InvalidOption(
+                f"target_class: expected {said} from 0 to {classes - 1}, got {one}", "target_class"
+            )
 
 
 def region(spec: Any, inputs: Inputs) -> np.ndarray:

@@ -57,14 +57,7 @@ def cards(explanation: Explanation, x: np.ndarray, inputs: Inputs, *, size: int 
 def drawn(seen: View, inputs: Inputs, size: int) -> list[Card[Panel]]:
     """The cards of a view, with their pixels."""
     return [
-        Card(
-            card.found,
-            card.headline,
-            card.detail,
-            tuple(_panel(picture, inputs, size) for picture in card.panels),
-            card.note,
-            card.told,
-        )
+        Card(**{**vars(card), "panels": tuple(_panel(picture, inputs, size) for picture in card.panels)})
         for card in seen.cards
     ]
 

@@ -26,11 +26,6 @@ from explainer_runtime.hosts.mlserver import v2types
 from explainer_runtime.hosts.mlserver.refusals import answer, where
 from explainer_runtime.hosts.service.names import check_id
 
-PATHS = tuple(
-    f"/v2/models/{{model_name}}{version}/{verb}"
-    for verb in ("infer", "generate")
-    for version in ("", "/versions/{model_version}")
-)
 _MOST = {"inputs": 64, "outputs": 1000, "shape": 64}
 """Entries of the lists that a validator looks into."""
 _PIECE = 16 * 1024
@@ -69,14 +64,31 @@ def install(app: FastAPI, data_plane: Any) -> None:
         headers = extract_headers(said)
         return await as_json(said, headers)
 
-    infer.__annotations__.update(
-        request=Request,
-        payload=dict[str, Any],
-        model_version=str | None,  # evaluated elsewhere
-    )
     app.router.route_class = Route
+    answer_first(app, infer)
+
+
+def answer_first(app: FastAPI, handler: Callable[..., Any], suffix: str = "") -> None:
+    """Answer V2's paths of a model that end in `suffix` with this handler, in place of MLServer's own.
+
+    Args:
+        app: MLServer's.
+        handler: Takes `payload`, `model_name` and `model_version`, and the request if it says so.
+        suffix: Behind `infer` and `generate`.
+    """
+    # Annotations are evaluated elsewhere, where these names mean nothing.
+    known = {"request": Request, "payload": dict[str, Any], "model_version": str | None}
+    handler.__annotations__.update({name: known[name] for name in handler.__annotations__ if name in known})
     app.router.routes[:0] = [
-        Route(path, infer, methods=["POST"], response_model=None, include_in_schema=False) for path in PATHS
+        Route(
+            f"/v2/models/{{model_name}}{version}/{verb}{suffix}",
+            handler,
+            methods=["POST"],
+            response_model=None,
+            include_in_schema=False,
+        )
+        for verb in ("infer", "generate")
+        for version in ("", "/versions/{model_version}")
     ]
 
 
@@ -114,20 +126,23 @@ async def in_json(response: InferenceResponse) -> bytes:
 
 def encoded(response: InferenceResponse) -> bytes:
     """A response as JSON; the same bytes as encoding it whole."""
-    outputs = response.outputs
-    head = response.model_copy(update={"outputs": []}).model_dump()
-    parts = [b"%b:%b" % (encode_to_json_bytes(key), encode_to_json_bytes(head[key])) for key in head]
-    index = list(head).index("outputs")
-    parts[index] = b'"outputs":[%b]' % b",".join(map(_encoded_output, outputs))
-    return b"{%b}" % b",".join(parts)
+    bare = response.model_copy(update={"outputs": []})
+    return _with(bare, "outputs", b",".join(map(_encoded_output, response.outputs)))
 
 
 def _encoded_output(output: Any) -> bytes:
     data = output.data.root
-    head = output.model_copy(update={"data": TensorData.model_construct(root=[])}).model_dump()
-    parts = [b"%b:%b" % (encode_to_json_bytes(key), encode_to_json_bytes(head[key])) for key in head]
-    index = list(head).index("data")
-    parts[index] = b'"data":[%b]' % b",".join(_pieces(data)) if isinstance(data, list) else parts[index]
+    if not isinstance(data, list):
+        return encode_to_json_bytes(output.model_dump())
+    bare = output.model_copy(update={"data": TensorData.model_construct(root=[])})
+    return _with(bare, "data", b",".join(_pieces(data)))
+
+
+def _with(bare: Any, name: str, entries: bytes) -> bytes:
+    """A value as JSON, with these entries in its list `name`."""
+    said = {key: encode_to_json_bytes(one) for key, one in bare.model_dump().items()}
+    said[name] = b"[%b]" % entries
+    parts = (b"%b:%b" % (encode_to_json_bytes(key), one) for key, one in said.items())
     return b"{%b}" % b",".join(parts)
 
 

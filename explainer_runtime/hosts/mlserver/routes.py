@@ -11,7 +11,7 @@ versions share a path the one that MLServer itself would take as the default ans
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi.responses import Response
 from mlserver.context import model_context
@@ -42,12 +42,6 @@ def leave(runtime: Any) -> None:
     key = runtime.name, runtime.version
     if key in _loaded and _loaded[key] is runtime:
         del _loaded[key]
-
-
-class _Route(NamedTuple):
-    name: str
-    path: str
-    handle: Callable[..., Any]
 
 
 def register(runtime: Any) -> None:

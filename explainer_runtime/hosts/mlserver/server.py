@@ -1,6 +1,6 @@
-"""MLServer with the gaps closed that only the server can close: `build` makes one, `run` serves.
+"""MLServer with the gaps closed that only the server can close: `Server` is one, `run` serves.
 
-    server = build(settings, Guard(token_file=...))      # mlserver.Settings, limits.Guard
+    server = Server(settings, Guard(token_file=...))      # mlserver.Settings, limits.Guard
     failure = await server.run(models)                   # list of mlserver.ModelSettings
 
 What it adds to MLServer 1.7: the limits of `limits.Guard` at the door (`gate.py`, `interceptor.py`), refusals
@@ -44,19 +44,12 @@ from explainer_runtime.hosts.service.status import GRPC
 _log = logging.getLogger("explainer_runtime.serve")
 
 
-def build(
-    settings: Settings,
-    guard: Guard | None = None,
-    *,
-    around: Callable[[App], App] | None = None,
-    interceptors: Sequence[Any] = (),
-    relays: bool = False,
-) -> Server:
-    """A server that is not started yet. Call it inside a running event loop.
+class Server(MLServer):
+    """A server that is not started yet. Make it inside a running event loop.
 
     Args:
         settings: MLServer's settings: ports, workers, gRPC message size.
-        guard: The operator's limits.
+        guard: The operator's limits; None are the defaults.
         around: Wraps the whole REST application, outside the limits: a proxy that answers some requests
             itself, streaming, and passes the others on. `traffic` of the server counts those inside only.
         interceptors: gRPC interceptors that go before ours, for the same purpose.
@@ -66,23 +59,20 @@ def build(
     Raises:
         InvalidSpec: The token file cannot be read.
     """
-    return Server(settings, guard or Guard(), around, interceptors, relays)
-
-
-class Server(MLServer):
-    """See `build`."""
 
     stopping = loaded = False
 
     def __init__(
         self,
         settings: Settings,
-        guard: Guard,
+        guard: Guard | None = None,
+        *,
         around: Callable[[App], App] | None = None,
         interceptors: Sequence[Any] = (),
         relays: bool = False,
     ) -> None:
-        self.guard, self.traffic = guard, Traffic()
+        self.guard = guard = guard or Guard()
+        self.traffic = Traffic()
         self._around, self._before, self._relays = around, interceptors, relays
         # Made now, so that what is wrong with them is said before anything is started.
         self._tokens = Tokens(guard.token_file) if guard.token_file else None

@@ -20,11 +20,6 @@ from explainer_runtime.errors import InvalidInput
 from explainer_runtime.hosts.mlserver import infer, v2types
 from explainer_runtime.hosts.mlserver.refusals import answer
 
-PATHS = tuple(
-    f"/v2/models/{{model_name}}{version}/{verb}_stream"
-    for verb in ("infer", "generate")
-    for version in ("", "/versions/{model_version}")
-)
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -44,12 +39,7 @@ def install(app: FastAPI, data_plane: Any) -> None:
             return answer(first)
         return StreamingResponse(events.encoded(first), headers=_HEADERS, media_type="text/event-stream")
 
-    infer_stream.__annotations__.update(payload=dict[str, Any], model_version=str | None)
-    routes = [
-        infer.Route(path, infer_stream, methods=["POST"], response_model=None, include_in_schema=False)
-        for path in PATHS
-    ]
-    app.router.routes[:0] = routes
+    infer.answer_first(app, infer_stream, "_stream")
 
 
 class _Events:

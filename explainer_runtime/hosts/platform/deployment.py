@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from explainer_runtime import artifact, methods
 from explainer_runtime.artifact.beside import settings as settings_beside
+from explainer_runtime.complaints import json_object
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.hosts.platform import arguments, needs, storage, unfitted
 from explainer_runtime.hosts.platform.arguments import Line
@@ -111,16 +113,16 @@ def plan(
     served = graph is not None and not sidecar
     first = None if sidecar else line.flags.get("model_name")  # there it is the model's own name
     taken = _names(paths, [graph] if served and graph else [], names, first)
-    here = None
+    over: Callable[[Mapping[str, Any]], Mapping[str, Any]] = told.over
     if graph is not None:
-        here = str(graph.resolve())
-        said = json.dumps({"kind": "keras", "path": here, **contract}) if contract else here
-        here = f"colocated:{taken[-1]}" if served else said
+        file = str(graph.resolve())
+        said = json.dumps({"kind": "keras", "path": file, **contract}) if contract else file
+        over = partial(_asking, predictor=f"colocated:{taken[-1]}" if served else said)
     # The model first, so that its graph is there when the explainers look for it.
     models = [keras_settings(graph, taken[-1], **(contract or {}))] if served and graph else []
     for path, name in zip(paths, taken, strict=False):
         settled = storage.settle(path, scratch)
-        models.append(_explainer(settled, name, here or told.over, line.kind, extra or {}))
+        models.append(_explainer(settled, name, over, line.kind, extra or {}))
     return models
 
 
@@ -153,8 +155,13 @@ class _Told:
         else:
             predictor.setdefault("kind", "v2")
         parse_predictor(predictor)
-        rest = {key: value for key, value in beside.items() if key not in (*_PREDICTORS, "ssl_verify_path")}
-        return {**rest, "predictor": predictor}
+        return _asking(beside, predictor)
+
+
+def _asking(beside: Mapping[str, Any], predictor: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an explainer that asks this model, whatever they said of it."""
+    rest = {key: value for key, value in beside.items() if key not in (*_PREDICTORS, "ssl_verify_path")}
+    return {**rest, "predictor": predictor}
 
 
 def _endpoint(settings: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
@@ -167,10 +174,7 @@ def _settings_of(predictor: Any) -> str | dict[str, Any]:
     if predictor is None:
         return {}
     if isinstance(predictor, str) and predictor.lstrip().startswith("{"):
-        try:
-            predictor = json.loads(predictor)
-        except ValueError as error:
-            raise InvalidSpec(f"predictor: expected a JSON object, {error}") from None
+        predictor = json_object(predictor, "predictor")
     if isinstance(predictor, Mapping):
         return {"kind": "v2", **predictor} if "url" in predictor else dict(predictor)
     parsed = parse_predictor(predictor)
@@ -266,21 +270,16 @@ def _names(
 def _explainer(
     path: Path,
     name: str,
-    predictor: str | Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    over: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     kind: str | None,
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
     _check(path, name, kind)
-    beside = lowered(settings_beside(path).extra, extra)
-    if isinstance(predictor, str):
-        beside = {key: value for key, value in beside.items() if key not in _PREDICTORS}
-        beside["predictor"] = predictor
-    else:
-        beside = dict(predictor(beside))
-    version = settings_beside(path).version
-    if version is not None:
-        check_name(version, "parameters.version")
-    return _settings("ExplainerRuntime", path, name, version, {**extra, **beside})
+    beside = settings_beside(path)
+    if beside.version is not None:
+        check_name(beside.version, "parameters.version")
+    settings = {**extra, **over(lowered(beside.extra, extra))}
+    return _settings("ExplainerRuntime", path, name, beside.version, settings)
 
 
 def _check(path: Path, name: str, kind: str | None) -> None:
@@ -301,12 +300,7 @@ def _from_environment(
     """What `MLSERVER_MODEL_*` describe, as Seldon's operator and MLServer's own images do: one explainer, or
     a directory of several, of which the first has the name that is given."""
     said = {name: environment.get(f"{_MODEL}{name.upper()}") for name in _SAID}
-    try:
-        given = json.loads(said["extra"] or "{}")
-    except ValueError as error:
-        raise InvalidSpec(f"{_MODEL}EXTRA: expected a JSON object, {error}") from None
-    if not isinstance(given, dict):
-        raise InvalidSpec(f"{_MODEL}EXTRA: expected a JSON object")
+    given = json_object(said["extra"] or "{}", f"{_MODEL}EXTRA")
     found = storage.explainers_in(storage.locate(said["uri"] or str(mount), mount))
     names = [said["name"] or found[0].name, *(path.name for path in found[1:])]
     models = []

@@ -14,13 +14,16 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import grpc
 import orjson
+
+from explainer_runtime.complaints import printable
 
 REQUEST_ID: ContextVar[str] = ContextVar("explainer_runtime_request_id", default="")
 """Id of the request that this task or thread works for."""
@@ -57,13 +60,8 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(" ", "milliseconds")
-        line = f"{when} {record.levelname} {record.name}: {plain(message_of(record))}"
+        line = f"{when} {record.levelname} {record.name}: {printable(message_of(record))}"
         return f"{line}\n{trace_of(record.exc_info[1])}" if record.exc_info else line
-
-
-def plain(text: str) -> str:
-    """`text` without line ends and anything else that a terminal would obey."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class JsonLines(logging.Formatter):
@@ -187,30 +185,28 @@ class Recorder(grpc.aio.ServerInterceptor):
         given = str(dict(details.invocation_metadata or ()).get(_HEADER, ""))
         name = details.method.rpartition("/")[2]
 
-        def end(context: Any, began: float, done: bool) -> None:
-            code = context.code() or (grpc.StatusCode.OK if done else grpc.StatusCode.CANCELLED)
-            code = code if isinstance(code, grpc.StatusCode) else _CODES.get(code, grpc.StatusCode.UNKNOWN)
-            _record(name, code is grpc.StatusCode.OK, began, method="gRPC", status=code.name)
+        @contextmanager
+        def recorded(context: Any) -> Iterator[None]:
+            done, began = False, time.monotonic()
+            REQUEST_ID.set(_checked(given))
+            try:
+                yield
+                done = True
+            finally:
+                code = context.code() or (grpc.StatusCode.OK if done else grpc.StatusCode.CANCELLED)
+                code = (
+                    code if isinstance(code, grpc.StatusCode) else _CODES.get(code, grpc.StatusCode.UNKNOWN)
+                )
+                _record(name, code is grpc.StatusCode.OK, began, method="gRPC", status=code.name)
 
         async def answer(request: Any, context: Any) -> Any:
-            done, began = False, time.monotonic()
-            REQUEST_ID.set(_checked(given))
-            try:
-                answered = await handler.unary_unary(request, context)
-                done = True
-            finally:
-                end(context, began, done)
-            return answered
+            with recorded(context):
+                return await handler.unary_unary(request, context)
 
         async def stream(requests: Any, context: Any) -> AsyncIterator[Any]:
-            done, began = False, time.monotonic()
-            REQUEST_ID.set(_checked(given))
-            try:
+            with recorded(context):
                 async for response in handler.stream_stream(requests, context):
                     yield response
-                done = True
-            finally:
-                end(context, began, done)
 
         make, behaviour = (
             (grpc.unary_unary_rpc_method_handler, answer)

@@ -27,10 +27,7 @@ from explainer_runtime.hosts.service.metrics import Meter
 from explainer_runtime.hosts.service.settings import Settings
 from explainer_runtime.hosts.service.tracing import Traced, span
 from explainer_runtime.predictors import Predictor, connect
-from explainer_runtime.predictors.settings import (
-    Colocated,
-    KerasModel,
-)
+from explainer_runtime.predictors.settings import Colocated, KerasModel
 from explainer_runtime.spec import Limits
 
 
@@ -66,18 +63,6 @@ class Service:
         # In a thread that computes: those which TensorFlow starts inherit its priority.
         self._admission.run(self._load).result()
 
-    def explain(
-        self,
-        rows: np.ndarray,
-        options: Mapping[str, Any] | None = None,
-        *,
-        cancel: Callable[[], bool] | None = None,
-        progress: Callable[[Progress], None] | None = None,
-    ) -> Explanation:
-        """The explanation of `rows` `(N, *S)`, computed in the calling thread; see `Prepared`."""
-        prepared = self._current()
-        return prepared(rows, options, limits=self.settings.limits, cancel=cancel, progress=progress)
-
     def submit(
         self,
         rows: np.ndarray,
@@ -87,7 +72,9 @@ class Service:
         client: str = "",
         progress: Callable[[Progress], None] | None = None,
     ) -> Future[Explanation]:
-        """The same when it is `client`'s turn, in the caller's context: a request's labels are there.
+        """The explanation of `rows` `(N, *S)` when it is `client`'s turn; see `Prepared`.
+
+        It is computed in the caller's context: a request's labels are there.
 
         What it waited for its turn is taken off its time: an answer comes within the limit from now.
 
@@ -125,9 +112,9 @@ class Service:
             self._prepared = prepare(self.fitted, self._connect())
         for name in ("surrogate_agreement", "student_agreement"):  # the second is what 0.1.0 called it
             if name in self.fitted.arrays:
-                self._meter.agreed(float(self.fitted.arrays[name][0]))
+                self._meter.now(agreement=float(self.fitted.arrays[name][0]))
         # From the start, for whoever scales on it: to KEDA a series that is not there is an error.
-        self._meter.load(0, 0, 0)
+        self._tell_load(0, 0, 0)
 
     def _answer(
         self,
@@ -150,14 +137,14 @@ class Service:
             self._meter.failed(error)
             raise
         self._meter.answered(explanation, time.monotonic() - start)
-        self._meter.other_model(prepared.strangeness.warning is not None)
+        self._meter.now(other=prepared.strangeness.warning is not None)
         if prepared.coalescer is not None and prepared.coalescer.sent:
-            self._meter.coalesced(prepared.coalescer.asked / prepared.coalescer.sent)
+            self._meter.now(coalescing=prepared.coalescer.asked / prepared.coalescer.sent)
         self._expected += (explanation.cost.rows / len(rows) - self._expected) * _NEWS
         return explanation
 
     def _tell_load(self, running: int, waiting: int, demand: int) -> None:
-        self._meter.load(running, waiting, demand)
+        self._meter.now(running=running, waiting=waiting, demand=demand)
 
     def _connect(self) -> Predictor:
         predictor = connect(self.settings.predictor)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from explainer_runtime.artifact.strict_json import short
+from explainer_runtime.complaints import json_object
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.predictors.settings import (
     Endpoint,
@@ -119,8 +119,5 @@ def _predictor(values: dict[str, Any], ca_path: str | None) -> PredictorSettings
 
 def _unquoted(name: str, value: Any) -> Any:
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            return orjson.loads(value)
-        except orjson.JSONDecodeError as error:
-            raise InvalidSpec(f"parameters.extra.{name}: expected JSON, {error}") from None
+        return json_object(value, f"parameters.extra.{name}")
     return value

@@ -11,20 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from explainer_runtime.errors import (
-    Cancelled,
-    ExplainerError,
-    InvalidArtifact,
-    InvalidInput,
-    InvalidOption,
-    InvalidSpec,
-    MissingExtra,
-    Overloaded,
-    PredictorError,
-    PredictorTimeout,
-    PredictorUnavailable,
-    Stopping,
-)
+from explainer_runtime import errors
+from explainer_runtime.errors import ExplainerError
 
 
 class Rule(NamedTuple):
@@ -36,18 +24,18 @@ class Rule(NamedTuple):
 
 
 RULES: Mapping[type[ExplainerError], Rule] = {
-    InvalidInput: Rule(422, "FAILED_PRECONDITION"),
-    InvalidOption: Rule(422, "FAILED_PRECONDITION"),
-    InvalidSpec: Rule(500, "INTERNAL"),
-    InvalidArtifact: Rule(500, "INTERNAL"),
-    MissingExtra: Rule(500, "INTERNAL"),
-    Overloaded: Rule(429, "RESOURCE_EXHAUSTED", retryable=True),
+    errors.InvalidInput: Rule(422, "FAILED_PRECONDITION"),
+    errors.InvalidOption: Rule(422, "FAILED_PRECONDITION"),
+    errors.InvalidSpec: Rule(500, "INTERNAL"),
+    errors.InvalidArtifact: Rule(500, "INTERNAL"),
+    errors.MissingExtra: Rule(500, "INTERNAL"),
+    errors.Overloaded: Rule(429, "RESOURCE_EXHAUSTED", retryable=True),
     # nginx's "client closed request": nobody reads it, access logs show it.
-    Cancelled: Rule(499, "CANCELLED"),
-    Stopping: Rule(503, "UNAVAILABLE", retryable=True),
-    PredictorError: Rule(502, "UNKNOWN"),
-    PredictorUnavailable: Rule(503, "UNAVAILABLE", retryable=True),
-    PredictorTimeout: Rule(504, "DEADLINE_EXCEEDED"),
+    errors.Cancelled: Rule(499, "CANCELLED"),
+    errors.Stopping: Rule(503, "UNAVAILABLE", retryable=True),
+    errors.PredictorError: Rule(502, "UNKNOWN"),
+    errors.PredictorUnavailable: Rule(503, "UNAVAILABLE", retryable=True),
+    errors.PredictorTimeout: Rule(504, "DEADLINE_EXCEEDED"),
     ExplainerError: Rule(500, "INTERNAL"),
 }
 

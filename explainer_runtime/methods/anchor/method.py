@@ -105,16 +105,16 @@ def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -
     # Superpixels are masked independently of each other, so this is exact.
     coverage = (1 - spec.p_sample) ** np.arange(len(order) + 1)
     return {
-        "found": np.bool_(holding.found),
+        "found": holding.found,
         "status": holding.stopped or (OK if holding.found else NOT_FOUND),
         "anchor": np.where(np.expand_dims(mask, shown.channels), shown.image, np.float32(low)),
         "anchor_mask": mask,
         "segments": shown.segments,
-        "precision": np.float32(precision[-1]),
-        "coverage": np.float32(coverage[-1]),
-        "size": np.int64(len(order)),
-        "vacuous": np.bool_(holding.found and not order),
-        "prediction": np.int64(subject.prediction),
+        "precision": precision[-1],
+        "coverage": coverage[-1],
+        "size": len(order),
+        "vacuous": holding.found and not order,
+        "prediction": subject.prediction,
         "original_proba": subject.scores,
         "raw": _raw(subject, holding, prefixes, precision, coverage, spec),
     }

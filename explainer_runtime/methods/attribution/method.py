@@ -9,11 +9,10 @@ asked about is `search/shapley.py`.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidOption
 from explainer_runtime.explanation import COMMON, OK, Explanation, Fields
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
@@ -37,13 +36,6 @@ _NAMED = 5
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
     canvas.check(fitted)
-    spec, classes = fitted.spec, fitted.inputs.classes
-    assert isinstance(spec, Attribution)
-    if isinstance(spec.target_class, int) and spec.target_class >= classes:
-        raise InvalidOption(
-            f"target_class: expected 'predicted' or a class from 0 to {classes - 1}, got {spec.target_class}",
-            "target_class",
-        )
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
@@ -73,11 +65,7 @@ def search(x: np.ndarray, spec: Attribution, ground: Ground) -> Search[Explanati
     """
     subjects = canvas.subjects(x, spec, ground)
     answers = yield from lockstep([_one(subject, spec) for subject in subjects])
-    return Explanation(
-        "attribution",
-        {name: np.stack([getattr(answer, name) for answer in answers]) for name in _Answer._fields[:-1]},
-        raw=tuple(answer.raw for answer in answers),
-    )
+    return canvas.explanation("attribution", answers)
 
 
 def fields(fitted: Fitted) -> Fields:
@@ -96,23 +84,7 @@ def fields(fitted: Fitted) -> Fields:
     }
 
 
-class _Answer(NamedTuple):
-    """What is said of one image: the fields of an explanation, and `raw`."""
-
-    found: np.bool_
-    status: str
-    attribution: np.ndarray
-    attribution_error: np.ndarray
-    segments: np.ndarray
-    target_class: np.int64
-    value: np.float32
-    base_value: np.float32
-    original_class: np.int64
-    original_proba: np.ndarray
-    raw: dict[str, Any]
-
-
-def _one(subject: Subject, spec: Attribution) -> Search[_Answer]:
+def _one(subject: Subject, spec: Attribution) -> Search[dict[str, Any]]:
     count = subject.superpixels
     if count < 2:  # all there is belongs to the one
         plan = design(2, 0, np.random.default_rng(spec.seed))._replace(shown=np.zeros((0, count), bool))
@@ -143,26 +115,27 @@ def _score(log_scores: np.ndarray, target: int, output: str) -> np.ndarray:
 
 def _answer(
     subject: Subject, target: int, ends: np.ndarray, added: np.ndarray, errors: np.ndarray, status: str
-) -> _Answer:
+) -> dict[str, Any]:
+    """What is said of one image: the fields of an explanation, and `raw`."""
     segments = subject.canvas.segments
-    return _Answer(
-        found=np.bool_(status == OK),
-        status=status,
-        attribution=added[segments].astype(np.float32),
-        attribution_error=errors[segments].astype(np.float32),
-        segments=segments,
-        target_class=np.int64(target),
-        value=np.float32(ends[0]),
-        base_value=np.float32(ends[1]),
-        original_class=np.int64(subject.prediction),
-        original_proba=subject.scores.astype(np.float32),
-        raw={
+    return {
+        "found": status == OK,
+        "status": status,
+        "attribution": added[segments],
+        "attribution_error": errors[segments],
+        "segments": segments,
+        "target_class": target,
+        "value": ends[0],
+        "base_value": ends[1],
+        "original_class": subject.prediction,
+        "original_proba": subject.scores,
+        "raw": {
             "values": added.tolist(),
             "errors": errors.tolist(),
             "top": _top(segments, added, errors),
             "num_preds": subject.rows,
         },
-    )
+    }
 
 
 def _top(segments: np.ndarray, added: np.ndarray, errors: np.ndarray) -> list[dict[str, Any]]:

@@ -42,6 +42,5 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     # What is measured is the part, not what was taken away.
     numbers = {field: f"{word} kept" if field in DISTANCES else word for field, word in NUMBERS.items()}
     idea = "The least part found that is enough for the image's class."
-    return View(
-        "Pertinent positives", idea, cards(explanation, x, inputs, "pertinent positive", part), numbers
-    )
+    seen = cards(explanation, x, inputs, "no pertinent positive found", part)
+    return View("Pertinent positives", idea, seen, numbers)

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidOption, InvalidPrediction
+from explainer_runtime.errors import InvalidPrediction
 from explainer_runtime.explanation import Explanation, Fields
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import latent, teaching
@@ -54,14 +54,6 @@ NETWORKS = ("autoencoder", "encoder", "decoder")
 
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
-    spec, classes = fitted.spec, fitted.inputs.classes
-    assert isinstance(spec, Counterfactual)
-    if isinstance(spec.target_class, int) and spec.target_class >= classes:
-        raise InvalidOption(
-            f"target_class: expected 'other', 'same' or a class from 0 to {classes - 1}, "
-            f"got {spec.target_class}",
-            "target_class",
-        )
     check_changed(fitted)
     latent.check(fitted, asked)
 

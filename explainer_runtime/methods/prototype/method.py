@@ -45,11 +45,6 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
     spec, classes = fitted.spec, fitted.inputs.classes
     assert isinstance(spec, CounterfactualProto)
-    for wanted in spec.target_class or ():
-        if wanted >= classes:
-            raise InvalidOption(
-                f"target_class: expected classes from 0 to {classes - 1}, got {wanted}", "target_class"
-            )
     check_changed(fitted)
     latent.check(fitted, asked)
     if spec.gamma:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidOption
 from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
@@ -33,13 +32,6 @@ NETWORKS = ()
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
     canvas.check(fitted)
-    spec, classes = fitted.spec, fitted.inputs.classes
-    assert isinstance(spec, Region)
-    if isinstance(spec.target_class, int) and spec.target_class >= classes:
-        raise InvalidOption(
-            f"target_class: expected 'other' or a class from 0 to {classes - 1}, got {spec.target_class}",
-            "target_class",
-        )
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
@@ -117,18 +109,18 @@ def _answer(subject: Subject, held: Hidden, said: dict[bytes, np.ndarray]) -> di
     after = np.exp(said[mask[0].tobytes()]) if held.found else subject.scores
     nearest = [] if held.found else list(held.regions)
     return {
-        "found": np.bool_(held.found),
+        "found": held.found,
         "status": held.stopped or (OK if held.found else NOT_FOUND),
-        "hidden": shown.draw(~mask)[0].astype(np.float32),
+        "hidden": shown.draw(~mask)[0],
         "region_mask": where,
         "segments": shown.segments,
-        "size": np.int64(mask.sum()),
-        "area": np.float32(where.mean()),
-        "irreducible": np.bool_(held.irreducible),
-        "original_class": np.int64(subject.prediction),
-        "original_proba": subject.scores.astype(np.float32),
-        "hidden_class": np.int64(after.argmax() if subject.prediction >= 0 else -1),
-        "hidden_proba": after.astype(np.float32),
+        "size": mask.sum(),
+        "area": where.mean(),
+        "irreducible": held.irreducible,
+        "original_class": subject.prediction,
+        "original_proba": subject.scores,
+        "hidden_class": after.argmax() if subject.prediction >= 0 else -1,
+        "hidden_proba": after,
         "raw": {
             "regions": list(held.regions) if held.found else [],
             "effects": held.effects,

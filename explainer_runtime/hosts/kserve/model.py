@@ -34,7 +34,7 @@ from grpc_interceptor.exceptions import GrpcException
 from explainer_runtime import wire
 from explainer_runtime.complaints import expected
 from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidInput
-from explainer_runtime.hosts.door.aside import settle, take_turns
+from explainer_runtime.hosts.door.aside import give_back, settle, take_turns
 from explainer_runtime.hosts.door.connections import METRICS_CONNECTIONS, Port, framed, open_files
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE, options, ours
 from explainer_runtime.hosts.door.interceptor import Interceptor
@@ -202,6 +202,7 @@ def serve(
         return 1
     open_files()
     take_turns()
+    give_back()
     settle()
     server = _Server(
         host,

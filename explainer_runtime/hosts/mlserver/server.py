@@ -27,7 +27,7 @@ from mlserver import MLServer, ModelSettings, Settings
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 from explainer_runtime.hosts.door import grpc_port
-from explainer_runtime.hosts.door.aside import settle, take_turns
+from explainer_runtime.hosts.door.aside import give_back, settle, take_turns
 from explainer_runtime.hosts.door.connections import METRICS_CONNECTIONS, Port, framed, open_files
 from explainer_runtime.hosts.door.gate import App, Gate
 from explainer_runtime.hosts.door.interceptor import Interceptor
@@ -89,6 +89,7 @@ class Server(MLServer):
     async def run(self, models: list[ModelSettings]) -> Exception | None:
         """Serve `models` until a signal says stop; why they could not be loaded, if they could not."""
         take_turns()
+        give_back()
         open_files()
         watching = asyncio.create_task(self._tls.watch(_log.info)) if self._tls else None
         try:

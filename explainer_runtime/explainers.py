@@ -23,10 +23,10 @@ from explainer_runtime.fitted import Fitted, check_rows
 from explainer_runtime.methods import teaching
 from explainer_runtime.methods.ground import Given, Ground, Segmenter
 from explainer_runtime.predictors import Predictor, WhiteBox, connect, served
+from explainer_runtime.predictors.backends import network as asked_of
 from explainer_runtime.predictors.base import LocalPredictor, named, told
 from explainer_runtime.predictors.checking import Strangeness, examine, introduced
 from explainer_runtime.predictors.coalescer import Coalescer
-from explainer_runtime.predictors.keras import KerasNetwork
 from explainer_runtime.predictors.tally import Tally
 from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
@@ -94,7 +94,7 @@ def fit(
     for name in models:
         if name not in method.NETWORKS:
             raise InvalidSpec(f"{name}: {spec.kind} makes no use of one")
-    asked = {name: KerasNetwork(network) for name, network in models.items()}
+    asked = {name: asked_of(model) for name, model in models.items()}
     networks = Networks(asked.get("autoencoder"), asked.get("encoder"), contract.high - contract.low)
     if networks.autoencoder is not None:
         _check_autoencoder(networks.autoencoder, contract)
@@ -125,9 +125,7 @@ class Prepared:
         self.coalescer = Coalescer(predictor, wait=model.settings.coalesce) if model else None
         self._road = _road(fitted, predictor)
         self.strangeness = Strangeness(fitted.inputs, fitted.model, fitted.arrays)
-        self._networks = {
-            name: KerasNetwork(model) for name, model in fitted.models.items() if name != "student"
-        }
+        self._networks = {name: asked_of(model) for name, model in fitted.models.items() if name != "student"}
         self._shard = None
         if self._road == "exact" and isinstance(predictor, WhiteBox):
             self._shard = shard_of(predictor, _made_up(fitted.inputs))

@@ -21,7 +21,7 @@ import numpy as np
 from explainer_runtime.artifact import strict_json, tensors
 from explainer_runtime.artifact.strict_json import short
 from explainer_runtime.errors import InvalidArtifact
-from explainer_runtime.predictors.keras import import_tensorflow
+from explainer_runtime.predictors.backends import import_keras
 
 _LAYERS = """
     Activation Add Average AveragePooling1D AveragePooling2D AveragePooling3D BatchNormalization CenterCrop
@@ -78,8 +78,7 @@ def dump(model: Any, name: str) -> tuple[bytes, bytes]:
         InvalidArtifact: It has a layer outside `ALLOWED` (a Lambda, a class of your own), weights that are
             not finite numbers, or is not built.
     """
-    import_tensorflow()
-    import keras
+    keras = import_keras()
 
     if not (isinstance(model, keras.Model) and model.built):
         raise InvalidArtifact(f"{name}: expected a built Keras model, got {type(model).__name__}")
@@ -116,9 +115,9 @@ def build(network: Network, name: str, shape: tuple[int, ...]) -> Any:
     Raises:
         InvalidArtifact: Keras cannot build it, its layers take weights of other shapes, or one of them would
             make more of a row than `_MOST` numbers.
-        MissingExtra: TensorFlow is not installed.
+        MissingExtra: Keras, or its back end, is not installed.
     """
-    import_tensorflow()
+    import_keras()
     given = [(value.shape, value.dtype.name) for value in network.weights]
     if (wanted := _outline(network, name, shape)) != given:
         raise InvalidArtifact(

@@ -65,7 +65,10 @@ def progress(label: str) -> Iterator[Callable[[float], None]]:
 
 
 def import_tensorflow_quietly() -> None:
-    """Import TensorFlow, if it is installed, without the lines that its C++ writes to stderr meanwhile."""
+    """Import TensorFlow, if it is installed and not another back end of Keras is asked for, without the lines
+    that its C++ writes to stderr meanwhile."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with suppress(ImportError), _hushed():
         import tensorflow  # noqa: F401

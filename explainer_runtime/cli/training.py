@@ -52,7 +52,7 @@ def read_network(path: str | None) -> Any:
     """
     if path is None:
         return None
-    from explainer_runtime.predictors.keras import read_model
+    from explainer_runtime.predictors.backends import read_model
 
     return read_model(path)
 

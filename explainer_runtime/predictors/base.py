@@ -6,11 +6,12 @@ one row of scores for each; whatever it wraps, the answer has been checked here 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from explainer_runtime.errors import InvalidInput
 from explainer_runtime.predictors import meaning
 from explainer_runtime.predictors.settings import Endpoint, ModelContract
 
@@ -120,10 +121,9 @@ def served(predictor: Predictor) -> ServedPredictor | None:
     return cast(ServedPredictor, predictor) if hasattr(predictor, "changes") else None
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits `(N, K)`, each row shifted by its maximum so that nothing overflows."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
+def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    """Whether rows of `shape` are rows of the shape that is expected, where None is any size."""
+    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
 
 
 def told(predictor: Predictor) -> ModelContract:
@@ -179,10 +179,12 @@ class InProcess:
 
     Attributes:
         contract: What was said about the model.
-        whole: See `LocalPredictor`.
+        name, shape, whole: See `LocalPredictor`.
     """
 
     contract: ModelContract
+    name: str
+    shape: tuple[int | None, ...]
     whole: tuple[float, float] | None
 
     @property
@@ -198,6 +200,17 @@ class InProcess:
     def snap(self, x: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
         return meaning.snap(x, self.whole, self.contract)
+
+    def checked(self, x: np.ndarray) -> np.ndarray:
+        """Rows as the model is given them, contiguous float32.
+
+        Raises:
+            InvalidInput: They are not of its shape.
+        """
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        if not fits(x.shape[1:], self.shape):
+            raise InvalidInput(f"{self.name}: expected rows of shape {self.shape}, got {x.shape[1:]}")
+        return x
 
     def rows_per_call(self, shape: tuple[int, ...]) -> int:
         """As many as keep one call well under a second for small images."""

@@ -17,8 +17,7 @@ import numpy as np
 
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors import agreement, fingerprint
-from explainer_runtime.predictors.base import LocalPredictor, Predictor, named, told
-from explainer_runtime.predictors.forms import fits
+from explainer_runtime.predictors.base import LocalPredictor, Predictor, fits, named, told
 from explainer_runtime.predictors.meaning import PAGE, affine, check_logarithms
 from explainer_runtime.predictors.tally import Tally, tally
 from explainer_runtime.predictors.watched import check_chance

@@ -28,16 +28,17 @@ def connect(model: Any, *, shape: Sequence[int] | None = None, **contract: Any) 
 
     Args:
         model: Predictor settings; a mapping or a string that `spec.parse_predictor` understands; a path; a
-            Keras model, or its bound `predict`; a function of rows `(N, *S)`; or a predictor, which is
-            returned.
-        shape: Of one row `(*S)`, for a subclassed Keras model or a `tf.function`, which do not say.
+            Keras model, or its bound `predict`; a function of rows `(N, *S)`, which can be differentiated
+            where `jax.jit` made it; a `torch.nn.Module`; or a predictor, which is returned.
+        shape: Of one row `(*S)`, for a subclassed Keras model, a `tf.function`, a function of JAX or a
+            module, which do not say.
         contract: What the model takes and what its numbers mean, as fields of `spec.ModelContract`, where
             `model` does not say so itself: `output="logits"`.
 
     Raises:
         InvalidSpec: It is none of these; an address that is none, a path without a model, a contract that the
             model does not fit.
-        MissingExtra: A Keras model without TensorFlow installed.
+        MissingExtra: A Keras model without its back end installed.
         PredictorUnavailable: A colocated model that is not loaded (yet).
     """
     match model:
@@ -52,10 +53,14 @@ def connect(model: Any, *, shape: Sequence[int] | None = None, **contract: Any) 
 
             return OnnxScores(model.path, model)
         case KerasModel():
-            from explainer_runtime.predictors import keras
+            from explainer_runtime.predictors import backends
 
-            loaded = keras.load(model.path, model)
+            loaded = backends.load(model.path, model)
             if model.runtime == "onnx":
+                from explainer_runtime.predictors.keras import KerasScores
+
+                if not isinstance(loaded, KerasScores):
+                    raise InvalidSpec(f"{model.path}: `runtime: onnx` goes with Keras on TensorFlow; {PAGE}")
                 loaded.hurry()
             return loaded
         case Colocated():
@@ -65,16 +70,27 @@ def connect(model: Any, *, shape: Sequence[int] | None = None, **contract: Any) 
 
             return RemotePredictor(model)
     if (network := keras_model(model)) is not None:
-        return _of_keras(network, shape, parse(ModelContract, contract, "model"))
+        from explainer_runtime.predictors.backends import of_model
+
+        return of_model(network, parse(ModelContract, contract, "model"), shape=shape)
     if isinstance(model, Predictor):
         if contract:
             raise InvalidSpec(f"{', '.join(contract)}: cannot be said of a predictor, which has its contract")
         return model
+    if shape is not None and (framework := _differentiable(model)) and contract.get("output") != "labels":
+        given = parse(ModelContract, contract, "model")
+        if framework == "torch":
+            from explainer_runtime.predictors.torch import TorchPredictor
+
+            return TorchPredictor(model, shape, given)
+        from explainer_runtime.predictors.jax import JaxPredictor
+
+        return JaxPredictor(model, shape, contract=given)
     if callable(model) and not isinstance(model, type):
         return CallablePredictor(_traced_once(model, shape), parse(ModelContract, contract, "model"))
     raise InvalidSpec(
-        "model: expected a Keras model, a function of rows, an address, a path, or settings with a `kind`, "
-        f"got {type(model).__name__}; {PAGE}"
+        "model: expected a Keras model, a function of rows, a module, an address, a path, or settings with "
+        f"a `kind`, got {type(model).__name__}; {PAGE}"
     )
 
 
@@ -98,10 +114,15 @@ def _module(value: Any) -> str:
     return str(value.__module__).partition(".")[0]
 
 
-def _of_keras(model: Any, shape: Sequence[int] | None, contract: ModelContract) -> Predictor:
-    from explainer_runtime.predictors import forms, keras
-
-    return keras.local(forms.of_keras(keras.import_tensorflow(), model, contract, shape=shape), contract)
+def _differentiable(model: Any) -> str:
+    """The framework that can differentiate this: `jax` what it compiles, `torch` a module; else nothing."""
+    if type(model).__name__ == "PjitFunction" and _module(type(model)) == "jaxlib":
+        return "jax"
+    return (
+        "torch"
+        if any(str(cls.__module__) == "torch.nn.modules.module" for cls in type(model).__mro__)
+        else ""
+    )
 
 
 def _traced_once(function: Any, shape: Sequence[int] | None) -> Callable[[Any], Any]:
@@ -112,7 +133,7 @@ def _traced_once(function: Any, shape: Sequence[int] | None) -> Callable[[Any], 
         or function.input_signature is not None
     ):
         return function
-    from explainer_runtime.predictors.keras import import_tensorflow
+    from explainer_runtime.predictors.backends import import_tensorflow
 
     tf = import_tensorflow()
     rows = tf.TensorSpec((None, *shape), tf.float32)

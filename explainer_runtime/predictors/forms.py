@@ -1,4 +1,4 @@
-"""How a TensorFlow model is called: which input takes the rows, what the others are held at, which output.
+"""How a model in this process is called: which input takes rows, what others are held at, which output.
 
 Models come with one input or several, named or not, of floats or whole numbers, with a batch of their own,
 and with a softmax at their end or without. A `Form` is what is left of all that: one function of rows. What
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from explainer_runtime.errors import InvalidSpec
+from explainer_runtime.predictors import meaning
+from explainer_runtime.predictors.base import InProcess
 from explainer_runtime.predictors.meaning import PAGE, affine, unscaled
 from explainer_runtime.predictors.settings import ModelContract
 
-TINY = np.finfo(np.float32).tiny
-"""The least score that has a logarithm of its own."""
 _EXACT = 2**24
 """Whole numbers up to here are float32."""
 
@@ -70,9 +71,47 @@ def whole_of(dtype: str) -> tuple[float, float] | None:
     return float(max(limits.min, -_EXACT)), float(min(limits.max, _EXACT))
 
 
-def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
-    """Whether rows of `shape` are rows of the shape that is expected, where None is any size."""
-    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
+class FormPredictor(InProcess):
+    """A model of a form that is asked for scores. Safe to call from several threads.
+
+    Args:
+        form: How it is called.
+        contract: What its numbers mean.
+        numbers: Rows `(N, *S)`, float32, N not 0 -> the model's numbers.
+        width: How many numbers it gives of a row; None where that shows in its answers only.
+
+    Attributes:
+        shape: Shape of one row, without the batch; None where an axis may have any size.
+        classes: How many classes it scores; None where that shows in its answers only.
+        name: What to call it in messages.
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        contract: ModelContract,
+        numbers: Callable[[np.ndarray], np.ndarray],
+        width: int | None,
+    ) -> None:
+        self.form, self.contract, self.name, self._numbers = form, contract, form.name, numbers
+        self.shape, self.whole = form.shape, form.whole
+        two = contract.label is not None or width == 1
+        self.classes: int | None = contract.classes or (2 if two else width)
+
+    def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
+        """See `Predictor`."""
+        x = self.checked(x)
+        if not len(x):
+            return np.empty((0, self.classes or 2), np.float32)
+        return meaning.scores(self._numbers(x), len(x), self.contract, self.name)
+
+    def identity(self) -> dict[str, str | None]:
+        """The digest of its weights; see `fingerprint.py`."""
+        return {"digest": self._digest}
+
+    @cached_property
+    def _digest(self) -> str | None:
+        return self.form.digest()
 
 
 def rows_for(
@@ -139,15 +178,18 @@ def of_keras(
     *,
     shape: Sequence[int] | None = None,
     name: str | None = None,
+    slope: Callable[[Callable[[Any], Any], Any], tuple[Any, Any]] | None = None,
 ) -> Form:
     """The form of a Keras model object.
 
     Args:
-        tf: TensorFlow.
+        tf: TensorFlow, or what has its `constant`, `repeat`, `shape` and `cast`.
         model: Functional, Sequential or subclassed.
         contract: Which of its inputs and outputs are meant.
         shape: Of one row, for a subclassed model, which does not say.
         name: What to call it in messages; None takes the model's own.
+        slope: `(function, point)` -> value and gradient there, or None where there is none; TensorFlow's
+            where it is not given.
 
     Raises:
         InvalidSpec: The contract leaves open which input or output is meant, or names one that is not there.
@@ -187,7 +229,7 @@ def of_keras(
     )
     if form.whole is None:
         return form._replace(smooth=form.call)
-    return form._replace(smooth=_of_floats(tf, model, rows, through, form))
+    return form._replace(smooth=_of_floats(tf, model, rows, through, form, slope or partial(_taped, tf)))
 
 
 def _structured(model: Any, values: Mapping[str, Any]) -> Any:
@@ -212,6 +254,7 @@ def _of_floats(
     rows: str,
     through: Callable[[Any], Callable[[Any], Any]],
     form: Form,
+    slope: Callable[[Callable[[Any], Any], Any], tuple[Any, Any]],
 ) -> Callable[[Any], Any] | None:
     """A model of whole numbers as a function of floats, by the same layers; None where it is none.
 
@@ -231,14 +274,18 @@ def _of_floats(
         smooth = through(
             keras.models.clone_model(model, input_tensors=given, clone_function=lambda layer: layer)
         )
-        with tf.GradientTape() as tape:
-            tape.watch(point)
-            own = smooth(point)
-        slope = tape.gradient(own, point)
+        own, gradient = slope(smooth, point)
         same = np.allclose(own, form.call(tf.cast(point, form.dtype)), rtol=1e-3, atol=1e-5)
     except Exception:  # whatever layers say that do not take floats
         return None
-    return smooth if same and slope is not None else None
+    return smooth if same and gradient is not None else None
+
+
+def _taped(tf: Any, function: Callable[[Any], Any], point: Any) -> tuple[Any, Any]:
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        own = function(point)
+    return own, tape.gradient(own, point)
 
 
 def sample(form: Form) -> np.ndarray | None:
@@ -321,43 +368,23 @@ def _listed(kinds: _Kinds) -> str:
     return ", ".join(f"{name} {shape}" for name, (shape, _) in kinds.items())
 
 
-# --- logarithms -----------------------------------------------------------------------------------------
+# --- ends -----------------------------------------------------------------------------------------------
 
 
-def log_scores(tf: Any, raw: Any, contract: ModelContract) -> Any:
-    """Logarithms `(N, K)` of the scores that a model's numbers mean; see `WhiteBox.log_scores`.
+def cut(tf: Any, raw: Any, contract: ModelContract) -> tuple[str, Any]:
+    """What `meaning.logarithms` takes of a model's numbers as they are traced: which function they end in,
+    and what goes into that; an empty word, and the numbers, where none is to be seen or logits were said.
 
     Args:
         tf: TensorFlow.
-        raw: What the model's graph ends in, `(N, L)` or `(N,)`, as it is traced.
-        contract: What the numbers are; not labels.
+        raw: What the model's graph ends in, `(N, L)` or `(N,)`.
+        contract: What the numbers are.
     """
-    end, before = _before(raw)
-    numbers = tf.cast(raw, tf.float32)
-    if numbers.shape.rank == 1:
-        numbers = numbers[:, None]
-    if before is not None:
-        before = tf.cast(before, tf.float32)
-    alone, k = contract.label is not None or numbers.shape[-1] == 1, contract.label or 0
-    if contract.output == "logits":
-        return _switch(tf, numbers[:, k]) if alone else tf.nn.log_softmax(numbers)
-    if end == "Sigmoid":
-        logits = tf.reshape(before, tf.shape(numbers))
-        return _switch(tf, logits[:, k]) if alone else tf.math.log_sigmoid(logits)
-    if end == "Softmax" and numbers.shape[-1] != 1:
-        logs = tf.ensure_shape(tf.reshape(tf.nn.log_softmax(before), tf.shape(numbers)), numbers.shape)
-        if not alone:
-            return logs
-        others = tf.reduce_logsumexp(tf.concat([logs[:, :k], logs[:, k + 1 :]], axis=1), axis=1)
-        return tf.stack([others, logs[:, k]], axis=1)
-    if alone:
-        numbers = tf.stack([1 - numbers[:, k], numbers[:, k]], axis=1)
-    return tf.math.log(tf.maximum(numbers, TINY))
-
-
-def _switch(tf: Any, logit: Any) -> Any:
-    """Logarithms of [1 - p, p], where p is the sigmoid of `logit` `(N,)`."""
-    return tf.stack([tf.math.log_sigmoid(-logit), tf.math.log_sigmoid(logit)], axis=1)
+    end, before = ("", None) if contract.output == "logits" else _before(raw)
+    if before is None or (end == "softmax" and (raw.shape.rank == 1 or raw.shape[-1] == 1)):
+        return "", raw
+    before = tf.reshape(tf.cast(before, tf.float32), tf.shape(raw))
+    return end, tf.ensure_shape(before, raw.shape)
 
 
 def _before(tensor: Any) -> tuple[str, Any]:
@@ -367,7 +394,7 @@ def _before(tensor: Any) -> tuple[str, Any]:
     """
     while (made := getattr(tensor, "op", None)) is not None:
         if made.type in ("Softmax", "Sigmoid"):
-            return made.type, made.inputs[0]
+            return made.type.lower(), made.inputs[0]
         if made.type not in ("Identity", "Cast", "Reshape"):
             break
         tensor = made.inputs[0]

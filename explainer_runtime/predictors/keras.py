@@ -7,7 +7,6 @@ compiled functions, each traced once for batches of any size. What a model may b
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -16,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from explainer_runtime.errors import ExplainerError, InvalidInput, InvalidSpec, MissingExtra, PredictorError
+from explainer_runtime.errors import ExplainerError, InvalidSpec, PredictorError
 from explainer_runtime.predictors import meaning, tally
-from explainer_runtime.predictors.base import InProcess
-from explainer_runtime.predictors.forms import Form, fits, log_scores, of_keras, rows_for, sample
+from explainer_runtime.predictors.backends import import_tensorflow, load
+from explainer_runtime.predictors.forms import Form, FormPredictor, cut, of_keras, rows_for, sample
 from explainer_runtime.predictors.remote.tensors import one_line
-from explainer_runtime.predictors.saved_model import of_saved_model
 from explainer_runtime.predictors.settings import ModelContract
+from explainer_runtime.predictors.white_box import Differentiable
 
 _MICRO_BATCH = 64
 """Convolutions of small images are cheapest in batches whose activations stay in the cache."""
@@ -30,103 +29,32 @@ _STEEP = 32
 """The same for gradients, which keep the activations."""
 
 
-def import_tensorflow() -> Any:
-    """TensorFlow, quietly.
-
-    Raises:
-        MissingExtra: It is not installed.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import tensorflow as tf
-    except ImportError:
-        raise MissingExtra(
-            "TensorFlow is not installed; pip install 'explainer-runtime[tensorflow]'"
-        ) from None
-    return tf
-
-
-def read_model(path: str | Path) -> Any:
-    """The Keras model in a `.keras` file, read in safe mode.
-
-    Raises:
-        InvalidSpec: There is no such file, it is another format, or it holds code.
-        MissingExtra: TensorFlow is not installed.
-    """
-    import_tensorflow()
-    import keras
-
-    path = Path(path)
-    if not path.exists():
-        raise InvalidSpec(f"{path}: there is no such file")
-    if path.suffix in (".h5", ".hdf5"):
-        raise InvalidSpec(
-            f"{path}: HDF5 is not read; load it with Keras and write it with `model.save('model.keras')`; "
-            f"{meaning.PAGE}"
-        )
-    if not (path.is_file() and path.suffix == ".keras"):
-        raise InvalidSpec(
-            f"{path}: expected a .keras or .onnx file, or a SavedModel directory; {meaning.PAGE}"
-        )
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises many kinds for one cause: this file is not a model
-        if own := re.search(r"Could not locate (?:class|function) '([^']+)'", str(error)):
-            raise InvalidSpec(
-                f"{path}: {own[1]} is code of your own, which a .keras file does not hold; write the model "
-                f"with `model.export(directory)` and give that directory; {meaning.PAGE}"
-            ) from error
-        raise InvalidSpec(f"{path}: cannot be loaded as a Keras model: {one_line(str(error))}") from error
-
-
-class KerasScores(InProcess):
-    """A model in this process that is asked for scores only. Safe to call from several threads.
+class KerasScores(FormPredictor):
+    """A model that TensorFlow computes and that is asked for scores only. Safe to call from several threads.
 
     Args:
         form: How it is called; see `forms.py`.
         contract: What its numbers mean.
-
-    Attributes:
-        shape: Shape of one row, without the batch; None where an axis may have any size.
-        classes: How many classes it scores; None where that shows in its answers only.
-        name: What to call it in messages.
 
     Raises:
         InvalidSpec: It cannot be called as the form says.
     """
 
     def __init__(self, form: Form, contract: ModelContract | None = None) -> None:
-        self.form, self.contract, self.name = form, contract or ModelContract(), form.name
-        self.shape, self.whole = form.shape, form.whole
+        contract = contract or ModelContract()
         self._faster: Callable[[np.ndarray], np.ndarray] | None = None
         self._tf = import_tensorflow()
-        self._raw = _compiled(self._tf, rows_for(form, self.contract), form.shape, form.name)
+        self._raw = _compiled(self._tf, rows_for(form, contract), form.shape, form.name)
         shape = self._raw.structured_outputs.shape
-        numbers = 1 if shape.rank == 1 else shape[-1]
-        two = self.contract.label is not None or numbers == 1
-        self.classes: int | None = self.contract.classes or (2 if two else numbers)
+        super().__init__(form, contract, self._computed, 1 if shape.rank == 1 else shape[-1])
 
-    def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
-        """See `Predictor`."""
-        x = self._checked(x)
-        if not len(x):
-            return np.empty((0, self.classes or 2), np.float32)
+    def _computed(self, x: np.ndarray) -> np.ndarray:
         if batch := self.form.batch:
             starts = range(0, len(x), _MICRO_BATCH)
             tally.add(rows=sum(-len(x[start : start + _MICRO_BATCH]) % batch for start in starts))
         if self._faster is not None:
-            numbers = self._faster(x)
-        else:
-            numbers = _by_parts(self._tf, self._raw, x, _MICRO_BATCH, self.name)
-        return meaning.scores(numbers, len(x), self.contract, self.name)
-
-    def identity(self) -> dict[str, str | None]:
-        """The digest of its weights; see `fingerprint.py`."""
-        return {"digest": self._digest}
-
-    @cached_property
-    def _digest(self) -> str | None:
-        return self.form.digest()
+            return self._faster(x)
+        return _by_parts(self._tf, self._raw, x, _MICRO_BATCH, self.name)
 
     def hurry(self) -> None:
         """Let ONNX Runtime compute rows from now on, if it says the same.
@@ -139,15 +67,9 @@ class KerasScores(InProcess):
         function = rows_for(self.form, self.contract)
         self._faster = converted(self._tf, function, self.shape, self.name, sample(self.form))
 
-    def _checked(self, x: np.ndarray) -> np.ndarray:
-        x = np.ascontiguousarray(x, dtype=np.float32)
-        if not fits(x.shape[1:], self.shape):
-            raise InvalidInput(f"{self.name}: expected rows of shape {self.shape}, got {x.shape[1:]}")
-        return x
 
-
-class KerasPredictor(KerasScores):
-    """A model in this process whose graph can be differentiated: a `WhiteBox`.
+class KerasPredictor(Differentiable, KerasScores):
+    """A model that TensorFlow computes and differentiates: a `WhiteBox`.
 
     Args:
         graph: Differentiable function from a `(N, *S)` tensor to the model's numbers, in inference mode; or
@@ -200,23 +122,19 @@ class KerasPredictor(KerasScores):
         given = contract or ModelContract(output="logits" if logits else "probabilities")
         return _white(load(path, given))
 
-    def log_scores(self, x: np.ndarray) -> np.ndarray:
-        """See `WhiteBox`."""
-        x = self._checked(x)
-        return self._slopes(x) if len(x) else np.empty((0, self.classes or 2), np.float32)
+    _end = ""
 
-    def slope(self, x: np.ndarray, pull: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """See `WhiteBox`."""
-        return self._slopes.slope(self._checked(x), pull)
+    def smooth(self) -> tuple[Slopes, Callable[[], str]]:
+        """See `Differentiable`."""
+        return self._slopes, lambda: self._end
 
     @cached_property
     def _slopes(self) -> Slopes:
-        return Slopes(self._logs, self.shape, self.name)
+        def before(raw: Any) -> Any:
+            self._end, numbers = cut(self._tf, raw, self.contract)  # as it is traced
+            return numbers
 
-    @property
-    def _logs(self) -> Callable[[Any], Any]:
-        contract, tf = self.contract, self._tf
-        return rows_for(self.form, contract, lambda raw: log_scores(tf, raw, contract), smooth=True)
+        return Slopes(rows_for(self.form, self.contract, before, smooth=True), self.shape, self.name)
 
 
 class Slopes:
@@ -291,19 +209,6 @@ class KerasNetwork(Slopes):
         super().__init__(lambda x: model(x, training=False), shape and shape[1:], model.name)
 
 
-def load(path: str | Path, contract: ModelContract) -> KerasScores:
-    """A predictor over a `.keras` file (in safe mode) or the directory of a SavedModel.
-
-    Raises:
-        InvalidSpec: There is no such file, it is another format, it holds code, or does not fit the contract.
-        MissingExtra: TensorFlow is not installed.
-    """
-    tf, path = import_tensorflow(), Path(path)
-    if path.is_dir() and (path / "saved_model.pb").is_file():
-        return local(of_saved_model(tf, path, contract), contract)
-    return local(of_keras(tf, read_model(path), contract, name=str(path)), contract)
-
-
 def local(form: Form, contract: ModelContract) -> KerasScores:
     """A predictor over a model of this form: a `KerasPredictor` where it can be differentiated."""
     if contract.output == "labels" or form.smooth is None:
@@ -344,7 +249,7 @@ def _sloping(gradients: list[Any], name: str) -> Any:
     return gradient
 
 
-def _white(predictor: KerasScores) -> KerasPredictor:
+def _white(predictor: FormPredictor) -> KerasPredictor:
     if isinstance(predictor, KerasPredictor):
         return predictor
     raise InvalidSpec(f"{predictor.name}: has no gradient; `connect` takes it as a black box; {meaning.PAGE}")

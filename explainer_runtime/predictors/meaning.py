@@ -7,7 +7,7 @@ So the promise is looked at in every answer; where nothing was said, it is that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors.settings import ModelContract
 
 PAGE = "see docs/models.md"
+TINY = np.finfo(np.float32).tiny
+"""The least score that has a logarithm of its own."""
 _SLACK = 1e-6
 _AWAY_FROM_ONE = 1e-2
 """A thousand FP16 probabilities sum to 1 within 5e-4; what is further off than this is no distribution."""
@@ -151,6 +153,62 @@ def _several(found: np.ndarray, contract: ModelContract, source: str) -> np.ndar
         case "probabilities":
             _check_probabilities(found, source)
     return found
+
+
+def logarithms(
+    numbers: np.ndarray, end: str, contract: ModelContract
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Logarithms `(N, K)` of the scores that a model's numbers mean, and the way back; see `WhiteBox`.
+
+    Args:
+        numbers: `(N, L)` or `(N,)`, float32: what goes into the model's last function, or what it ends in.
+        end: That function, `softmax` (of more than one number) or `sigmoid`; empty where none can be seen.
+        contract: What the model's answers are; not labels.
+
+    Returns:
+        The logarithms, and a function from the weight of each `(N, K)` to that of each number, shaped like
+        `numbers`: their part of the chain rule.
+    """
+    z = numbers.reshape(len(numbers), -1)
+    alone, k = contract.label is not None or z.shape[1] == 1, contract.label or 0
+    if contract.output == "logits":
+        end = "sigmoid" if alone else "softmax"
+    if alone and end:
+        # Two classes, by one logit: number k, or how far it leads the others of a softmax.
+        logit, slope = z[:, k], np.zeros_like(z)
+        if end == "softmax":
+            others = np.delete(z, k, axis=1)
+            logit = logit - _log_sum(others)[:, 0]
+            slope[:, np.arange(z.shape[1]) != k] = -softmax(others)
+        slope[:, k] = 1
+        logs = np.stack([-np.logaddexp(0, logit), -np.logaddexp(0, -logit)], axis=1)
+        share = np.exp(logs)
+        return logs, lambda w: ((w[:, 1] * share[:, 0] - w[:, 0] * share[:, 1])[:, None] * slope).reshape(
+            numbers.shape
+        )
+    if end == "softmax":
+        logs = z - _log_sum(z)
+        return logs, lambda w: w - np.exp(logs) * w.sum(axis=1, keepdims=True)
+    if end == "sigmoid":
+        return -np.logaddexp(0, -z), lambda w: w * _sigmoid(-z)
+    scores = np.stack([1 - z[:, k], z[:, k]], axis=1) if alone else z
+    floored = np.maximum(scores, TINY)
+
+    def back(w: np.ndarray) -> np.ndarray:
+        slope = np.where(scores >= TINY, w / floored, 0)
+        if not alone:
+            return slope
+        weight = np.zeros_like(z)
+        weight[:, k] = slope[:, 1] - slope[:, 0]
+        return weight.reshape(numbers.shape)
+
+    return np.log(floored), back
+
+
+def _log_sum(z: np.ndarray) -> np.ndarray:
+    """Logarithm of the sum of exponentials, `(N, L)` -> `(N, 1)`."""
+    most = z.max(axis=1, keepdims=True)
+    return np.asarray(most + np.log(np.exp(z - most).sum(axis=1, keepdims=True)))
 
 
 def check_logarithms(found: np.ndarray, source: str) -> None:

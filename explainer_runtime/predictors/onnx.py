@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidInput, InvalidSpec, MissingExtra, PredictorError
+from explainer_runtime.errors import InvalidSpec, MissingExtra, PredictorError
 from explainer_runtime.predictors import meaning, tally
 from explainer_runtime.predictors.base import InProcess
-from explainer_runtime.predictors.forms import chosen_output, fits, row_input, whole_of
+from explainer_runtime.predictors.forms import chosen_output, row_input, whole_of
 from explainer_runtime.predictors.remote.tensors import one_line
 from explainer_runtime.predictors.settings import ModelContract
 
@@ -87,9 +87,7 @@ class OnnxScores(InProcess):
 
     def __call__(self, x: np.ndarray, *, timeout: float | None = None) -> np.ndarray:
         """See `Predictor`."""
-        x = np.ascontiguousarray(x, dtype=np.float32)
-        if not fits(x.shape[1:], self.shape):
-            raise InvalidInput(f"{self.name}: expected rows of shape {self.shape}, got {x.shape[1:]}")
+        x = self.checked(x)
         if not len(x):
             return np.empty((0, self.classes or 2), np.float32)
         size = self._batch or _MICRO_BATCH

@@ -36,6 +36,8 @@ SHALLOW = 1e6
 """Added to the cost of a point that is valid, but has not the lead that was aimed for."""
 _ROOTS = 6
 """Evaluations in the search for a multiplier, warm from the step before."""
+_BLOCK = 64
+"""Rows of one step that are taken together; a step's dozen arrays of small images fit a cache then."""
 _DEAREST = np.float32(1e12)
 """Largest multiplier: what that cannot pay for cannot be had inside the bounds."""
 _DRAWS = 10_000
@@ -299,32 +301,51 @@ def nearest(
     Returns:
         `y` `(M, *D)` and mu `(M,)`.
     """
-    shape, flat = d.shape, (len(d), -1)
-    d, low, high, slope, pull = (part.reshape(flat) for part in (d, low, high, slope, pull))
-    steep = (2 * l2 + bend)[:, None]
-    middle, push = (bend[:, None] * d - pull) / steep, slope / steep
-    threshold = l1.reshape(len(d), -1) / steep
+    flat = (len(d), -1)
+    wide = [part.reshape(flat) for part in (d, low, high, slope, pull, np.broadcast_to(l1, d.shape))]
+    y, price = np.empty(wide[0].shape, np.float32), np.empty(len(d), np.float32)
+    for start in range(0, len(d), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        y[rows], price[rows] = _nearest(
+            [part[rows] for part in wide], *(one[rows] for one in (l2, bend, need, mu))
+        )
+    return y.reshape(d.shape), price
+
+
+def _nearest(
+    wide: list[np.ndarray], l2: np.ndarray, bend: np.ndarray, need: np.ndarray, mu: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`nearest`, of rows that stay in a cache: `wide` is d, low, high, slope, pull and l1 `(M, E)`."""
+    d, low, high, slope, pull, l1 = wide
+    steep = 1 / (2 * l2 + bend)[:, None]
+    middle, push, threshold = (bend[:, None] * d - pull) * steep, slope * steep, l1 * steep
+    above, below, worth = middle - threshold, middle + threshold, slope * push
     need = need + np.einsum("ij,ij->i", slope, d)  # so that gains count from nothing changed
+    z, y, nought = np.empty_like(d), np.empty_like(d), np.zeros_like(d)
+    inside, moved = np.empty(d.shape, bool), np.empty(d.shape, bool)
 
-    def at(mu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        z = middle + mu[:, None] * push
-        y = np.clip(z - np.clip(z, -threshold, threshold), low, high)
-        return y, np.einsum("ij,ij->i", slope, y)
+    def at(mu: np.ndarray) -> np.ndarray:
+        """What is gained; leaves the soft threshold in `z`, and within the bounds in `y`."""
+        np.multiply(push, mu[:, None], out=z)
+        np.minimum(np.add(below, z, out=y), nought, out=y)
+        np.maximum(np.add(above, z, out=z), y, out=z)
+        np.minimum(np.maximum(z, low, out=y), high, out=y)
+        return np.einsum("ij,ij->i", slope, y)
 
-    under, got_under = at(np.zeros_like(mu))
-    free = got_under >= need
-    over = np.where(slope > 0, high, np.where(slope < 0, low, under))
-    got_over = np.einsum("ij,ij->i", slope, over)
+    def rising() -> np.ndarray:
+        """How fast that rises there with the multiplier."""
+        np.logical_and(np.equal(z, y, out=inside), np.not_equal(z, nought, out=moved), out=inside)
+        return np.einsum("ij,ij->i", worth, inside)
+
     least, most = np.zeros_like(mu), np.full_like(mu, np.inf)
-    none, worth = under, slope * push
+    got_under, got_over = at(least), np.zeros_like(mu)
+    free = got_under >= need
     for _ in range(_ROOTS):
-        y, got = at(mu)
+        got = at(mu)
         enough = got >= need
-        rise = np.where((y > low) & (y < high) & (y != 0), worth, 0).sum(axis=1)
-        over, under = np.where(enough[:, None], y, over), np.where(enough[:, None], under, y)
         got_over, got_under = np.where(enough, got, got_over), np.where(enough, got_under, got)
         least, most = np.where(enough, least, mu), np.where(enough, mu, most)
-        newton, known = mu + (need - got) / np.maximum(rise, 1e-12), np.isfinite(most)
+        newton, known = mu + (need - got) / np.maximum(rising(), 1e-12), np.isfinite(most)
         width = np.where(known, most, least) - least
         first = np.where(known, least + 0.05 * width, 1.2 * mu)
         last = np.where(known, most - 0.05 * width, 16 * mu)
@@ -332,11 +353,21 @@ def nearest(
             (newton > first) & (newton < last), newton, np.where(known, least + 0.5 * width, 4 * mu)
         )
         mu = np.minimum(mu, _DEAREST)
+    known = np.isfinite(most)
+    at(np.where(known, most, 0))
+    over, far = y.copy(), np.flatnonzero(~known)  # of those, all that can be done
+    over[far] = np.where(slope[far] > 0, high[far], np.where(slope[far] < 0, low[far], y[far]))
+    got_over[far] = np.einsum("ij,ij->i", slope[far], over[far])
+    least = np.where(free, 0, least)
+    at(least)
     gap = got_over - got_under
     share = np.clip(np.divide(need - got_under, gap, out=np.ones_like(gap), where=gap > 0), 0, 1)
-    y = np.where(free[:, None], none, under + share[:, None] * (over - under))
-    mu = np.where(free, 0, least + share * (np.where(np.isfinite(most), most, least) - least))
-    return np.clip(y, low, high).astype(np.float32).reshape(shape), mu.astype(np.float32)
+    share = np.where(free, 0, share)
+    over -= y
+    over *= share[:, None]
+    over += y
+    mu = least + share * (np.where(known, most, least) - least)
+    return np.minimum(np.maximum(over, low), high), mu.astype(np.float32)
 
 
 def _lonely(space: Space, slope: np.ndarray, coherent: float) -> np.ndarray | float:

@@ -263,3 +263,18 @@ def test_a_saved_model_needs_tensorflow(tmp_path):
 
 def test_tensorflow_was_never_imported():
     assert not [name for name in sys.modules if name.partition(".")[0] in ("tensorflow", "torch")]
+
+
+def test_scale_and_offset_have_a_number_for_each_channel():
+    std, mean = np.array([0.2, 0.4, 0.5], "f"), np.array([0.5, 0.1, -0.3], "f")
+    weights = np.random.default_rng(5).normal(size=(12, 3)).astype("f")
+    network = jax.jit(lambda x: jax.nn.softmax(x.reshape(-1, 12) @ weights))
+    whole = jax.jit(lambda x: jax.nn.softmax(((x - mean) / std).reshape(-1, 12) @ weights))
+    x = np.random.default_rng(6).uniform(0, 1, (5, 2, 2, 3)).astype("f")
+    normalised = {"scale": (1 / std).tolist(), "offset": (-mean / std).tolist()}
+    given, built_in = connect(network, shape=(2, 2, 3), **normalised), connect(whole, shape=(2, 2, 3))
+    np.testing.assert_allclose(given(x), built_in(x), atol=1e-6)
+    slopes = [
+        model.slope(x, lambda said: np.ones_like(said) * [1.0, 0, -1])[1] for model in (given, built_in)
+    ]
+    np.testing.assert_allclose(*slopes, rtol=1e-3, atol=1e-4)

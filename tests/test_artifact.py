@@ -220,7 +220,7 @@ def test_a_failed_save_says_why_and_leaves_the_old_artifact_alone(saved, arrays,
 
 def test_a_disk_error_while_writing_leaves_the_old_artifact_alone(saved):
     with pytest.raises(OSError, match="too long"):
-        replace(saved, {"explainer.json": b"{}", "models/" + "n" * 300: b""}, manifest.FORMAT)
+        replace(saved, {"explainer.json": b"{}", "models/" + "n" * 300: b""})
     load(saved)
     assert os.listdir(saved.parent) == [saved.name]
 

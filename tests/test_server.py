@@ -229,9 +229,14 @@ def send(connection, body, path="/v2/models/anchor/infer", method="POST", **head
     return response.status, json.loads(response.read() or b"{}")
 
 
-def test_what_is_too_large_or_too_deep_is_refused_and_the_connection_goes_on(connection, served):
+@pytest.fixture
+def large():
+    """Made before there is a connection: one that says nothing meanwhile is closed."""
+    return bomb(2**29)
+
+
+def test_what_is_too_large_or_too_deep_is_refused_and_the_connection_goes_on(large, connection, served):
     _, process = served
-    large = bomb(2**29)
     assert send(connection, json.dumps(request(parameters=QUICK)))[0] == 200
     before = resident(process)
     status, told = send(connection, large, **{"content-encoding": "gzip"})

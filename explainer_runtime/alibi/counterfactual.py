@@ -10,7 +10,7 @@ import numpy as np
 
 from explainer_runtime.alibi.explainer import Explainer
 from explainer_runtime.alibi.explanation import Explanation
-from explainer_runtime.alibi.history import by_step, scalar
+from explainer_runtime.alibi.history import by_step
 from explainer_runtime.alibi.ranges import OPEN, within
 from explainer_runtime.explanation import Explanation as Answer
 
@@ -86,8 +86,8 @@ class Counterfactual(Explainer):
             0,
             answer["counterfactual"],
             answer["counterfactual_proba"],
-            scalar(answer["distance_l1"]),
-            max(0.0, scalar(answer["lam"])),
+            float(answer["distance_l1"][0]),
+            max(0.0, float(answer["lam"][0])),
         )
         found = bool(answer["found"][0])
         data = {

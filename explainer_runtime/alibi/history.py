@@ -42,11 +42,6 @@ def by_step(
     return lists
 
 
-def scalar(values: np.ndarray) -> float:
-    """The number of the only lane."""
-    return float(np.asarray(values)[0])
-
-
 def _parts(groups: Sequence[P], count: int) -> list[list[P]]:
     edges = np.linspace(0, len(groups), count + 1).round().astype(int)
     return [list(groups[start:end]) for start, end in pairwise(edges)]

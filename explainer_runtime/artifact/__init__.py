@@ -86,7 +86,7 @@ def save(fitted: Fitted, path: str | Path) -> Path:
         files = pack(fitted)
         unpack(files)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, files, manifests.FORMAT)
+        replace(path, files)
     return path
 
 

@@ -17,23 +17,23 @@ from pathlib import Path
 
 from explainer_runtime.artifact import strict_json
 from explainer_runtime.artifact.directory import BESIDE, MANIFEST, Directory
+from explainer_runtime.artifact.manifest import FORMAT
 from explainer_runtime.errors import InvalidArtifact
 
 
-def replace(path: Path, files: Mapping[str, bytes], format_name: str) -> None:
+def replace(path: Path, files: Mapping[str, bytes]) -> None:
     """Make `path` a directory of exactly these files, and of the server's settings that lay there.
 
     Args:
         path: Where; its parent must exist. What is there must be nothing, an empty directory, or an
             artifact, damaged or not.
         files: Content by relative path, with `/` between folder and file. Permissions follow the umask.
-        format_name: What the manifest of an earlier artifact must say its format is.
 
     Raises:
         InvalidArtifact: There is something else at `path`.
         OSError: The disk is full, permission is missing, ...; what was there is still there.
     """
-    kept = _kept(path, format_name)
+    kept = _kept(path)
     fresh = _sibling(path)
     try:
         _write(fresh, {**files, **kept})
@@ -42,7 +42,7 @@ def replace(path: Path, files: Mapping[str, bytes], format_name: str) -> None:
         shutil.rmtree(fresh, ignore_errors=True)  # it is gone already when all went well
 
 
-def _kept(path: Path, format_name: str) -> dict[str, bytes]:
+def _kept(path: Path) -> dict[str, bytes]:
     if not os.path.lexists(path):
         return {}
     if path.is_symlink():
@@ -57,7 +57,7 @@ def _kept(path: Path, format_name: str) -> dict[str, bytes]:
             kept = {BESIDE: earlier.read(BESIDE, strict_json.LIMIT)} if BESIDE in names else {}
     except InvalidArtifact as error:
         raise InvalidArtifact(f"{refusal}: {error}") from None
-    if manifest.get("format") != format_name:
+    if manifest.get("format") != FORMAT:
         raise InvalidArtifact(f"{refusal}: its {MANIFEST} is of another format")
     return kept
 

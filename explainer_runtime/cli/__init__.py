@@ -32,7 +32,7 @@ Address = Annotated[
     typer.Option(
         "--predictor",
         metavar="URL",
-        help="A served model: grpc://host:port/name, http://host:port/name; or settings as JSON, or @FILE.",
+        help="A served model: grpc://..., http://..., v1+http://host:port/name; JSON settings, or @FILE.",
     ),
 ]
 Logits = Annotated[bool, typer.Option("--logits", help="The model answers with logits.")]
@@ -199,13 +199,7 @@ def serve(
         str | None,
         typer.Option(metavar="FILE", help="A .keras file or SavedModel; served, too, and explained here."),
     ] = None,
-    predictor: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="A served model: grpc://..., http://..., v1+http://host:port/name; JSON settings, or @FILE.",
-        ),
-    ] = None,
+    predictor: Address = None,
     logits: Logits = False,
     label: Label = None,
     name: Annotated[

@@ -82,7 +82,15 @@ class Method(Protocol):
         ...
 
     def search(self, x: np.ndarray, spec: Any, ground: Ground) -> Search[Explanation]:
-        """The search for an answer to each row `(N, *S)`, float32, with these settings."""
+        """The search for an answer to each row.
+
+        Args:
+            x: Rows `(N, *S)`, float32, in input units; images are `(N, H, W, C)`, or `(N, C, H, W)` where
+                `layout` says so. Not changed.
+            spec: Settings, with the options of the request in force. Every row starts from `spec.seed`, so
+                that it is explained in a batch as it is alone.
+            ground: What the search stands on.
+        """
         ...
 
     def draw(self, explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +22,7 @@ _LARGE = 112
 """From this many pixels on a side an image counts as large, where defaults go by its size."""
 
 
-def check(fitted: Fitted) -> None:
+def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """Refuse what is no image, and a fill that lacks its images; see `Method.check`."""
     check_class(fitted)
     inputs, spec = fitted.inputs, cast(Any, fitted.spec)
@@ -55,7 +55,8 @@ def size(fitted: Fitted) -> tuple[int, ...]:
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
-    """Some of the background images, evenly spaced, where hidden pixels show them."""
+    """Some of the background images, evenly spaced, where hidden pixels show them; else nothing has to be
+    fitted."""
     images = given.x if given.background is None else given.background
     if given.spec.fill != "background":
         return {}

@@ -8,15 +8,15 @@ row is given back as it came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
-from explainer_runtime.fitted import Fitted, Shape, check_arrays
-from explainer_runtime.methods import teaching
+from explainer_runtime.fitted import Fitted, Shape, check_arrays, need
+from explainer_runtime.methods import latent, teaching
 from explainer_runtime.methods.ground import CHANGED, Ground, check_class, feature_range, region
 from explainer_runtime.search import neighbours
 from explainer_runtime.search.asks import Rows, Search, Stop
@@ -236,7 +236,7 @@ def changed_fields(fitted: Fitted, field: str) -> Fields:
     }
 
 
-def check_changed(fitted: Fitted) -> None:
+def check_changed(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """What any explainer that changes rows has to be; see `Method.check`."""
     check_class(fitted)
     spec: Any = fitted.spec
@@ -246,6 +246,9 @@ def check_changed(fitted: Fitted) -> None:
     if spec.region is not None:
         region(spec, fitted.inputs)
     teaching.check(fitted)
+    latent.check(fitted, asked)
+    if getattr(spec, "gamma", 0):
+        need("model", "autoencoder", fitted.models, "gamma")
     arrays: dict[str, tuple[str, Shape]] = {"curvature": ("f", (2,)), "bend": ("f", (2,))}
     check_arrays(fitted, {name: shape for name, shape in arrays.items() if name in fitted.arrays})
 

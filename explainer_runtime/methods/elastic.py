@@ -19,7 +19,6 @@ from explainer_runtime.methods.ground import Ground
 from explainer_runtime.methods.settings import ElasticNet
 from explainer_runtime.search import fista
 from explainer_runtime.search.asks import Search
-from explainer_runtime.search.best import Best
 from explainer_runtime.search.criterion import Criterion
 from explainer_runtime.search.lanes import Effort
 from explainer_runtime.search.least_change import Problem, Space
@@ -33,17 +32,16 @@ def problem(
     spec: ElasticNet,
     ground: Ground,
     space: Space,
-    low: np.ndarray,
-    high: np.ndarray,
-    start: np.ndarray,
     asked: Criterion,
+    start: np.ndarray | float = 0.0,
     *,
     sharp: float = 1.0,
     theta: np.ndarray | None = None,
     target: np.ndarray | None = None,
 ) -> Problem:
-    """What is sought, with the weights of `spec`; `sharp` is how many times more the L1 distance counts on
-    the way."""
+    """What is sought in `space`, with the weights of `spec`, from the point of it next to `start`; `sharp` is
+    how many times more the L1 distance counts on the way."""
+    low, high = space.bounds()
     count = len(low)
     networks = ground.plausible()
     if spec.schedule == "reference":
@@ -54,19 +52,11 @@ def problem(
         np.zeros(count, np.float32) if theta is None else theta,
         target,
     )
-    bend = penalty.bend(_bend(ground))
-    weight = np.full(count, spec.beta * sharp, np.float32)
     return Problem(
-        space,
-        low,
-        high,
-        start,
-        asked,
-        weight,
-        np.ones(count, np.float32),
-        None if penalty.empty else penalty,
-        bend,
-    )
+        space, low, high, np.clip(np.full_like(low, start), low, high), asked,
+        np.full(count, spec.beta * sharp, np.float32), np.ones(count, np.float32),
+        None if penalty.empty else penalty, penalty.bend(_bend(ground)),
+    )  # fmt: skip
 
 
 def _bend(ground: Ground) -> np.ndarray:
@@ -90,10 +80,7 @@ def schedule(spec: ElasticNet, sought: Problem) -> partial[Search[None]] | None:
         return None
     settings = fista.Fista(**{name: getattr(spec, name) for name in fista.Fista._fields})
 
-    def bisect(lanes: np.ndarray, best: Best) -> Search[None]:
-        return fista.bisect(sought, settings, lanes, best)
-
-    return partial(bisect)
+    return partial(fista.bisect, sought, settings)
 
 
 def net_fields(

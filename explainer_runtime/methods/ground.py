@@ -96,12 +96,12 @@ class Ground(NamedTuple):
         """Range of a feature, in input units."""
         return self.inputs.high - self.inputs.low
 
-    def space(
-        self, origin: np.ndarray, low: np.ndarray, high: np.ndarray, unit: float | None = None
-    ) -> Pixels:
-        """Changes of rows `(L, *S)`, counted from `origin`, inside bounds in input units."""
+    def space(self, spec: Any, origin: np.ndarray, low: np.ndarray, high: np.ndarray) -> Pixels:
+        """Changes of rows `(L, *S)`, counted from `origin`, inside bounds in input units; they are counted in
+        ranges of a feature, and in input units with the reference schedule."""
+        unit = 1.0 if spec.schedule == "reference" else self.unit
         plane = {"channels_last": (0, 1), "channels_first": (1, 2)}.get(self.inputs.layout or "", ())
-        return Pixels(origin, self.unit if unit is None else unit, low, high, snap=self.snap, plane=plane)
+        return Pixels(origin, unit, low, high, snap=self.snap, plane=plane)
 
     def plausible(self) -> Networks:
         """The autoencoder and the encoder."""

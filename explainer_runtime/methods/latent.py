@@ -28,7 +28,7 @@ _BATCH = 100
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """Refuse a latent space without a decoder, or with one of other codes; see `Method.check`."""
     spec: Any = fitted.spec
-    if spec.space != "latent":
+    if getattr(spec, "space", "features") != "latent":
         return
     if "space" in asked and "decoder" not in fitted.models:
         raise InvalidOption("space: this explainer was fitted without a decoder", "space")
@@ -86,12 +86,10 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     return {"code_low": low, "code_high": high, "code_curvature": np.array([curvature], np.float32)}
 
 
-def space(
-    spec: Any, ground: Ground, x: np.ndarray, low: np.ndarray, high: np.ndarray, unit: float | None = None
-) -> Space:
+def space(spec: Any, ground: Ground, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> Space:
     """Changes of rows `(L, *S)` inside bounds in input units, where the spec says."""
     if spec.space != "latent":
-        return ground.space(x, low, high, unit)
+        return ground.space(spec, x, low, high)
     networks, arrays = ground.networks, ground.arrays
     coder = Coder(networks["decoder"], networks.get("encoder"), arrays["code_low"], arrays["code_high"])
     return Latent(x, coder, low, high, snap=ground.snap)

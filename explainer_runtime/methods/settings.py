@@ -29,15 +29,36 @@ def check_space(space: str, schedule: str) -> None:
         raise ValueError("space 'latent' goes with schedule 'fast'")
 
 
-class ElasticNet(Spec):
+class Change(Spec):
+    """What the methods share that change a row."""
+
+    gradient: Gradient = "auto"
+    """Where slopes come from: the model itself in this process (`exact`), a small network taught from the
+    model's answers at fit (`surrogate`), random directions in a low-resolution basis (`random`), central
+    differences over every feature (`full`: two rows a feature and step). `auto` is `exact` where the model is
+    in process, else `surrogate` where one was fitted, else `random`. Those of an autoencoder and an encoder
+    are always exact."""
+    feature_range: tuple[Bound, Bound] | None = None
+    """Lowest and highest allowed values, each one number or nested lists that broadcast to a row;
+    None takes the range of the input contract."""
+    eps: PositiveFloat = 0.01
+    """Step of finite differences (`gradient='full'` and `'random'`): a share of the range of a feature, or
+    with the reference schedule in input units."""
+    region: Requestable[Places] = None
+    """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
+    keep_path: Requestable[bool] = False
+    """Whether the answer shows the valid points on the way, under the weight of each (lambda, or c), in
+    `raw`."""
+    seed: Requestable[Seed] = 0
+    """Seed of everything random in the answer; the same seed gives the same bytes."""
+
+
+class ElasticNet(Change):
     """What `CounterfactualProto` and `CEM` share: an elastic net, penalties, a class that has to lead."""
 
     schedule: Literal["fast", "reference"] = "fast"
     """`reference`: the settings people know, with an unscaled threshold and a bisection on c. `fast`: the
     least change by sequential convex programmes; c comes with it."""
-    gradient: Gradient = "auto"
-    """Where slopes of the prediction come from; see `Counterfactual.gradient`. Those of autoencoder and
-    encoder are always exact."""
     effort: Requestable[Effort] = "standard"
     """How much is done: about 20, 35 or 100 slopes an explanation."""
     rho: Annotated[float, Field(ge=0, le=10)] | None = None
@@ -62,22 +83,10 @@ class ElasticNet(Spec):
     people know ran without, unless its threads happened to fall otherwise (reference schedule)."""
     clip: tuple[float, float] = (-1000.0, 1000.0)
     """Lowest and highest value of any element of a gradient (reference schedule)."""
-    feature_range: tuple[Bound, Bound] | None = None
-    """Lowest and highest allowed values, each one number or nested lists that broadcast to a row;
-    None takes the range of the input contract."""
     lead: Annotated[float, Field(ge=1, le=1e6)] = 12.0
     """How many times as likely as any other class the new one should be (fast schedule). 1 stops at the
     border, where a second model often disagrees; where it cannot be reached the border will do. A pertinent
     positive is asked for its probability instead."""
-    region: Requestable[Places] = None
-    """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
-    keep_path: Requestable[bool] = False
-    """Whether the answer shows the valid points on the way, under the c of each, in `raw`."""
-    eps: PositiveFloat = 0.01
-    """Step of finite differences (`gradient='full'` and `'random'`): a share of the range of a feature, or
-    with the reference schedule in input units."""
-    seed: Requestable[Seed] = 0
-    """Seed of everything random in the answer; the same seed gives the same bytes."""
 
     retired: ClassVar[Mapping[str, Retired]] = {"steps": Retired("see `effort`", 120)}
 

@@ -34,16 +34,18 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
-    """What an explainer of this model needs to search without it: arrays of a `Fitted`.
+    """What an explainer of this model needs to search without it: arrays of a `Fitted`; none where the model
+    itself serves as well.
 
     The seed of the spec is that of the choice of rows, of the mixtures and of the surrogate.
 
     Raises:
+        InvalidSpec: A surrogate is asked for, and there is no model or there are too few rows.
         PredictorError: The model failed.
     """
     x, predictor, inputs, seed = given.rows(), given.predictor, given.inputs, given.spec.seed
-    assert x is not None
-    assert predictor is not None
+    if not _useful(given.spec, x, predictor) or x is None or predictor is None:
+        return {}
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(x))
     checks, rows = np.split(x[order], [min(_CHECKS, len(x) // 10)])
@@ -64,12 +66,8 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     }
 
 
-def useful(spec: Any, x: np.ndarray | None, predictor: Predictor | None) -> bool:
-    """Whether a surrogate is to be taught: where it is asked for, or nothing else would do as well.
-
-    Raises:
-        InvalidSpec: It is asked for, and there is no model or there are too few rows.
-    """
+def _useful(spec: Any, x: np.ndarray | None, predictor: Predictor | None) -> bool:
+    """Whether a surrogate is to be taught: where it is asked for, or nothing else would do as well."""
     enough = predictor is not None and x is not None and len(x) >= LEAST
     if spec.gradient == "surrogate":
         if not enough:

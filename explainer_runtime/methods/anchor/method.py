@@ -8,7 +8,6 @@ cut into, what masked parts show, and how the answer is written down.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
 from explainer_runtime.methods.anchor.drawing import EMPTY, draw
 from explainer_runtime.methods.anchor.settings import AnchorImage
-from explainer_runtime.methods.ground import Given, Ground
+from explainer_runtime.methods.canvas import check, fit
+from explainer_runtime.methods.ground import Ground
 from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.subject import Subject
 from explainer_runtime.search.subsets import Holding, Rules, hold
@@ -29,27 +29,11 @@ SLOPES = False
 NETWORKS = ()
 
 
-def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
-    """See `Method`."""
-    canvas.check(fitted)
-
-
-def fit(given: Given) -> dict[str, np.ndarray]:
-    """See `canvas.fit`."""
-    return canvas.fit(given)
-
-
 def search(x: np.ndarray, spec: AnchorImage, ground: Ground) -> Search[Explanation]:
     """The search for an anchor of each image. The waves of all images go out together.
 
-    Args:
-        x: Images, float32, in input units: `(N, H, W, C)`, or `(N, C, H, W)` where `layout` says so. Not
-            changed.
-        spec: Settings, with the options of the request in force. Every image starts from `spec.seed`, so
-            that it is explained in a batch as it is alone.
-        ground: What the search stands on. Superpixels are places, alike in every channel; with
-            `fill='background'` masked pixels show a random one of the fitted images; elsewhere the picture of
-            the anchor shows the smallest value of a pixel.
+    See `Method`. Superpixels are places, alike in every channel. With `fill='background'` masked pixels show
+    a random one of the fitted images.
 
     Returns:
         An explanation with `anchor` (the image where the anchor is, `low` elsewhere), `anchor_mask`,
@@ -60,9 +44,7 @@ def search(x: np.ndarray, spec: AnchorImage, ground: Ground) -> Search[Explanati
         did not allow to be predicted has `prediction` -1, scores of zero and no anchor.
 
     Raises:
-        InvalidInput: `x` is not a batch of images, or nobody has said where they have their channels.
-        InvalidSpec: `fill='background'` without images of the same shape, or labels of another shape.
-        MissingExtra: The segmentation needs scikit-image.
+        InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
     """
     low, subjects = ground.inputs.low, canvas.subjects(x, spec, ground)
     rules = Rules(*(getattr(spec, name) for name in Rules._fields))

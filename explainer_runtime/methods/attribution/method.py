@@ -8,7 +8,6 @@ asked about is `search/shapley.py`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
 from explainer_runtime.methods.attribution.drawing import draw
 from explainer_runtime.methods.attribution.settings import Attribution
-from explainer_runtime.methods.ground import Given, Ground
+from explainer_runtime.methods.canvas import check, fit
+from explainer_runtime.methods.ground import Ground
 from explainer_runtime.search.asks import Search, Stop, lockstep
 from explainer_runtime.search.shapley import design, values
 from explainer_runtime.search.subject import Subject
@@ -33,23 +33,10 @@ _NAMED = 5
 """Superpixels that are named."""
 
 
-def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
-    """See `Method`."""
-    canvas.check(fitted)
-
-
-def fit(given: Given) -> dict[str, np.ndarray]:
-    """Nothing has to be fitted."""
-    return {}
-
-
 def search(x: np.ndarray, spec: Attribution, ground: Ground) -> Search[Explanation]:
     """What each superpixel of each image adds to the score of a class.
 
-    Args:
-        x: Images, float32, in input units: `(N, H, W, C)`, or `(N, C, H, W)` where `layout` says so.
-        spec: Settings, with the options of the request in force. Every image starts from `spec.seed`.
-        ground: What the search stands on. Superpixels are places, alike in every channel.
+    See `Method`. Superpixels are places, alike in every channel.
 
     Returns:
         An explanation with `attribution`, the value of the superpixel of each pixel; `attribution_error`, a

@@ -21,7 +21,7 @@ import numpy as np
 
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explanation import Explanation, Fields
-from explainer_runtime.fitted import Fitted, check_arrays, need
+from explainer_runtime.fitted import Fitted, check_arrays
 from explainer_runtime.methods import teaching
 from explainer_runtime.methods.cem.drawing import draw
 from explainer_runtime.methods.cem.settings import CEM
@@ -54,12 +54,8 @@ NETWORKS = ("autoencoder", "encoder")
 
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
-    spec, inputs = fitted.spec, fitted.inputs
-    assert isinstance(spec, CEM)
-    check_changed(fitted)
-    if spec.gamma:
-        need("model", "autoencoder", fitted.models, "gamma")
-    check_arrays(fitted, {"no_info": ("f", inputs.shape)})
+    check_changed(fitted, asked)
+    check_arrays(fitted, {"no_info": ("f", fitted.inputs.shape)})
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
@@ -76,7 +72,7 @@ def fit(given: Given) -> dict[str, np.ndarray]:
         no_info = (np.median if spec.no_info_type == "median" else np.mean)(x, axis=0)
     else:
         raise InvalidSpec("no_info_val: give it, or training rows `x` at fit to take it from")
-    fitted = teaching.fit(given) if teaching.useful(spec, x, given.predictor) else {}
+    fitted = teaching.fit(given)
     fitted["no_info"] = np.ascontiguousarray(no_info, np.float32)
     if given.networks.autoencoder is not None:
         probes = fitted["no_info"][None] if x is None else x[:: max(1, len(x) // _PROBES)][:_PROBES]
@@ -87,10 +83,7 @@ def fit(given: Given) -> dict[str, np.ndarray]:
 def search(x: np.ndarray, spec: CEM, ground: Ground) -> Search[Explanation]:
     """The search for a pertinent negative or positive of each row.
 
-    Args:
-        x: Rows `(N, *S)`, float32.
-        spec: Settings, with the options of the request in force.
-        ground: What the search stands on.
+    See `Method`.
 
     Returns:
         An explanation with `pertinent` `(N, *S)`: the row with the addition (PN), or what was kept (PP), as
@@ -148,11 +141,8 @@ def _plan(spec: CEM, ground: Ground, place: _Place, scores: np.ndarray) -> Plan:
         if spec.pp_space == "absolute":  # no more than the whole row has
             sure = np.minimum(_SURE, np.exp(scores.max(axis=1)) * (1 - 1e-3))
         asked = criterion(own, level=sure, least=sure, kappa=spec.kappa, exclusive=ground.exclusive)
-    space = ground.space(place.origin, place.low, place.high, 1.0 if reference else ground.unit)
-    least, most = space.bounds()
-    everyone = np.arange(len(own))
-    start = np.clip(space.toward(place.start, everyone), least, most)
-    sought = problem(spec, ground, space, least, most, start, asked, sharp=sharp)
+    space, everyone = ground.space(spec, place.origin, place.low, place.high), np.arange(len(own))
+    sought = problem(spec, ground, space, asked, space.toward(place.start, everyone), sharp=sharp)
     return Plan(sought, everyone, effort(spec, rho), schedule(spec, sought))
 
 

@@ -54,24 +54,18 @@ NETWORKS = ("autoencoder", "encoder", "decoder")
 
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
-    check_changed(fitted)
-    latent.check(fitted, asked)
+    check_changed(fitted, asked)
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
     """A surrogate, where the model is a black box; what is kept of codes, where there is a decoder."""
-    taught = teaching.fit(given) if teaching.useful(given.spec, given.x, given.predictor) else {}
-    return taught | latent.fit(given)
+    return teaching.fit(given) | latent.fit(given)
 
 
 def search(x: np.ndarray, spec: Counterfactual, ground: Ground) -> Search[Explanation]:
     """The search for a counterfactual of each row.
 
-    Args:
-        x: Rows `(N, *S)`, float32.
-        spec: Settings, with the options of the request in force.
-        ground: What the search stands on. An autoencoder takes no part in it: its error says how plausible an
-            answer is.
+    See `Method`. An autoencoder takes no part in it: its error says how plausible an answer is.
 
     Returns:
         An explanation with `counterfactual` `(N, *S)`, inside the bounds where `found`: the model, asked
@@ -124,8 +118,7 @@ def _plan(x: np.ndarray, spec: Counterfactual, ground: Ground, scores: np.ndarra
     low, high = ground.bounds(spec, x)
     owner, asked = _lanes(spec, ground, scores)
     reference = spec.schedule == "reference"
-    unit = 1.0 if reference else ground.unit
-    space = latent.space(spec, ground, x[owner], low[owner], high[owner], unit)
+    space = latent.space(spec, ground, x[owner], low[owner], high[owner])
     least, most = space.bounds()
     count = len(owner)
     problem = Problem(

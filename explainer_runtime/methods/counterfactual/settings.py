@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from explainer_runtime.methods.settings import Effort, Gradient, Places, Space, check_space
+from explainer_runtime.methods.settings import Change, Effort, Space, check_space
 from explainer_runtime.spec.options import Requestable
-from explainer_runtime.spec.values import Bound, Probability, Retired, Seed, Spec, TargetClass
+from explainer_runtime.spec.values import Probability, Retired, TargetClass
 
 
-class Counterfactual(Spec):
+class Counterfactual(Change):
     """The nearest input that the model gives another answer to (Wachter et al., arXiv:1711.00399)."""
 
     kind: Literal["counterfactual"] = "counterfactual"
@@ -20,11 +20,6 @@ class Counterfactual(Spec):
     schedule: Literal["fast", "reference"] = "fast"
     """`reference`: Adam on the paper's loss with a bisection on lambda. `fast`: the least change by
     sequential linear programmes, which reaches smaller changes in far fewer steps."""
-    gradient: Gradient = "auto"
-    """Where slopes come from: the model itself in this process (`exact`), a small network taught from the
-    model's answers at fit (`surrogate`), random directions in a low-resolution basis (`random`), central
-    differences over every feature (`full`: two rows a feature and step). `auto` is `exact` where the model is
-    in process, else `surrogate` where one was fitted, else `random`."""
     effort: Requestable[Effort] = "standard"
     """How much is done: about 25, 80 or 300 slopes an explanation, and as many more rows for ever smaller
     changes."""
@@ -41,14 +36,8 @@ class Counterfactual(Spec):
     class has to change as well."""
     distance: Literal["l1"] = "l1"
     """Distance that is minimised, summed over features in input units."""
-    feature_range: tuple[Bound, Bound] | None = None
-    """Lowest and highest allowed values, each one number or nested lists that broadcast to a row;
-    None takes the range of the input contract."""
     init: Literal["identity"] = "identity"
     """Where the search starts: at the input."""
-    seed: Requestable[Seed] = 0
-    """Seed of everything random in the answer; the same seed gives the same bytes."""
-
     lam_init: PositiveFloat = 0.1
     """First weight of the distance against the prediction (reference schedule)."""
     max_lam_steps: Annotated[int, Field(ge=1, le=100)] = 10
@@ -61,23 +50,16 @@ class Counterfactual(Spec):
     """Adam's step size, in input units (reference schedule)."""
     decay: bool = True
     """Whether the step size decays linearly to zero over `max_iter`."""
-    eps: PositiveFloat = 0.01
-    """Step of finite differences (`gradient='full'` and `'random'`): a share of the range of a feature, or
-    with the reference schedule in input units."""
 
     lanes: Annotated[int, Field(ge=1, le=32)] = 3
     """How many of the likeliest other classes to try side by side when `target_class='other'` (fast)."""
     answers: Requestable[Annotated[int, Field(ge=1, le=10)]] = 1
     """How many answers a row is to have, of as many classes, when `target_class='other'` (fast): the nearest
     is the answer, `raw` holds all that were confirmed, nearest first."""
-    region: Requestable[Places] = None
-    """Where the row may change: nested lists of truths that broadcast to its shape; None is everywhere."""
     space: Requestable[Space] = "features"
     """What is changed (fast schedule): the `features` of a row, or in a `latent` space the code that a fitted
     decoder makes it of (Joshi et al., arXiv:1907.09615): then the answer is something that the decoder makes,
     and the details that it does not know are lost."""
-    keep_path: Requestable[bool] = False
-    """Whether the answer shows the valid points on the way, under the lambda of each, in `raw`."""
 
     retired: ClassVar[Mapping[str, Retired]] = {
         "grow_features": Retired("see `effort`", 4),

@@ -45,10 +45,7 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
     spec, classes = fitted.spec, fitted.inputs.classes
     assert isinstance(spec, CounterfactualProto)
-    check_changed(fitted)
-    latent.check(fitted, asked)
-    if spec.gamma:
-        need("model", "autoencoder", fitted.models, "gamma")
+    check_changed(fitted, asked)
     if "codes" in fitted.arrays:
         check_arrays(
             fitted,
@@ -81,8 +78,7 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     guided = spec.theta or spec.threshold
     if guided and (x is None or predictor is None):
         raise InvalidSpec("theta, threshold: prototypes need training rows `x` and a `predictor` at fit")
-    taught = teaching.fit(given) if teaching.useful(spec, x, predictor) else {}
-    taught |= latent.fit(given)
+    taught = teaching.fit(given) | latent.fit(given)
     if x is None:
         return taught
     probes = x[np.linspace(0, len(x) - 1, min(len(x), _PROBES)).round().astype(int)]
@@ -97,10 +93,7 @@ def fit(given: Given) -> dict[str, np.ndarray]:
 def search(x: np.ndarray, spec: CounterfactualProto, ground: Ground) -> Search[Explanation]:
     """The search for a counterfactual of each row.
 
-    Args:
-        x: Rows `(N, *S)`, float32.
-        spec: Settings, with the options of the request in force.
-        ground: What the search stands on.
+    See `Method`.
 
     Returns:
         An explanation with `counterfactual` `(N, *S)`, inside the bounds; `found` is true where the model,
@@ -199,16 +192,11 @@ def _plan(
     )
     theta = np.where(guide.chosen[owner] < 0, 0, spec.theta).astype(np.float32)
     target = guide.target()
-    unit = 1.0 if reference else ground.unit
-    space = latent.space(spec, ground, x[owner], low[owner], high[owner], unit)
-    least, most = space.bounds()
-    sought = problem(
-        spec, ground, space, least, most, np.clip(np.zeros_like(least), least, most), asked,
-        theta=theta, target=None if target is None else target[owner],
-    )  # fmt: skip
+    space = latent.space(spec, ground, x[owner], low[owner], high[owner])
+    nearest = None if target is None else target[owner]
+    sought = problem(spec, ground, space, asked, theta=theta, target=nearest)
     if spec.threshold and guide.near is not None:
-        trusted = partial(guide.trusted, spec.threshold, own[owner])
-        sought = sought._replace(trusted=lambda x, said, lanes: trusted(x, said, lanes))
+        sought = sought._replace(trusted=partial(guide.trusted, spec.threshold, own[owner]))
     work = effort(spec, _RHO)
     sought = latent.near(sought, ground, work.pace.rho)
     return Plan(sought, owner, work, schedule(spec, sought), _known(guide, ground))

@@ -8,7 +8,6 @@ is `search/regions.py`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import numpy as np
 from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
-from explainer_runtime.methods.ground import Given, Ground
+from explainer_runtime.methods.canvas import check, fit
+from explainer_runtime.methods.ground import Ground
 from explainer_runtime.methods.region.drawing import draw
 from explainer_runtime.methods.region.settings import Region
 from explainer_runtime.search.asks import Search, lockstep
@@ -29,23 +29,10 @@ SLOPES = False
 NETWORKS = ()
 
 
-def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
-    """See `Method`."""
-    canvas.check(fitted)
-
-
-def fit(given: Given) -> dict[str, np.ndarray]:
-    """Nothing has to be fitted."""
-    return {}
-
-
 def search(x: np.ndarray, spec: Region, ground: Ground) -> Search[Explanation]:
     """The search for the fewest superpixels of each image whose hiding changes the answer.
 
-    Args:
-        x: Images, float32, in input units: `(N, H, W, C)`, or `(N, C, H, W)` where `layout` says so.
-        spec: Settings, with the options of the request in force.
-        ground: What the search stands on. Superpixels are places, alike in every channel.
+    See `Method`. Superpixels are places, alike in every channel.
 
     Returns:
         An explanation with `hidden`, the image with these superpixels hidden; `region_mask`, where they are;

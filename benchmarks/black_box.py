@@ -103,15 +103,15 @@ def _measure(case: str, explain: Prepared, tol: float) -> Iterator[Row]:
 
 def _concurrent(case: str, explain: Prepared) -> Iterator[Row]:
     """As many explanations as there are clients, all at once: how many calls do they need together?"""
-    images, coalescer = reference.images("mnist"), explain.coalescer
-    assert coalescer is not None
-    asked, sent = coalescer.asked, coalescer.sent
+    images, merging = reference.images("mnist"), explain.merging
+    assert merging is not None
+    asked, sent = merging.asked, merging.sent
     with ThreadPoolExecutor(_CLIENTS) as pool:
         answers = list(pool.map(lambda i: explain(images[i : i + 1], limits=LIMITS), range(_CLIENTS)))
     case = f"{case}, {_CLIENTS} at once"
     yield row("black box", case, "found", _column(answers, "found").mean(), "share", 1.0, "more")
-    alone = (coalescer.asked - asked) / _CLIENTS
-    together = (coalescer.sent - sent) / _CLIENTS
+    alone = (merging.asked - asked) / _CLIENTS
+    together = (merging.sent - sent) / _CLIENTS
     yield row("black box", case, "calls an explanation", together, "calls", alone)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,10 @@ from explainer_runtime.methods.ground import Given, Ground, Segmenter
 from explainer_runtime.predictors import Predictor, WhiteBox, connect, served
 from explainer_runtime.predictors.backends import network as asked_of
 from explainer_runtime.predictors.base import LocalPredictor, named, told
+from explainer_runtime.predictors.canary import Canary
 from explainer_runtime.predictors.checking import Strangeness, examine, introduced
-from explainer_runtime.predictors.coalescer import Coalescer
+from explainer_runtime.predictors.merging import Merging
 from explainer_runtime.predictors.tally import Tally
-from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.search.asks import Ask, Search
 from explainer_runtime.search.networks import Network, Networks
 from explainer_runtime.spec import Inputs, Limits, Spec, parse, parse_options, with_options
@@ -114,7 +115,7 @@ class Prepared:
     Attributes:
         fitted: What was fitted.
         predictor: The model.
-        coalescer: What merges their asks; None for a model that is not served. Its `asked` and `sent` say how
+        merging: What merges their asks; None for a model that is not served. Its `asked` and `sent` say how
             many calls that saved.
         strangeness: Whether the model is the one that the explainer was fitted to.
     """
@@ -122,7 +123,7 @@ class Prepared:
     def __init__(self, fitted: Fitted, predictor: Predictor, segment: Segmenter | None = None) -> None:
         self.fitted, self.predictor, self._segment = fitted, predictor, segment
         model = served(predictor)
-        self.coalescer = Coalescer(predictor, wait=model.settings.coalesce) if model else None
+        self.merging = Merging(predictor, wait=model.settings.coalesce) if model else None
         self._road = _road(fitted, predictor)
         self.strangeness = Strangeness(fitted.inputs, fitted.model, fitted.arrays)
         self._networks = {name: asked_of(model) for name, model in fitted.models.items() if name != "student"}
@@ -176,7 +177,7 @@ class Prepared:
         estimator = _estimator(spec, self._road, self.fitted.inputs)
         met = Tally()
         if self.strangeness.price(self.predictor) <= budget.rows:
-            met = self.strangeness.meet(self.coalescer or self.predictor, self.predictor)
+            met = self.strangeness.meet(self.merging or self.predictor, self.predictor)
             budget = dataclasses.replace(budget, rows=budget.rows - met.rows, calls=budget.calls - met.calls)
         else:  # nothing is said about a model that there was no way to meet
             budget = dataclasses.replace(budget, rows=0)
@@ -231,13 +232,19 @@ class Prepared:
             yield self.predictor
             return
         # What we cannot see into must stay one model, and keep rows in order.
-        watched = Watched(self.coalescer or self.predictor, self.predictor, self.fitted.inputs.classes)
-        with self.coalescer.running() if self.coalescer else contextlib.nullcontext():
-            yield watched
+        canary = Canary(self.merging or self.predictor, self.predictor, self.fitted.inputs.classes)
+        with self.merging.running() if self.merging else contextlib.nullcontext():
+            yield canary
+
+    @property
+    def coalescer(self) -> Merging | None:
+        """What `merging` was called; to be gone in 0.3.0."""
+        warnings.warn("coalescer is called merging now", DeprecationWarning, stacklevel=2)
+        return self.merging
 
     def close(self) -> None:
         """Let go of the predictor's connections and of the threads that share them; a later call reopens."""
-        (self.coalescer or self.predictor).close()
+        (self.merging or self.predictor).close()
 
     def warm(self) -> None:
         """Explain one made-up row, so that what is compiled on first use is compiled now.

@@ -140,7 +140,7 @@ def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: 
 def _log_scores(x: np.ndarray, predictor: Predictor, meter: Meter) -> np.ndarray:
     """Log-scores of all rows, in as few calls as their messages, and looks at the clock, allow."""
     size = predictor.rows_per_call(x.shape[1:])
-    extra = getattr(predictor, "extra_rows", 0)  # a canary goes along with each call; see predictors/watched
+    extra = getattr(predictor, "extra_rows", 0)  # a canary goes along with each call; see predictors/canary
     # All or nothing: half an answer is of no use to a search.
     meter.allow(len(x) + extra * -(-len(x) // size), -(-len(x) // size))
     white = predictor if isinstance(predictor, WhiteBox) else None

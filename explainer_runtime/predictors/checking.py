@@ -2,7 +2,7 @@
 
 What can be seen without asking is compared: shapes, numbers of classes, the range of whole numbers. A model
 in this process is asked for the scores of one row many times, to see what they are and whether they are by
-chance. A function and a model behind an endpoint are looked at with their first answers, in `watched.py`.
+chance. A function and a model behind an endpoint are looked at with their first answers, in `canary.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors import agreement, fingerprint
 from explainer_runtime.predictors.base import LocalPredictor, Predictor, fits, named, told
+from explainer_runtime.predictors.canary import check_chance
 from explainer_runtime.predictors.meaning import PAGE, affine, check_logarithms
 from explainer_runtime.predictors.tally import Tally, tally
-from explainer_runtime.predictors.watched import check_chance
 from explainer_runtime.spec import Inputs
 
 _log = logging.getLogger("explainer_runtime.model")

@@ -138,8 +138,8 @@ class Service:
             raise
         self._meter.answered(explanation, time.monotonic() - start)
         self._meter.now(other=prepared.strangeness.warning is not None)
-        if prepared.coalescer is not None and prepared.coalescer.sent:
-            self._meter.now(coalescing=prepared.coalescer.asked / prepared.coalescer.sent)
+        if prepared.merging is not None and prepared.merging.sent:
+            self._meter.now(coalescing=prepared.merging.asked / prepared.merging.sent)
         self._expected += (explanation.cost.rows / len(rows) - self._expected) * _NEWS
         return explanation
 

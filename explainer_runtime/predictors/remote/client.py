@@ -93,7 +93,7 @@ class RemotePredictor:
         settings: As given.
         name: What to call it in messages.
         changes: How often an answer has come from another model or version than the answer before; whoever
-            needs one model all along (`watched.py`) compares it before and after.
+            needs one model all along (`canary.py`) compares it before and after.
 
     Raises:
         InvalidSpec: An address, header or CA file that cannot be used.

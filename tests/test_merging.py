@@ -15,7 +15,7 @@ from toys import CLASSES, SHAPE, Counting, rowwise, weights
 from explainer_runtime.errors import InvalidPrediction, PredictorTimeout, PredictorUnavailable
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.predictors import connect
-from explainer_runtime.predictors.coalescer import Coalescer
+from explainer_runtime.predictors.merging import Merging
 from explainer_runtime.spec import AnchorImage, Grid, Inputs, ModelContract
 
 PREDICT = rowwise(weights())
@@ -26,16 +26,16 @@ def rows(seed: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 1, (count, *SHAPE)).astype("f")
 
 
-def together(coalescer, batches, timeouts=None):
+def together(merging, batches, timeouts=None):
     """What each of the batches is answered, asked at the same time by an explanation each."""
     timeouts = timeouts or [None] * len(batches)
     ready = threading.Barrier(len(batches))
 
     def explain(batch, timeout):
-        with coalescer.running():
+        with merging.running():
             ready.wait()
             try:
-                return coalescer(batch, timeout=timeout)
+                return merging(batch, timeout=timeout)
             except Exception as error:
                 return error
 
@@ -48,7 +48,7 @@ def together(coalescer, batches, timeouts=None):
 def test_everyone_gets_the_bytes_that_they_would_get_alone(sizes, most):
     batches = [rows(seed, size) for seed, size in enumerate(sizes)]
     predictor = Counting(PREDICT, most=4096)
-    answers = together(Coalescer(predictor, **LONG, rows=most), batches)
+    answers = together(Merging(predictor, **LONG, rows=most), batches)
     for batch, answer in zip(batches, answers, strict=True):
         assert answer.tobytes() == PREDICT(batch).tobytes()
     assert predictor.rows == sum(sizes)
@@ -57,9 +57,9 @@ def test_everyone_gets_the_bytes_that_they_would_get_alone(sizes, most):
 
 def test_asks_of_the_same_moment_are_one_call():
     predictor = Counting(PREDICT)
-    coalescer = Coalescer(predictor, **LONG, rows=1000)
-    together(coalescer, [rows(seed, 3) for seed in range(8)])
-    assert (coalescer.asked, coalescer.sent, predictor.calls) == (8, 1, 1)
+    merging = Merging(predictor, **LONG, rows=1000)
+    together(merging, [rows(seed, 3) for seed in range(8)])
+    assert (merging.asked, merging.sent, predictor.calls) == (8, 1, 1)
 
 
 def test_no_call_is_larger_than_a_message_unless_one_ask_is():
@@ -69,30 +69,30 @@ def test_no_call_is_larger_than_a_message_unless_one_ask_is():
         sizes.append(len(x))
         return PREDICT(x)
 
-    together(Coalescer(Counting(predict, most=10), **LONG), [rows(0, n) for n in (4, 4, 4, 25)])
+    together(Merging(Counting(predict, most=10), **LONG), [rows(0, n) for n in (4, 4, 4, 25)])
     assert sum(sizes) == 37
     assert all(size <= 10 or size == 25 for size in sizes)
 
 
 def test_alone_nobody_waits_and_no_thread_is_started():
-    coalescer = Coalescer(Counting(PREDICT), **LONG)
+    merging = Merging(Counting(PREDICT), **LONG)
     before = threading.active_count()
-    with coalescer.running():
-        coalescer(rows(0, 3))
+    with merging.running():
+        merging(rows(0, 3))
     assert threading.active_count() == before
-    assert (coalescer.asked, coalescer.sent) == (1, 1)
+    assert (merging.asked, merging.sent) == (1, 1)
 
 
 def test_an_explanation_that_ends_is_not_waited_for():
-    coalescer = Coalescer(Counting(PREDICT), **LONG)
+    merging = Merging(Counting(PREDICT), **LONG)
     asked = threading.Event()
 
     def first():
-        with coalescer.running():
-            return coalescer(rows(0, 2))
+        with merging.running():
+            return merging(rows(0, 2))
 
     with ThreadPoolExecutor(1) as pool:
-        with coalescer.running():
+        with merging.running():
             pending = pool.submit(first)
             asked.wait(0.05)  # whether it waits by now or asks later, our leaving lets it go
         assert len(pending.result(timeout=30)) == 2
@@ -105,11 +105,11 @@ def test_rows_of_other_shapes_are_not_mixed():
     one, other = np.ones((2, 3), "f"), np.ones((2, 5), "f")
     counting = Counting(predict)
     counting.contract = ModelContract(output="scores")
-    coalescer = Coalescer(counting, **LONG)
-    a, b = together(coalescer, [one, other])
+    merging = Merging(counting, **LONG)
+    a, b = together(merging, [one, other])
     np.testing.assert_array_equal(a[:, 0], 3)
     np.testing.assert_array_equal(b[:, 0], 5)
-    assert coalescer.sent == 2
+    assert merging.sent == 2
 
 
 def test_what_one_does_wrong_the_others_do_not_feel():
@@ -120,7 +120,7 @@ def test_what_one_does_wrong_the_others_do_not_feel():
 
     bad = np.full((1, *SHAPE), 3, "f")
     batches = [rows(0, 2), bad, rows(1, 4)]
-    first, refused, last = together(Coalescer(Counting(predict), **LONG), batches)
+    first, refused, last = together(Merging(Counting(predict), **LONG), batches)
     assert isinstance(refused, InvalidPrediction)
     assert first.tobytes() == PREDICT(batches[0]).tobytes()
     assert last.tobytes() == PREDICT(batches[2]).tobytes()
@@ -132,7 +132,7 @@ def test_a_model_that_is_down_is_not_asked_again_for_each(failure):
         raise failure
 
     predictor = Counting(predict)
-    answers = together(Coalescer(predictor, **LONG), [rows(seed, 1) for seed in range(6)])
+    answers = together(Merging(predictor, **LONG), [rows(seed, 1) for seed in range(6)])
     assert {type(answer) for answer in answers} == {type(failure)}
     assert len({id(answer) for answer in answers}) == 6  # a traceback of its own each
     assert predictor.calls == 1
@@ -145,14 +145,14 @@ def test_each_has_its_own_deadline():
         go.wait(30)
         return PREDICT(x)
 
-    coalescer = Coalescer(Counting(predict), **LONG)
+    merging = Merging(Counting(predict), **LONG)
     outcome, both = {}, threading.Barrier(2)
 
     def explain(name, timeout):
-        with coalescer.running():
+        with merging.running():
             both.wait()
             try:
-                outcome[name] = coalescer(rows(0, 1), timeout=timeout)
+                outcome[name] = merging(rows(0, 1), timeout=timeout)
             except PredictorTimeout as error:
                 outcome[name] = error
                 go.set()  # only now may the model answer: the other one is still there to hear it
@@ -165,10 +165,10 @@ def test_each_has_its_own_deadline():
 
 
 def test_it_can_be_used_again_after_it_was_closed():
-    coalescer = Coalescer(Counting(PREDICT), **LONG)
-    together(coalescer, [rows(0, 1), rows(1, 1)])
-    coalescer.close()
-    answers = together(coalescer, [rows(0, 1), rows(1, 1)])
+    merging = Merging(Counting(PREDICT), **LONG)
+    together(merging, [rows(0, 1), rows(1, 1)])
+    merging.close()
+    answers = together(merging, [rows(0, 1), rows(1, 1)])
     assert [answer.shape for answer in answers] == [(1, 3), (1, 3)]
 
 
@@ -187,7 +187,7 @@ def test_a_convolutional_network_answers_the_same_but_for_the_last_bits():
     network = KerasPredictor.of(keras.Sequential([keras.Input((12, 12, 1)), *layers]))
     rng = np.random.default_rng(0)
     batches = [rng.uniform(0, 1, (size, 12, 12, 1)).astype("f") for size in (1, 7, 30)]
-    answers = together(Coalescer(network, **LONG), batches)
+    answers = together(Merging(network, **LONG), batches)
     for batch, answer in zip(batches, answers, strict=True):
         # float32 sums of a few hundred products, in another order.
         np.testing.assert_allclose(answer, network(batch), rtol=1e-5, atol=1e-6)
@@ -204,11 +204,20 @@ def test_explanations_of_a_served_model_share_calls_and_stay_what_they_were(kind
         fitted = fit(spec, inputs=Inputs(shape=SHAPE, low=0, high=1, classes=CLASSES))
         explain = prepare(fitted, connect(f"{server.url}/m"))
         alone = [explain(image[None]).to_json() for image in images]
-        asked, sent, seen = explain.coalescer.asked, explain.coalescer.sent, len(server.model.seen)
+        asked, sent, seen = explain.merging.asked, explain.merging.sent, len(server.model.seen)
         assert asked == sent == seen
         with ThreadPoolExecutor(6) as pool:
             assert list(pool.map(lambda image: explain(image[None]).to_json(), images)) == alone
-        assert len(server.model.seen) == explain.coalescer.sent
-        assert explain.coalescer.asked == 2 * asked
-        assert explain.coalescer.sent <= 2 * sent
+        assert len(server.model.seen) == explain.merging.sent
+        assert explain.merging.asked == 2 * asked
+        assert explain.merging.sent <= 2 * sent
         explain.close()
+
+
+def test_the_name_it_had_is_good_for_one_more_release():
+    inputs = Inputs(shape=SHAPE, low=0, high=1, classes=CLASSES)
+    explain = prepare(
+        fit(AnchorImage(segmentation=Grid(rows=2, columns=2)), inputs=inputs), Counting(PREDICT)
+    )
+    with pytest.warns(DeprecationWarning, match="coalescer is called merging now"):
+        assert explain.coalescer is explain.merging

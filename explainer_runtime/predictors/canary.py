@@ -30,7 +30,7 @@ _TURN = 0.6180339887498949
 """Golden ratio: its multiples, modulo 1, come near every place soon and repeat none."""
 
 
-class Watched(Around):
+class Canary(Around):
     """A predictor for the length of one explanation. Safe to share by threads.
 
     Args:

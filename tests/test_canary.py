@@ -14,9 +14,9 @@ from toys import rowwise, weights
 from explainer_runtime import fit, prepare
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec, PredictorChanged
 from explainer_runtime.predictors import CallablePredictor, served
-from explainer_runtime.predictors.coalescer import Coalescer
+from explainer_runtime.predictors.canary import Canary
+from explainer_runtime.predictors.merging import Merging
 from explainer_runtime.predictors.remote.client import RemotePredictor
-from explainer_runtime.predictors.watched import Watched
 from explainer_runtime.spec import AnchorImage, Counterfactual, Endpoint, Grid, Inputs
 
 FEATURES, CLASSES = 16, 3
@@ -46,7 +46,7 @@ class Served:
 
 
 def watched(model):
-    return Watched(model, model, CLASSES)
+    return Canary(model, model, CLASSES)
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=12))
@@ -136,10 +136,10 @@ def test_another_width_than_the_contracts_is_refused():
 
 def test_explanations_that_share_calls_each_find_rows_in_another_order():
     model = Served(lambda x: EXACT(x)[::-1])
-    shared = Coalescer(model)
+    shared = Merging(model)
 
     def explain(start):
-        view = Watched(shared, model, CLASSES)
+        view = Canary(shared, model, CLASSES)
         rows = ROWS[start : start + 7]
         with shared.running():
             try:
@@ -175,12 +175,12 @@ def test_a_version_that_changes_from_call_to_call_ends_the_explanation(kind):
     model.respond = respond
     with kind(model) as server:
         predictor = RemotePredictor(Endpoint(url=server.url, model="m"))
-        view = Watched(predictor, predictor, CLASSES)
+        view = Canary(predictor, predictor, CLASSES)
         for _ in range(3):
             view(ROWS[:5])
         with pytest.raises(PredictorChanged, match="version"):
             view(ROWS[:5])
-        Watched(predictor, predictor, CLASSES)(ROWS[:5])  # the next explanation begins anew
+        Canary(predictor, predictor, CLASSES)(ROWS[:5])  # the next explanation begins anew
         predictor.close()
 
 

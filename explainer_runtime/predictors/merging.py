@@ -59,7 +59,7 @@ class _Ask:
         return None if self.until is None else max(1e-3, self.until - time.monotonic())
 
 
-class Coalescer(Around):
+class Merging(Around):
     """A predictor around a predictor. Safe to call from several threads, which is what it is for.
 
     Args:

@@ -51,7 +51,7 @@ def _regions(fill: str, model: Predictor, inputs: Inputs, x: np.ndarray, label: 
     yield said("found", len(found) / len(answers), "share")
     yield said("superpixels, median", np.median([len(np.unique(one["segments"])) for one in answers]), "")
     yield said("hidden, median", np.median([one["size"][0] for one in found]), "superpixels")
-    yield said("hidden, most", max(one["size"][0] for one in found), "superpixels")
+    yield said("hidden, most", max((one["size"][0] for one in found), default=0), "superpixels")
     yield said("area, median", float(np.median([one["area"][0] for one in found])), "share")
     yield said("irreducible", float(np.mean([one["irreducible"][0] for one in found])), "share")
     yield said("rows, median", np.median([one.cost.rows for one in answers]), "")

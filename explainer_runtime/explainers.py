@@ -95,11 +95,11 @@ def fit(
     for name in models:
         if name not in method.NETWORKS:
             raise InvalidSpec(f"{name}: {spec.kind} makes no use of one")
+    code = () if decoder is None else _code(decoder)
     asked = {name: asked_of(model) for name, model in models.items()}
     networks = Networks(asked.get("autoencoder"), asked.get("encoder"), contract.high - contract.low)
     if networks.autoencoder is not None:
         _check_autoencoder(networks.autoencoder, contract)
-    code = () if decoder is None else tuple(decoder.input_shape[1:])
     given = Given(spec, contract, x, model, networks, background, progress, asked.get("decoder"), code)
     arrays = method.fit(given)
     fitted = Fitted(spec, contract, {**arrays, **known.arrays}, models, known.words)
@@ -297,6 +297,14 @@ def prepare(
 
 
 # --- helpers --------------------------------------------------------------------------------------------
+
+
+def _code(decoder: Any) -> tuple[int, ...]:
+    """The shape of a decoder's codes."""
+    shape = getattr(decoder, "input_shape", None)
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape[1:]):
+        raise InvalidSpec("decoder: expected a Keras model of one input, whose shape is known")
+    return shape[1:]
 
 
 def _check_autoencoder(network: Network, contract: Inputs) -> None:

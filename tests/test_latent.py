@@ -250,7 +250,21 @@ def test_a_decoder_has_to_make_rows_of_codes_that_the_encoder_gives():
 @pytest.mark.parametrize("name", ["code_low", "code_high", "code_curvature"])
 def test_codes_of_another_shape_are_refused_when_loaded(name, tmp_path):
     held = fitted()
-    for wrong in (np.zeros(CODES + 1, "f"), np.full(CODES, np.nan, "f"), np.zeros(CODES, np.int64)):
+    turned = -np.abs(held.arrays[name]) - (99 if name == "code_high" else -99 if name == "code_low" else 1)
+    for wrong in (np.zeros(CODES + 1, "f"), np.full(CODES, np.nan, "f"), np.zeros(CODES, np.int64), turned):
         broken = held.__class__(held.spec, held.inputs, {**held.arrays, name: wrong}, held.models, held.model)
         with pytest.raises((InvalidArtifact, InvalidSpec)):
             artifact.save(broken, tmp_path / "broken")
+
+
+@pytest.mark.parametrize("rows", range(1, 70, 6))
+def test_a_spent_budget_gives_the_best_so_far(x, rows):
+    answer = prepare(fitted(), Linear(W), warm=False)(x, {"max_rows": rows}, limits=PATIENT)
+    assert answer.cost.rows <= rows
+    changed = rowwise(W)(answer["counterfactual"]).argmax(axis=1) != rowwise(W)(x).argmax(axis=1)
+    assert changed[answer["found"]].all()
+
+
+def test_what_is_no_decoder_is_refused():
+    with pytest.raises(InvalidSpec, match="decoder: expected a Keras model of one input"):
+        fitted(decoder=lambda codes: codes)

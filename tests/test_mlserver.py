@@ -363,7 +363,7 @@ def bad_requests():
         "too many rows": ({"inputs": [v2_input(rows.repeat(17, axis=0))]}, "inputs", "1 to 16 rows, got 17"),
         "two inputs": ({"inputs": [tensor, tensor]}, "inputs", "exactly one"),
         "no inputs": ({"inputs": []}, "inputs", "exactly one"),
-        "inputs left out": ({"id": "1"}, "inputs", "required"),
+        "inputs left out": ({"id": "1"}, "inputs", "missing"),
         "unknown option": (options(treshold=0.9), "treshold", "the options are"),
         "option out of range": (options(threshold=1.5), "threshold", "less than"),
         "option of another type": (options(seed="x"), "seed", "expected a whole number"),

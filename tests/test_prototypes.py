@@ -40,10 +40,9 @@ def test_prototypes_are_those_of_brute_force(rng, k, point):
 
 def test_neighbours_do_not_depend_on_the_batch(rng):
     known, asked = rng.normal(size=(200, 7)).astype("f"), rng.normal(size=(9, 7)).astype("f")
-    norms = (known**2).sum(axis=1)
-    together = nearest(asked, known, norms, 5)
+    together = nearest(asked, known, 5)
     for row, code in enumerate(asked):
-        alone = nearest(code[None], known, norms, 5)
+        alone = nearest(code[None], known, 5)
         np.testing.assert_array_equal(together[0][row], alone[0][0])
         np.testing.assert_array_equal(together[1][row], alone[1][0])
 
@@ -57,3 +56,11 @@ def test_the_nearest_allowed_class_is_chosen():
 def test_trust_is_the_ratio_of_distances():
     score = trust(np.zeros((1, 2), "f"), np.asarray([[3.0, 4.0]]), np.asarray([[0.0, 2.0]]))
     assert score[0] == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("far", [0, 1e3, 1e4])
+def test_neighbours_far_from_zero_are_the_nearest_as_well(rng, far):
+    known = (far + rng.uniform(0, 1, (300, 50))).astype("f")
+    asked = (far + rng.uniform(0, 1, (20, 50))).astype("f")
+    exact = np.linalg.norm(asked[:, None].astype(float) - known[None], axis=2)
+    np.testing.assert_array_equal(nearest(asked, known, 1)[0][:, 0], exact.argmin(axis=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -9,9 +10,7 @@ import sys
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
-from PIL import Image
 
 from explainer_runtime import data
 
@@ -41,11 +40,15 @@ def home(tmp_path_factory):
     )
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     model.fit(images.x_train[:2000], images.y_train[:2000], verbose=0)
-    model.save(home / "cnn.keras")
     (home / "demo").mkdir()
     model.save(home / "demo" / "fashion-cnn.keras")
-    pixels = ((images.x_test[0, ..., 0] + 0.5) * 255).round().astype(np.uint8)
-    Image.fromarray(pixels).save(home / "boot.png")
+    boot = {
+        "name": "image",
+        "shape": [1, 28, 28, 1],
+        "datatype": "FP32",
+        "data": images.x_test[0].ravel().tolist(),
+    }
+    (home / "demo" / "request.json").write_text(json.dumps({"inputs": [boot]}))
     (spec,) = (block for language, block in BLOCKS if language == "yaml")
     (home / "cf.yaml").write_text(spec)
     return home

@@ -148,3 +148,22 @@ def test_a_card_says_first_what_it_is_no_longer(x):
             assert card.headline == f"{was}: nothing to hide was found"
     spent = explainer(inputs)(x[:1], {"max_rows": 1})
     assert "budget" in cards(spent, x[:1], inputs)[0].note
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**64), 10**40])
+def test_labels_that_no_integer_holds_are_refused(x, value):
+    with pytest.raises(InvalidOption, match="segments: expected whole numbers of 64 bits"):
+        explainer()(x, {"segments": [[value] * 6] * 6})
+
+
+def test_more_superpixels_than_can_be_searched_are_refused():
+    inputs = Inputs(shape=(30, 30, 1), low=0, high=1, classes=3)
+    model = CallablePredictor(rowwise(weights(seed=3, features=900)))
+    labels = np.arange(900).reshape(30, 30).tolist()
+    with pytest.raises(InvalidOption, match="segments: expected at most 400 superpixels, got 900"):
+        explainer(inputs, model)(np.zeros((1, 30, 30, 1), "f"), {"segments": labels})
+
+
+def test_a_fill_that_is_no_value_of_a_row_is_refused():
+    with pytest.raises(InvalidSpec, match=r"fill_value: expected a value in \[0, 1\], got 5"):
+        explainer(fill="constant", fill_value=5.0)

@@ -108,3 +108,16 @@ def test_a_handful_of_questions_is_not_trusted(rows):
     found, errors, *_ = estimated(joint(0, 10), 10, rows)
     assert (errors >= np.abs(found)).all()
     assert np.isfinite(errors).all()
+
+
+@pytest.mark.parametrize(("count", "rows"), [(3, 4), (6, 6), (20, 40), (40, 30)])
+def test_with_few_different_sets_no_value_is_sure(count, rows):
+    for seed in range(20):
+        found, errors, plan, _ = estimated(joint(seed, count), count, rows, seed)
+        if len(np.unique(plan.shown, axis=0)) < 2**count - 2:
+            assert (errors >= np.abs(found)).all()
+
+
+def test_equal_regions_are_treated_alike_however_few_questions_there_are():
+    found, *_ = estimated(lambda shown: shown.mean(axis=1), 40, 30)
+    np.testing.assert_allclose(found, 1 / 40, atol=1e-9)

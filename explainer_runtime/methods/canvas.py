@@ -18,6 +18,8 @@ from explainer_runtime.search.subject import Subject
 
 _BACKGROUNDS = 100
 """Background images kept in an artifact; they only have to be various."""
+MOST = 400
+"""Superpixels at most where what follows from them grows with their square."""
 _LARGE = 112
 """From this many pixels on a side an image counts as large, where defaults go by its size."""
 
@@ -33,6 +35,10 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
         )
     if spec.fill == "background":
         check_arrays(fitted, {"background": ("f", ("M", *inputs.shape))})
+    if spec.fill == "constant" and not inputs.low <= spec.fill_value <= inputs.high:
+        raise InvalidSpec(
+            f"fill_value: expected a value in [{inputs.low:g}, {inputs.high:g}], got {spec.fill_value:g}"
+        )
     if spec.segments is not None:
         _labels(spec, size(fitted))
 
@@ -66,11 +72,12 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     return {"background": check_rows(np.asarray(images)[chosen], given.inputs, _BACKGROUNDS)}
 
 
-def subjects(x: np.ndarray, spec: Any, ground: Ground) -> list[Subject]:
-    """Images `(N, ...)`, cut and ready to be asked about. Every image starts from `spec.seed`, so that it is
-    explained in a batch as it is alone.
+def subjects(x: np.ndarray, spec: Any, ground: Ground, *, most: int | None = None) -> list[Subject]:
+    """Images `(N, ...)`, cut into `most` superpixels at most, and ready to be asked about. Every image starts
+    from `spec.seed`, so that it is explained in a batch as it is alone.
 
     Raises:
+        InvalidOption: They would be more.
         InvalidInput: `x` is not a batch of images, or nobody has said where they have their channels.
         InvalidSpec: `fill='background'` without images of the same shape, or labels of another shape.
         MissingExtra: The segmentation needs scikit-image.
@@ -86,8 +93,12 @@ def subjects(x: np.ndarray, spec: Any, ground: Ground) -> list[Subject]:
     for image in x:
         upright = np.moveaxis(image, channels, -1)
         segments = _segments(upright, spec, ground)
+        if most is not None and (many := int(segments.max()) + 1) > most:
+            raise InvalidOption(f"segments: expected at most {most} superpixels, got {many}", "segments")
         fills = _fills(image, upright, segments, spec, background, channels)
-        made.append(Subject(Canvas(image, segments, fills, channels), ground.inputs.classes, spec.seed))
+        made.append(
+            Subject(Canvas(image, segments, fills, channels, ground.snap), ground.inputs.classes, spec.seed)
+        )
     return made
 
 
@@ -129,7 +140,10 @@ def _labels(spec: Any, shape: tuple[int, ...]) -> np.ndarray:
     labels = spec.segments
     if len(labels) != shape[0] or any(len(row) != shape[1] for row in labels):
         raise InvalidOption(f"segments: expected whole numbers, lists of shape {tuple(shape)}", "segments")
-    return np.asarray(labels, np.int64)
+    try:
+        return np.asarray(labels, np.int64)
+    except OverflowError:
+        raise InvalidOption("segments: expected whole numbers of 64 bits", "segments") from None
 
 
 def _fills(

@@ -44,6 +44,11 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
             f"arrays 'code_low' and 'code_high': expected shape {tuple(takes)}, that of the decoder's codes, "
             f"got {low.shape} and {high.shape}; fit and save again"
         )
+    curvature = fitted.arrays["code_curvature"]
+    if curvature.shape != (1,) or curvature[0] < 0 or not (low <= high).all():
+        raise InvalidSpec(
+            "arrays 'code_low', 'code_high', 'code_curvature': out of order; fit and save again"
+        )
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:

@@ -77,7 +77,7 @@ class Latent:
 
     def rows(self, d: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         """The rows `(M, *S)` that changes `(M, *Z)` of these lanes stand for."""
-        x, moved = self.origin[lanes], d.reshape(len(d), -1).any(axis=1)
+        x, moved = self.origin[lanes], d.any(axis=tuple(range(1, d.ndim)))
         if moved.any():
             x[moved] = self.coder(self.codes[lanes[moved]] + d[moved])
         x = np.clip(x, self.low[lanes], self.high[lanes])

@@ -6,6 +6,7 @@ same shape, worked out once, so that drawing a mask is one gather and one choice
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +23,14 @@ class Canvas(NamedTuple):
         fills: What masked pixels show, `(B, ...)` like the image: one fill, or several to choose from; None
             is whatever is shown around them.
         channels: Axis of the image that holds its channels: -1 or 0.
+        snap: Images as the model sees them, where it takes whole numbers only; None is as they are.
     """
 
     image: np.ndarray
     segments: np.ndarray
     fills: np.ndarray | None
     channels: int = -1
+    snap: Callable[[np.ndarray], np.ndarray] | None = None
 
     def draw(self, shown: np.ndarray, fill: np.ndarray | None = None) -> np.ndarray:
         """Images `(M, ...)`, float32, of masks `shown` `(M, K)`, bool; every channel is masked alike.
@@ -37,9 +40,11 @@ class Canvas(NamedTuple):
         pixels = np.take(shown, self.segments, axis=1)
         if self.fills is None:
             made = inpainted(np.moveaxis(self.image, self.channels, -1), ~pixels)
-            return np.moveaxis(made, -1, self.channels or 1)
-        pixels = np.expand_dims(pixels, self.channels or 1)
-        return np.where(pixels, self.image, self.fills[:1] if fill is None else self.fills[fill])
+            drawn = np.moveaxis(made, -1, self.channels or 1)
+        else:
+            fills = self.fills[:1] if fill is None else self.fills[fill]
+            drawn = np.where(np.expand_dims(pixels, self.channels or 1), self.image, fills)
+        return drawn if self.snap is None else self.snap(drawn)
 
 
 def segment_mean(image: np.ndarray, segments: np.ndarray) -> np.ndarray:

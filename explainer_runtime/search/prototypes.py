@@ -94,14 +94,14 @@ def prototypes(held: Codes, codes: np.ndarray, count: int, k: int | None, point:
             distances[:, wanted] = _lengths(codes - held.means[at])
             continue
         own = held.of(wanted)
-        order, far = nearest(codes, held.codes[own], held.norms[own], k)
+        order, far = nearest(codes, held.codes[own], k)
         neighbours = held.codes[own][order]
         found[:, at] = neighbours[:, -1] if point else neighbours.mean(axis=1, dtype=np.float64)
         distances[:, wanted] = far[:, -1] if point else far.mean(axis=1)
     return Prototypes(found, place, distances)
 
 
-def nearest(codes: np.ndarray, known: np.ndarray, norms: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(codes: np.ndarray, known: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The `k` rows of `known` `(M, E)` nearest to each of `codes` `(N, E)`.
 
     Returns:
@@ -109,7 +109,9 @@ def nearest(codes: np.ndarray, known: np.ndarray, norms: np.ndarray, k: int) -> 
     """
     k = min(k, len(known))
     likely = min(k + _SPARE, len(known))
-    rough = norms[None] - 2 * codes @ known.T
+    middle = known.mean(axis=0, dtype=np.float64).astype(np.float32)  # far from it products lose their digits
+    centred = known - middle
+    rough = np.einsum("ij,ij->i", centred, centred)[None] - 2 * (codes - middle) @ centred.T
     chosen = np.argpartition(rough, likely - 1, axis=1)[:, :likely]
     chosen.sort(axis=1)
     exact = np.stack([_lengths(known[own] - code) for code, own in zip(codes, chosen, strict=True)])

@@ -127,7 +127,11 @@ def _search(pool: Pool) -> Search[None]:
         yield from pool.ask(_candidates(pool, best), again=[] if best is None else [best])
         # A round that bettered nothing was the last, and asked about the answer a second time.
         if pool.best() == best and (pool.nearest() == near if best is None else _irreducible(pool, best)):
-            break
+            return
+    while (best := pool.best()) is not None:
+        yield from pool.ask((), again=[best])
+        if pool.best() == best:
+            return
 
 
 def _held(pool: Pool, stopped: str | None) -> Hidden:

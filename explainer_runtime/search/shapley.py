@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_ENOUGH = 4
+"""Different sets for each region, below which nothing is claimed of how sure the values are."""
 _GROUPS = 10
 """Groups of pairs of which each is left out once, to see how much the values depend on what was drawn."""
 
@@ -77,9 +79,11 @@ def values(
     """
     found = _solved(plan, said, nothing, everything)
     groups = np.unique(plan.group[plan.group >= 0])
-    if len(groups) < 2:  # all sets there are, or too few to tell
-        whole = len(plan.shown) == 2.0 ** len(found) - 2
-        return found, np.full(len(found), 0.0 if whole else np.abs(found).max())
+    sets = len(np.unique(plan.shown, axis=0))
+    if sets == 2.0 ** len(found) - 2:
+        return found, np.zeros(len(found))
+    if len(groups) < _GROUPS or sets < _ENOUGH * len(found):
+        return found, np.full(len(found), np.abs(found).max())
     others = []
     for one in groups:
         kept = plan.group != one
@@ -95,13 +99,12 @@ def values(
 
 def _solved(plan: Design, said: np.ndarray, nothing: float, everything: float) -> np.ndarray:
     """The weighted regression under the constraint of the sum, by its normal equations."""
-    shown, total = plan.shown.astype(float), everything - nothing
-    last = shown[:, -1:]
-    x, y = shown[:, :-1] - last, said - nothing - last[:, 0] * total
-    left = (x * plan.weight[:, None]).T @ x
-    right = (x * plan.weight[:, None]).T @ y
-    free = np.linalg.lstsq(left, right, rcond=1e-10)[0]
-    return np.append(free, total - free.sum())
+    total, share = everything - nothing, plan.shown.mean(axis=1, keepdims=True)
+    # What each has beyond an equal share adds up to nothing: every region is treated alike.
+    x, y = plan.shown - share, said - nothing - total * share[:, 0]
+    left, right = (x * plan.weight[:, None]).T @ x, (x * plan.weight[:, None]).T @ y
+    beyond = np.linalg.lstsq(left, right, rcond=1e-10)[0]
+    return np.asarray(total / plan.shown.shape[1] + beyond - beyond.mean())
 
 
 def _of_size(count: int, size: int) -> float:

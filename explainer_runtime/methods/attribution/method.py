@@ -27,8 +27,10 @@ __all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
 
 SLOPES = False
 NETWORKS = ()
+_LEAST = float(np.finfo(np.float32).tiny)
 _SURE = 2.0
 """Standard errors that a value has to lie from zero to be named."""
+_SAMPLES = 200
 _NAMED = 5
 """Superpixels that are named."""
 
@@ -50,8 +52,8 @@ def search(x: np.ndarray, spec: Attribution, ground: Ground) -> Search[Explanati
     Raises:
         InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
     """
-    subjects = canvas.subjects(x, spec, ground)
-    answers = yield from lockstep([_one(subject, spec) for subject in subjects])
+    subjects = canvas.subjects(x, spec, ground, most=canvas.MOST)
+    answers = yield from lockstep([_one(subject, spec, ground.exclusive) for subject in subjects])
     return canvas.explanation("attribution", answers)
 
 
@@ -71,19 +73,20 @@ def fields(fitted: Fitted) -> Fields:
     }
 
 
-def _one(subject: Subject, spec: Attribution) -> Search[dict[str, Any]]:
+def _one(subject: Subject, spec: Attribution, exclusive: bool) -> Search[dict[str, Any]]:
     count = subject.superpixels
     if count < 2:  # all there is belongs to the one
         plan = design(2, 0, np.random.default_rng(spec.seed))._replace(shown=np.zeros((0, count), bool))
     else:
-        plan = design(count, spec.n_samples, np.random.default_rng(spec.seed))
+        samples = spec.n_samples or max(_SAMPLES, 5 * count)
+        plan = design(count, samples, np.random.default_rng(spec.seed))
     ends = np.repeat([[True], [False]], count, axis=1)
     try:
         log_scores = yield from subject.said(np.concatenate([ends, plan.shown]))
     except Stop as stop:
         return _answer(subject, -1, np.zeros(2), np.zeros(count), np.zeros(count), stop.status)
     target = subject.prediction if spec.target_class == "predicted" else spec.target_class
-    score = _score(log_scores, target, spec.output)
+    score = _score(log_scores, target, spec.output, exclusive)
     everything, nothing, said = score[0], score[1], score[2:]
     added, errors = np.array([everything - nothing]), np.zeros(1)
     if count > 1:
@@ -91,10 +94,12 @@ def _one(subject: Subject, spec: Attribution) -> Search[dict[str, Any]]:
     return _answer(subject, target, score[:2], added, errors, OK)
 
 
-def _score(log_scores: np.ndarray, target: int, output: str) -> np.ndarray:
+def _score(log_scores: np.ndarray, target: int, output: str, exclusive: bool) -> np.ndarray:
     own = log_scores[:, target].astype(np.float64)
     if output == "proba":
         return np.exp(own)
+    if not exclusive:  # scores of their own: what is not the class is not the others
+        return np.asarray(own - np.log(np.maximum(-np.expm1(np.minimum(own, 0)), _LEAST)))
     others = np.delete(log_scores, target, axis=1).astype(np.float64)
     most = others.max(axis=1)
     return np.asarray(own - most - np.log(np.exp(others - most[:, None]).sum(axis=1)))

@@ -23,9 +23,10 @@ class Attribution(Superpixels):
     """The class whose score is shared out: the one that the model gives, or a number."""
     output: Requestable[Literal["proba", "log_odds"]] = "proba"
     """What is shared out: the probability of the class, or its log-odds, which do not saturate."""
-    n_samples: Requestable[Annotated[int, Field(ge=2, le=1_000_000)]] = 200
+    n_samples: Requestable[Annotated[int, Field(ge=2, le=20_000)] | None] = None
     """Pictures that the model is asked about, besides the image itself and the one with everything hidden.
-    With as many as there are sets the values are exact."""
+    With as many as there are sets the values are exact; None is 200, or 5 for each superpixel where that is
+    more."""
 
 
 Settings = Attribution

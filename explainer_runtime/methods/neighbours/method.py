@@ -41,6 +41,10 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
             "reference_scores": ("f", ("M", "K")),
         },
     )
+    rows, codes, scores = (fitted.arrays[f"reference_{name}"] for name in ("rows", "codes", "scores"))
+    wide = codes.shape[1] if "encoder" in fitted.models else rows[0].size
+    if not len(rows) == len(codes) == len(scores) or codes.shape[1] != wide:
+        raise InvalidSpec("arrays 'reference_rows', '_codes', '_scores': do not belong together; fit again")
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
@@ -128,7 +132,7 @@ def _nearest(
     for one in np.unique(known):
         own = np.flatnonzero(known == one)
         part = codes[own]
-        order, far = nearest(here, part, (part**2).sum(axis=1), k)
+        order, far = nearest(here, part, k)
         found[int(one)] = list(zip(own[order[0]].tolist(), far[0].tolist(), strict=True))
     return found
 

@@ -46,7 +46,7 @@ def search(x: np.ndarray, spec: Region, ground: Ground) -> Search[Explanation]:
     Raises:
         InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
     """
-    subjects = canvas.subjects(x, spec, ground)
+    subjects = canvas.subjects(x, spec, ground, most=canvas.MOST)
     answers = yield from lockstep([_one(subject, spec) for subject in subjects])
     return canvas.explanation("region", answers)
 

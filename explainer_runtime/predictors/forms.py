@@ -141,8 +141,7 @@ def rows_for(
         if form.whole and exact:
             x = tf.clip_by_value(tf.round(x), *form.whole)
         raw = call(tf.cast(x, form.dtype) if exact else x)
-        if getattr(raw.dtype, "is_floating", False):
-            raw = tf.cast(raw, tf.float32)
+        raw = tf.cast(raw, tf.float32) if getattr(raw.dtype, "is_floating", False) else raw
         return raw if then is None else then(raw)
 
     return rows if form.batch is None else _in_batches(tf, rows, form.batch, form.shape)

@@ -75,3 +75,11 @@ class Superpixels(Spec):
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
+
+
+class Inpainted(Superpixels):
+    """The same, where what is hidden is to leave no trace."""
+
+    fill: Literal["inpaint", "blur", "mean", "image_mean", "constant"] = "inpaint"
+    """What a hidden superpixel shows: what is around it (`inpaint`), a blurred copy, its own mean, that of
+    the image, or `fill_value` (`constant`)."""

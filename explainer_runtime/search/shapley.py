@@ -37,7 +37,7 @@ class Design(NamedTuple):
 
 
 def design(count: int, rows: int, rng: np.random.Generator) -> Design:
-    """Sets of `count` regions, at least 2, that are worth `rows` questions; fewer where there are no more."""
+    """Sets of `count` regions that are worth `rows` questions; fewer where there are no more."""
     masks, weights, left, size = [], [], rows, 1
     while size <= count // 2:
         both = 2 * size != count

@@ -75,11 +75,8 @@ def fields(fitted: Fitted) -> Fields:
 
 def _one(subject: Subject, spec: Attribution, exclusive: bool) -> Search[dict[str, Any]]:
     count = subject.superpixels
-    if count < 2:  # all there is belongs to the one
-        plan = design(2, 0, np.random.default_rng(spec.seed))._replace(shown=np.zeros((0, count), bool))
-    else:
-        samples = spec.n_samples or max(_SAMPLES, 5 * count)
-        plan = design(count, samples, np.random.default_rng(spec.seed))
+    samples = spec.n_samples or max(_SAMPLES, 5 * count)
+    plan = design(count, samples, np.random.default_rng(spec.seed))
     ends = np.repeat([[True], [False]], count, axis=1)
     try:
         log_scores = yield from subject.said(np.concatenate([ends, plan.shown]))
@@ -87,10 +84,7 @@ def _one(subject: Subject, spec: Attribution, exclusive: bool) -> Search[dict[st
         return _answer(subject, -1, np.zeros(2), np.zeros(count), np.zeros(count), stop.status)
     target = subject.prediction if spec.target_class == "predicted" else spec.target_class
     score = _score(log_scores, target, spec.output, exclusive)
-    everything, nothing, said = score[0], score[1], score[2:]
-    added, errors = np.array([everything - nothing]), np.zeros(1)
-    if count > 1:
-        added, errors = values(plan, said, nothing, everything)
+    added, errors = values(plan, score[2:], nothing=score[1], everything=score[0])
     return _answer(subject, target, score[:2], added, errors, OK)
 
 

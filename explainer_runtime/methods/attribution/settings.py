@@ -6,19 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from explainer_runtime.methods.segmentation import Superpixels
+from explainer_runtime.methods.segmentation import Inpainted
 from explainer_runtime.spec.options import Requestable
 from explainer_runtime.spec.values import Class
 
 
-class Attribution(Superpixels):
+class Attribution(Inpainted):
     """What each superpixel adds to a score: Shapley values (kernel SHAP, Lundberg, Lee, arXiv:1705.07874)."""
 
     kind: Literal["attribution"] = "attribution"
     fitless = True
-    fill: Literal["inpaint", "blur", "mean", "image_mean", "constant"] = "inpaint"
-    """What a hidden superpixel shows: what is around it (`inpaint`), a blurred copy, its own mean, that of
-    the image, or `fill_value` (`constant`)."""
     target_class: Requestable[Literal["predicted"] | Class] = "predicted"
     """The class whose score is shared out: the one that the model gives, or a number."""
     output: Requestable[Literal["proba", "log_odds"]] = "proba"

@@ -81,7 +81,7 @@ def search(x: np.ndarray, spec: Neighbours, ground: Ground) -> Search[Explanatio
     rows, codes, scores = (ground.arrays[f"reference_{name}"] for name in ("rows", "codes", "scores"))
     known, own = scores.argmax(axis=1), said.argmax(axis=1)
     here = ground.plausible().codes(x)
-    each = [_nearest(codes, known, here[i : i + 1], spec.k) for i in range(len(x))]
+    each = _nearest(codes, known, here, spec.k)
     like = [_first(near, lambda one, row=row: asked and one == own[row]) for row, near in enumerate(each)]
     unlike = [_first(near, lambda one, row=row: asked and one != own[row]) for row, near in enumerate(each)]
     found = np.array([a is not None and b is not None for a, b in zip(like, unlike, strict=True)])
@@ -126,14 +126,13 @@ def fields(fitted: Fitted) -> Fields:
 
 def _nearest(
     codes: np.ndarray, known: np.ndarray, here: np.ndarray, k: int
-) -> dict[int, list[tuple[int, float]]]:
-    """Of each class the k nearest codes to one: which, and how far away, nearest first."""
-    found = {}
+) -> list[dict[int, list[tuple[int, float]]]]:
+    """For each of some codes, of each class the k nearest: which, and how far away, nearest first."""
+    found: list[dict[int, list[tuple[int, float]]]] = [{} for _ in here]
     for one in np.unique(known):
         own = np.flatnonzero(known == one)
-        part = codes[own]
-        order, far = nearest(here, part, k)
-        found[int(one)] = list(zip(own[order[0]].tolist(), far[0].tolist(), strict=True))
+        for near, order, far in zip(found, *nearest(here, codes[own], k), strict=True):
+            near[int(one)] = list(zip(own[order].tolist(), far.tolist(), strict=True))
     return found
 
 

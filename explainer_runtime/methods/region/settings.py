@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from explainer_runtime.methods.segmentation import Superpixels
+from explainer_runtime.methods.segmentation import Inpainted
 from explainer_runtime.spec.options import Requestable
 from explainer_runtime.spec.values import Class
 
 
-class Region(Superpixels):
+class Region(Inpainted):
     """The fewest superpixels whose hiding changes the class (SEDC, Vermeire et al., arXiv:2004.07511)."""
 
     kind: Literal["region"] = "region"
     fitless = True
-    fill: Literal["inpaint", "blur", "mean", "image_mean", "constant"] = "inpaint"
-    """What a hidden superpixel shows: what is around it (`inpaint`), a blurred copy, its own mean, that of
-    the image, or `fill_value` (`constant`)."""
     target_class: Requestable[Literal["other"] | Class] = "other"
     """The class to reach: any `other`, or a number (SEDC-T)."""
 

@@ -228,8 +228,7 @@ class RemotePredictor:
 
     def _ask(self, rows: np.ndarray, settled: _Settled, until: float) -> Answer:
         given = self.settings
-        values = rows if meaning.unscaled(given) else meaning.units(rows, given, self.name)
-        data = encode(values, settled.datatype)
+        data = encode(meaning.units(rows, given, self.name), settled.datatype)
         inputs = [
             Tensor(settled.name, settled.datatype, data),
             *(held(name, value, settled.others.get(name), len(rows)) for name, value in given.hold.items()),

@@ -272,7 +272,7 @@ def prepare(
             first request. A remote predictor is not disturbed.
 
     Raises:
-        InvalidSpec: `gradient='exact'` with a predictor that has no graph in this process; or explainer and
+        InvalidSpec: exact slopes of a predictor that has no graph in this process; or explainer and
             model do not go together.
         InvalidPrediction: A model in this process is not what was said of it, or answers by chance; or it is
             another than the explainer was fitted to, and `strict` was said.
@@ -281,10 +281,13 @@ def prepare(
     """
     spec, predictor = fitted.spec, connect(predictor, shape=fitted.inputs.shape)
     examine(predictor, fitted.inputs)
-    if getattr(spec, "gradient", None) == "exact" and not isinstance(predictor, WhiteBox):
-        raise InvalidSpec("gradient='exact' needs the model in this process; 'auto' does with an endpoint")
+    if spec.slopes == "exact" and not isinstance(predictor, WhiteBox):
+        raise InvalidSpec(
+            f"{spec.kind}: these settings need the model in this process, with its gradient; an endpoint "
+            "does for gradient 'auto', and for algorithms that ask for rows only"
+        )
     _check(fitted)
-    if told(predictor).output == "labels" and methods.of(spec.kind).SLOPES:
+    if told(predictor).output == "labels" and spec.slopes:
         raise InvalidSpec(
             f"{named(predictor)} answers with labels only; {spec.kind} needs probabilities or logits"
         )
@@ -316,10 +319,8 @@ def _check_autoencoder(network: Network, contract: Inputs) -> None:
 def _road(fitted: Fitted, predictor: Predictor) -> str | None:
     """Where slopes come from, once `auto` is settled; None for a method without any."""
     spec: Any = fitted.spec
-    if not methods.of(spec.kind).SLOPES:
-        return None
-    if spec.gradient != "auto":
-        return str(spec.gradient)
+    if spec.slopes != "auto":
+        return spec.slopes
     if isinstance(predictor, WhiteBox):
         return "exact"
     return "surrogate" if spec.schedule == "fast" and teaching.taught(fitted) else "random"

@@ -82,7 +82,7 @@ def test_a_server_without_tensorflow_says_in_its_last_line_which_image_to_take(t
     )
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1] == (
-        "error: cem: the model in the same process, for gradient='exact' needs tensorflow, which is not "
+        "error: cem: the model in the same process, for its gradient needs tensorflow, which is not "
         "installed: take the image with it "
         "(image.tensorflow: true in the chart), or pip install 'explainer-runtime[tensorflow]'"
     )

@@ -50,10 +50,6 @@ ADMITTED = "EXPLAINER_RUNTIME_METHODS"
 class Method(Protocol):
     """What a method's module `method` has to offer. `settings` beside it has `Settings`, a `spec.Spec`."""
 
-    SLOPES: bool
-    """Whether it asks for slopes of the model; its settings then say where from: `gradient`, `schedule`,
-    `eps`."""
-
     NETWORKS: tuple[str, ...]
     """Which fitted networks it makes use of: `autoencoder`, `encoder`, `decoder`."""
 
@@ -115,8 +111,8 @@ def options(kind: str) -> type[BudgetOptions]:
 
 def fields(fitted: Fitted) -> Fields:
     """What an answer holds, with what is said of every method: where slopes came from, if any."""
-    method = of(fitted.spec.kind)
-    return method.fields(fitted) | ({"gradient_source": ("BYTES", ())} if method.SLOPES else {})
+    sloped = {"gradient_source": ("BYTES", ())} if fitted.spec.slopes else {}
+    return of(fitted.spec.kind).fields(fitted) | sloped
 
 
 def parse_spec(value: Any) -> Spec:

@@ -52,6 +52,11 @@ class Change(Spec):
     seed: Requestable[Seed] = 0
     """Seed of everything random in the answer; the same seed gives the same bytes."""
 
+    @property
+    def slopes(self) -> str | None:
+        """See `Spec`."""
+        return self.gradient
+
 
 class ElasticNet(Change):
     """What `CounterfactualProto` and `CEM` share: an elastic net, penalties, a class that has to lead."""

@@ -65,6 +65,12 @@ class Spec(Value):
     retired: ClassVar[Mapping[str, Retired]] = {}
     """Settings that are taken and have no effect any more: artifacts of earlier releases hold them."""
 
+    @property
+    def slopes(self) -> str | None:
+        """Where slopes of the model come from: `exact`, `surrogate`, `random`, `full`, or `auto`, the best of
+        them that there is; None where these settings ask for none."""
+        return None
+
     @model_validator(mode="before")
     @classmethod
     def _without_retired(cls, value: Any) -> Any:

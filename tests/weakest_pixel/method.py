@@ -10,7 +10,6 @@ from explainer_runtime.fitted import check_arrays
 from explainer_runtime.search.asks import Rows, Stop
 from explainer_runtime.views import Card, Picture, View, image, name, number, photograph
 
-SLOPES = False
 NETWORKS = ()
 
 

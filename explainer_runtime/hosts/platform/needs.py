@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from explainer_runtime.artifact import Report
 from explainer_runtime.artifact.directory import MODELS
 from explainer_runtime.errors import MissingExtra
+from explainer_runtime.methods import parse_spec
 
 _MODULES = {"tensorflow": "tensorflow", "superpixels": "skimage"}
 
@@ -46,8 +47,8 @@ def of(report: Report) -> Needs:
     reasons = {}
     if networks:
         reasons["tensorflow"] = f"a network ({', '.join(networks)})"
-    elif spec.get("gradient") == "exact":
-        reasons["tensorflow"] = "the model in the same process, for gradient='exact'"
+    elif parse_spec(spec).slopes == "exact":
+        reasons["tensorflow"] = "the model in the same process, for its gradient"
     segmentation = spec.get("segmentation", {}).get("kind", "grid")
     if segmentation != "grid":
         reasons["superpixels"] = f"the segmentation {segmentation}"

@@ -23,9 +23,8 @@ from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.subject import Subject
 from explainer_runtime.search.subsets import Holding, Rules, hold
 
-__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
 
-SLOPES = False
 NETWORKS = ()
 
 

@@ -23,9 +23,8 @@ from explainer_runtime.search.asks import Search, Stop, lockstep
 from explainer_runtime.search.shapley import design, values
 from explainer_runtime.search.subject import Subject
 
-__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
 
-SLOPES = False
 NETWORKS = ()
 _LEAST = float(np.finfo(np.float32).tiny)
 _SURE = 2.0

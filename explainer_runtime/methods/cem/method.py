@@ -46,9 +46,8 @@ _SURE = 0.5
 """Least probability of the class for a pertinent positive shown as an image of its own, where the row has as
 much."""
 
-__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
 
-SLOPES = True
 NETWORKS = ("autoencoder", "encoder")
 
 

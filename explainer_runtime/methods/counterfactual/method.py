@@ -46,9 +46,8 @@ _COHERENT = {"balanced": 0.2, "smallest": 0.0}
 _DEEPER = {"balanced": 0.15, "smallest": 0.0}
 """Log-odds beyond what is asked for: other models agree with a deeper answer more often."""
 
-__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
 
-SLOPES = True
 NETWORKS = ("autoencoder", "encoder", "decoder")
 
 

@@ -25,9 +25,8 @@ from explainer_runtime.methods.references import Neighbour, References, first
 from explainer_runtime.search.asks import Rows, Search, Stop
 from explainer_runtime.search.criterion import one_hot
 
-__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
 
-SLOPES = False
 NETWORKS = ("encoder",)
 
 

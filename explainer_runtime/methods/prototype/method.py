@@ -35,9 +35,8 @@ _FIT_BATCH = 500
 _PROBES = 32
 """Training rows at which the curvature of the networks is measured."""
 
-__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
 
-SLOPES = True
 NETWORKS = ("autoencoder", "encoder", "decoder")
 
 

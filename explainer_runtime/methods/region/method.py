@@ -23,9 +23,8 @@ from explainer_runtime.search.asks import Search, lockstep
 from explainer_runtime.search.regions import Hidden, hide
 from explainer_runtime.search.subject import Subject, lead
 
-__all__ = ["NETWORKS", "SLOPES", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
 
-SLOPES = False
 NETWORKS = ()
 
 

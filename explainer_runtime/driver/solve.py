@@ -14,9 +14,9 @@ from explainer_runtime.driver.meter import Budget, Meter, Progress
 from explainer_runtime.errors import InvalidOption, PredictorTimeout
 from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
 from explainer_runtime.predictors import meaning
-from explainer_runtime.predictors.base import Predictor, WhiteBox, named
+from explainer_runtime.predictors.base import Layered, Predictor, WhiteBox, named
 from explainer_runtime.predictors.tally import tally
-from explainer_runtime.search.asks import Aside, Ask, Rows, Search, Slopes, Stop
+from explainer_runtime.search.asks import Aside, Ask, Maps, Rows, Search, Slopes, Stop
 
 T = TypeVar("T")
 
@@ -129,6 +129,15 @@ def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: 
             found = () if ask.best is None else ask.best[np.isfinite(ask.best)]
             meter.report(ask.done, float(np.median(found)) if len(found) else None)
             return told
+        case Maps():
+            if not isinstance(predictor, Layered):
+                raise InvalidOption("grad_cam needs a Keras model in this process", "algorithm")
+            meter.allow(len(ask.x))
+            features, head = predictor.halves(ask.layer)
+            maps = features(ask.x)
+            log_scores, slope = _slopes(Slopes(maps, ask.pull), head, meter)
+            meter.steps += len(maps)
+            return log_scores, maps, slope
         case Aside():
             # Time and cancellation are those of the whole explanation; rows of a model of ours are free.
             aside = Budget(_FREE, _FREE, max(0.0, meter.left()))

@@ -90,6 +90,22 @@ class WhiteBox(Predictor, Protocol):
 
 
 @runtime_checkable
+class Layered(WhiteBox, Protocol):
+    """A white box whose layers can be told apart."""
+
+    def halves(self, layer: str | None) -> tuple[Callable[[np.ndarray], np.ndarray], WhiteBox]:
+        """The model cut at the output of a layer; None is its last convolution.
+
+        Returns:
+            Rows `(N, *S)` -> feature maps `(N, h, w, c)`, float32; and the model of such maps.
+
+        Raises:
+            InvalidSpec: It is not of layers, there is no such one, or it cannot be cut there.
+        """
+        ...
+
+
+@runtime_checkable
 class ServedPredictor(Predictor, Protocol):
     """A predictor whose model is behind an endpoint, where it may be exchanged at any time."""
 

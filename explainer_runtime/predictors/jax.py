@@ -112,6 +112,15 @@ class JaxPredictor(Differentiable, JaxScores):
         """See `Differentiable`."""
         return self._slopes, lambda: self._end
 
+    def compiled(self, form: Form) -> Slopes:
+        """See `Differentiable`."""
+        jax = import_jax()
+        return _Compiled(jax, _rows(jax, form, self.contract, smooth=False), self.name)
+
+    def like(self, form: Form, contract: ModelContract) -> JaxPredictor:
+        """See `Differentiable`."""
+        return JaxPredictor(form, contract=contract)
+
 
 class JaxNetwork(Slopes):
     """A fitted Keras network on the JAX back end, such as an autoencoder, as functions of arrays."""

@@ -128,6 +128,14 @@ class KerasPredictor(Differentiable, KerasScores):
         """See `Differentiable`."""
         return self._slopes, lambda: self._end
 
+    def compiled(self, form: Form) -> Slopes:
+        """See `Differentiable`."""
+        return Slopes(rows_for(form, self.contract), self.shape, self.name)
+
+    def like(self, form: Form, contract: ModelContract) -> KerasPredictor:
+        """See `Differentiable`."""
+        return KerasPredictor(form, contract=contract)
+
     @cached_property
     def _slopes(self) -> Slopes:
         def before(raw: Any) -> Any:

@@ -8,12 +8,16 @@ row, and done in NumPy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from explainer_runtime.predictors import meaning
-from explainer_runtime.predictors.forms import FormPredictor
+from explainer_runtime.predictors.base import WhiteBox
+from explainer_runtime.predictors.forms import Form, FormPredictor
+from explainer_runtime.predictors.halves import halves
+from explainer_runtime.predictors.settings import ModelContract
 from explainer_runtime.search.networks import Network
 
 Back = Callable[[np.ndarray], np.ndarray]
@@ -79,6 +83,26 @@ class Differentiable(FormPredictor):
     def smooth(self) -> tuple[Network, Callable[[], str]]:
         """The model as a differentiable function, and the `end` of `meaning.logarithms` that its values go
         into, known once it was called."""
+        raise NotImplementedError
+
+    def halves(self, layer: str | None) -> tuple[Callable[[np.ndarray], np.ndarray], WhiteBox]:
+        """See `Layered`."""
+        if layer not in self._halves:
+            front, back = halves(self.form, self.contract, layer)
+            plain = self.contract.model_copy(update={"scale": 1.0, "offset": 0.0})
+            self._halves[layer] = self.compiled(front), self.like(back, plain)
+        return self._halves[layer]
+
+    @cached_property
+    def _halves(self) -> dict[str | None, tuple[Callable[[np.ndarray], np.ndarray], WhiteBox]]:
+        return {}
+
+    def compiled(self, form: Form) -> Callable[[np.ndarray], np.ndarray]:
+        """A part of the model as a function of rows."""
+        raise NotImplementedError
+
+    def like(self, form: Form, contract: ModelContract) -> WhiteBox:
+        """A predictor over another part of it."""
         raise NotImplementedError
 
     def log_scores(self, x: np.ndarray) -> np.ndarray:

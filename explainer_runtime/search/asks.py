@@ -34,11 +34,14 @@ class Rows:
         x: Rows `(M, *S)`, float32, in input units.
         done: How much of the search lies behind, between 0 and 1; for progress only.
         best: Distance of the best answers so far, or None; for progress only.
+        names: A name for each row, or None. Rows of one name are equal, and are asked about once where
+            searches go in `lockstep`.
     """
 
     x: np.ndarray
     done: float = 0.0
     best: float | None = None
+    names: Sequence[object] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,23 @@ class Slopes:
 
 
 @dataclass(frozen=True, eq=False)
+class Maps:
+    """Ask what a layer of the model says of these rows, and how the scores would change with that.
+
+    It is told log-scores `(M, K)`, feature maps `(M, h, w, c)` and the slopes there, of the same shape.
+
+    Attributes:
+        x: Rows `(M, *S)`, float32, in input units.
+        pull: As that of `Slopes`.
+        layer: Its name; None is the last convolution.
+    """
+
+    x: np.ndarray
+    pull: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    layer: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Aside:
     """Ask to run another search, aside, on a model of one's own in this process: it costs no call and no row.
 
@@ -80,7 +100,7 @@ class Aside:
     model: Any
 
 
-Ask = Rows | Slopes | Aside
+Ask = Rows | Slopes | Maps | Aside
 Search = Generator[Ask, Any, T]
 
 
@@ -93,39 +113,57 @@ class Stop(Exception):
 
 
 def lockstep(searches: Sequence[Search[T]]) -> Search[list[T]]:
-    """One search made of many that ask for `Rows` only: their rows go out together.
+    """One search made of many: their rows go out together, those of one name once.
 
     Each is told its own rows back, and a `Stop` reaches all of them, so a batch takes as many rounds as
-    its longest member and no member sees another's answers.
+    its longest member and no member sees another's answers. What is asked of a model in this process, other
+    than rows, goes out by itself.
 
     Returns:
         What each search returned, in order.
     """
     results: dict[int, T] = {}
-    waiting: dict[int, Rows] = {}
+    waiting: dict[int, Ask] = {}
 
     def advance(index: int, act: Callable[[], Ask]) -> None:
         try:
-            ask = act()
+            waiting[index] = act()
         except StopIteration as end:
             results[index] = end.value
             waiting.pop(index, None)
-            return
-        assert isinstance(ask, Rows), "lockstep drives searches that ask for rows only"
-        waiting[index] = ask
 
     for index, search in enumerate(searches):
         advance(index, partial(next, search))
     while waiting:
-        order = list(waiting)
-        sizes = [len(waiting[i].x) for i in order]
-        done = (len(results) + sum(ask.done for ask in waiting.values())) / len(searches)
+        rows = {index: ask for index, ask in waiting.items() if isinstance(ask, Rows)}
         try:
-            scores = yield Rows(np.concatenate([waiting[i].x for i in order]), done)
+            if rows:
+                told = yield from _together(rows, len(results) / len(searches), len(searches))
+            else:
+                index, ask = next(iter(waiting.items()))
+                told = {index: (yield ask)}
         except Stop as stop:
-            for i in order:
-                advance(i, partial(searches[i].throw, stop))
+            for index in list(waiting):
+                advance(index, partial(searches[index].throw, stop))
             continue
-        for i, own in zip(order, np.split(scores, np.cumsum(sizes)[:-1]), strict=True):
-            advance(i, partial(searches[i].send, own))
-    return [results[i] for i in range(len(searches))]
+        for index, own in told.items():
+            advance(index, partial(searches[index].send, own))
+    return [results[index] for index in range(len(searches))]
+
+
+def _together(asks: dict[int, Rows], done: float, count: int) -> Search[dict[int, np.ndarray]]:
+    """What each of some asks is told, by one that holds all their rows, those of one name once."""
+    places: dict[object, int] = {}
+    parts, told = [], {}
+    for index, ask in asks.items():
+        names = ask.names or [(index, row) for row in range(len(ask.x))]
+        fresh = []
+        for row, name in enumerate(names):
+            if name not in places:
+                places[name] = len(places)
+                fresh.append(row)
+        parts.append(ask.x if len(fresh) == len(names) else ask.x[fresh])
+        told[index] = [places[name] for name in names]
+        done += ask.done / count
+    scores = yield Rows(np.concatenate(parts), done)
+    return {index: scores[own] for index, own in told.items()}

@@ -22,7 +22,7 @@ from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted, check_rows
 from explainer_runtime.methods import teaching
-from explainer_runtime.methods.ground import Given, Ground, Segmenter
+from explainer_runtime.methods.ground import Given, Ground, Segmenter, numbered
 from explainer_runtime.predictors import Predictor, WhiteBox, connect, served
 from explainer_runtime.predictors.backends import network as asked_of
 from explainer_runtime.predictors.base import LocalPredictor, named, told
@@ -88,6 +88,7 @@ def fit(
     """
     model = None if predictor is None else connect(predictor, shape=_row_shape(x, inputs))
     contract = inputs or _contract(x, model, classes, class_names)
+    spec = _numbered(spec, contract)
     method = methods.of(spec.kind)
     known = introduced(model, contract, x, y, force=force)
     models = {"autoencoder": autoencoder, "encoder": encoder, "decoder": decoder}
@@ -166,7 +167,7 @@ class Prepared:
         limits = limits or Limits()
         rows = check_rows(x, self.fitted.inputs, limits.max_batch)
         asked = parse_options(self.fitted.spec, options)
-        spec = with_options(self.fitted.spec, asked)
+        spec = numbered(with_options(self.fitted.spec, asked), self.fitted.inputs)
         if given := asked.model_dump(exclude_none=True):
             methods.of(spec.kind).check(dataclasses.replace(self.fitted, spec=spec), given)
         budget = Budget(
@@ -279,7 +280,8 @@ def prepare(
         MissingExtra: A fitted network needs TensorFlow, and it is not installed.
         PredictorError: The model failed on the made-up row.
     """
-    spec, predictor = fitted.spec, connect(predictor, shape=fitted.inputs.shape)
+    spec, predictor = _numbered(fitted.spec, fitted.inputs), connect(predictor, shape=fitted.inputs.shape)
+    fitted = fitted if spec == fitted.spec else dataclasses.replace(fitted, spec=spec)
     examine(predictor, fitted.inputs)
     if spec.slopes == "exact" and not isinstance(predictor, WhiteBox):
         raise InvalidSpec(
@@ -342,6 +344,14 @@ def _estimator(spec: Any, road: str | None, contract: Inputs) -> Estimator | Non
         return CentralDifferences(eps, low, high)
     first = contract.layout == "channels_first"
     return RandomDirections(eps, low, high, seed=spec.seed, channels_first=first)
+
+
+def _numbered(spec: Spec, inputs: Inputs) -> Spec:
+    """See `numbered`; whoever fits or deploys has said it."""
+    try:
+        return numbered(spec, inputs)
+    except InvalidOption as error:
+        raise InvalidSpec(str(error)) from None
 
 
 def _check(fitted: Fitted) -> None:

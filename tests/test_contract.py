@@ -1,9 +1,13 @@
 """The input contract: what a row may be, and what is guessed about it."""
 
+import numpy as np
 import pytest
+from toys import Linear, weights
 
-from explainer_runtime.errors import InvalidSpec
-from explainer_runtime.spec import Inputs, parse
+from explainer_runtime.errors import InvalidOption, InvalidSpec
+from explainer_runtime.explainers import fit, prepare
+from explainer_runtime.methods import parse_spec
+from explainer_runtime.spec import Inputs, Limits, parse
 
 
 def contract(shape, **more):
@@ -48,3 +52,67 @@ def test_a_contract_written_down_is_read_back_as_it_was():
 def test_a_range_that_float32_cannot_hold_is_refused(low, high, said):
     with pytest.raises(InvalidSpec, match=f"inputs: .*{said}"):
         parse(Inputs, {"shape": (4,), "low": low, "high": high, "classes": 2}, "inputs")
+
+
+# --- classes by name ------------------------------------------------------------------------------------
+
+BIRDS = Inputs(
+    shape=(4, 4, 1), low=0, high=1, classes=4, class_names=("crane", "T-shirt, top", "boot", "crane")
+)
+ASKING = {
+    "counterfactual": lambda named: named,
+    "counterfactual_proto": lambda named: [named],
+    "attribution": lambda named: named,
+    "region": lambda named: named,
+}
+"""Every method that takes a class, and how it is told."""
+
+
+@pytest.mark.parametrize("kind", ASKING)
+def test_a_class_is_asked_for_by_name_as_by_number_at_fit_and_in_a_request(kind):
+    model = Linear(weights(classes=4))
+    x = np.random.default_rng(0).uniform(0, 1, (3, 4, 4, 1)).astype("f")
+
+    def fitted(**more):
+        return fit(parse_spec({"kind": kind, **more}), x, predictor=model, inputs=BIRDS)
+
+    by_name, by_number = (ASKING[kind](named) for named in ("T-shirt, top", 1))
+    limits = Limits(max_seconds=3600)
+    answers = [
+        prepare(fitted(), model)(x[:1], {"target_class": by_number}, limits=limits),
+        prepare(fitted(), model)(x[:1], {"target_class": by_name}, limits=limits),
+        prepare(fitted(target_class=by_name), model)(x[:1], limits=limits),
+    ]
+    assert len({answer.to_json() for answer in answers}) == 1
+    assert fitted(target_class=by_name).spec == fitted(target_class=by_number).spec  # artifacts hold numbers
+
+
+@pytest.mark.parametrize("kind", ASKING)
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("crane", "target_class: classes 0, 3 are all called 'crane'; say which"),
+        ("bot", "a class from 0 to 3, got 'bot'; near to it are 'boot'"),
+        (4, "a class from 0 to 3, got 4"),
+    ],
+)
+def test_a_name_that_is_none_or_several_is_refused_with_what_there_is(kind, named, said):
+    model, named = Linear(weights(classes=4)), ASKING[kind](named)
+    x = np.zeros((3, 4, 4, 1), "f")
+    with pytest.raises(InvalidSpec, match=said):
+        fit(parse_spec({"kind": kind, "target_class": named}), x, predictor=model, inputs=BIRDS)
+    run = prepare(fit(parse_spec({"kind": kind}), x, predictor=model, inputs=BIRDS), model)
+    with pytest.raises(InvalidOption, match=said) as refusal:
+        run(x[:1], {"target_class": named})
+    assert refusal.value.field == "target_class"
+
+
+def test_without_names_a_class_is_a_number():
+    with pytest.raises(InvalidOption, match="knows no names of classes"):
+        Inputs(shape=(2,), low=0, high=1, classes=2).number("boot", "target_class")
+
+
+def test_a_wrong_count_of_names_says_how_many_were_expected_and_nothing_else():
+    with pytest.raises(InvalidSpec) as refusal:
+        parse(Inputs, {"shape": (2,), "low": 0, "high": 1, "classes": 3, "class_names": ("a",)}, "inputs")
+    assert str(refusal.value) == "inputs: class_names: expected 3, one for each class, got 1"

@@ -10,7 +10,7 @@ import numpy as np
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted, check_arrays, check_rows
-from explainer_runtime.methods.ground import Given, Ground, check_class
+from explainer_runtime.methods.ground import Given, Ground, numbered
 from explainer_runtime.methods.segmentation import Felzenszwalb, Grid, Quickshift, Slic
 from explainer_runtime.search import masking, superpixels
 from explainer_runtime.search.masking import Canvas
@@ -26,7 +26,7 @@ _LARGE = 112
 
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """Refuse what is no image, and a fill that lacks its images; see `Method.check`."""
-    check_class(fitted)
+    numbered(fitted.spec, fitted.inputs)
     inputs, spec = fitted.inputs, cast(Any, fitted.spec)
     if inputs.layout is None:
         raise InvalidSpec(

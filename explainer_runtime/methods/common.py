@@ -17,7 +17,7 @@ from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
 from explainer_runtime.fitted import Fitted, Shape, check_arrays, need
 from explainer_runtime.methods import latent, teaching
-from explainer_runtime.methods.ground import CHANGED, Ground, check_class, feature_range, region
+from explainer_runtime.methods.ground import CHANGED, Ground, feature_range, numbered, region
 from explainer_runtime.search import neighbours
 from explainer_runtime.search.asks import Rows, Search, Stop
 from explainer_runtime.search.best import Best
@@ -238,7 +238,7 @@ def changed_fields(fitted: Fitted, field: str) -> Fields:
 
 def check_changed(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """What any explainer that changes rows has to be; see `Method.check`."""
-    check_class(fitted)
+    numbered(fitted.spec, fitted.inputs)
     spec: Any = fitted.spec
     low, high = feature_range(spec, fitted.inputs)
     if not (low <= high).all():

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
 from explainer_runtime.errors import InvalidOption, InvalidSpec
-from explainer_runtime.fitted import Fitted, check_rows
+from explainer_runtime.fitted import check_rows
 from explainer_runtime.predictors.base import Predictor
 from explainer_runtime.search.feedback import Guide
 from explainer_runtime.search.networks import Network, Networks
 from explainer_runtime.search.spaces import Pixels
-from explainer_runtime.spec import Inputs
+from explainer_runtime.spec import Inputs, Spec
 
 CHANGED = 1e-6
 """Least difference, in ranges of a feature, that counts as a change."""
 
+S = TypeVar("S", bound=Spec)
 Segmenter = Callable[[np.ndarray], np.ndarray]
 """An image `(H, W, C)`, in input units -> a label for each pixel `(H, W)`, of any numbers."""
 
@@ -148,21 +149,23 @@ def broadcast(value: Any, inputs: Inputs, name: str) -> np.ndarray:
     raise InvalidSpec(f"{name}: expected finite numbers or lists that broadcast to {inputs.shape}")
 
 
-def check_class(fitted: Fitted) -> None:
-    """Refuse a class that the model does not have.
+def numbered(spec: S, inputs: Inputs) -> S:
+    """`spec` with its `target_class` in numbers, where it has one.
 
     Raises:
-        InvalidOption: It is `target_class`; the words that it may be, too, are said.
+        InvalidOption: It names a class that the model does not have; the words that it may be, too, are said.
     """
-    wanted, classes = getattr(fitted.spec, "target_class", None), fitted.inputs.classes
-    for one in wanted if isinstance(wanted, tuple) else (wanted,):
-        if isinstance(one, int) and one >= classes:
-            literal = get_args(type(fitted.spec).model_fields["target_class"].annotation)[0]
-            words = ", ".join(map(repr, () if isinstance(wanted, tuple) else get_args(literal)))
-            said = f"{words} or a class" if words else "classes"
-            raise InvalidOption(
-                f"target_class: expected {said} from 0 to {classes - 1}, got {one}", "target_class"
-            )
+    wanted = getattr(spec, "target_class", None)
+    literal = get_args(get_args(type(spec).model_fields["target_class"].annotation)[0]) if wanted else ()
+    words = [word for word in literal if isinstance(word, str)]
+
+    def number(named: int | str) -> int | str:
+        return named if named in words else inputs.number(named, "target_class", words)
+
+    if wanted is None or wanted in words:
+        return spec
+    several = isinstance(wanted, tuple)
+    return spec.model_copy(update={"target_class": tuple(map(number, wanted)) if several else number(wanted)})
 
 
 def region(spec: Any, inputs: Inputs) -> np.ndarray:

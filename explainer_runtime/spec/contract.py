@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from explainer_runtime.spec.values import Value
+from explainer_runtime.errors import InvalidOption
+from explainer_runtime.spec.values import Value, short
 
 _FAR = 1e15
 """Largest value of a feature: squares of them are summed in float32."""
@@ -58,8 +60,38 @@ class Inputs(Value):
                 "float32 to tell apart; subtract `low` from the rows"
             )
         if self.class_names is not None and len(self.class_names) != self.classes:
-            raise ValueError(f"{len(self.class_names)} class_names for {self.classes} classes")
+            said = f"class_names: expected {self.classes}, one for each class, got {len(self.class_names)}"
+            raise ValueError(said)
         return self
+
+    def number(self, named: int | str, field: str, words: Sequence[str] = ()) -> int:
+        """The number of a class that is named by it, or by its name.
+
+        Args:
+            named: What a person has said.
+            field: Where, for messages.
+            words: What else might have been said there.
+
+        Raises:
+            InvalidOption: No class has this number or name, or several have the name.
+        """
+        names = self.class_names or ()
+        if isinstance(named, int):
+            numbers = [named] if 0 <= named < self.classes else []
+        else:
+            numbers = [number for number, name in enumerate(names) if name == named]
+        if len(numbers) == 1:
+            return numbers[0]
+        if numbers:
+            which = ", ".join(map(str, numbers))
+            raise InvalidOption(f"{field}: classes {which} are all called {short(named)}; say which", field)
+        said = ", ".join(map(repr, words)) + " or " * bool(words) + f"a class from 0 to {self.classes - 1}"
+        hint = ""
+        if isinstance(named, str):
+            near = difflib.get_close_matches(named, [*words, *names], 3)
+            hint = f"; near to it are {', '.join(map(repr, near))}" if near else ""
+            hint = hint if names else f"{hint}; this explainer knows no names of classes"
+        raise InvalidOption(f"{field}: expected {said}, got {short(named)}{hint}", field)
 
 
 def layout_of(shape: Sequence[int]) -> Literal["channels_last", "channels_first"] | None:

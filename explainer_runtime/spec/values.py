@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from explainer_runtime.complaints import expected
 from explainer_runtime.errors import InvalidSpec
@@ -14,7 +14,8 @@ from explainer_runtime.errors import InvalidSpec
 Probability = Annotated[float, Field(ge=0, le=1)]
 Level = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
-Class = Annotated[StrictInt, Field(ge=0)]
+Class = Annotated[StrictInt, Field(ge=0)] | Annotated[StrictStr, Field(min_length=1)]
+"""A class by its number, or by its name in the input contract; see `Inputs.number`."""
 TargetClass = Literal["other", "same"] | Class
 Bound = float | tuple[Any, ...]
 """One number for all features, or nested lists that broadcast to the shape of one row."""
@@ -104,6 +105,7 @@ def complaints(error: ValidationError, prefix: str = "", known: Collection[str] 
         loc = [str(part) for part in one["loc"]]
         path = ".".join(([prefix] if prefix else []) + loc) or "value"
         silent = one["type"] in ("missing", "extra_forbidden") or "headers" in loc  # they may be secret
+        silent |= not loc and one["type"] == "value_error"  # the whole of it would be shown
         got = "" if silent else f", got {short(one['input'])}"
         lines.append(f"{path}: {expected(one, known if len(loc) == 1 else ())}{got}")
     return "; ".join(lines)

@@ -81,7 +81,7 @@ def _one(subject: Subject, spec: Attribution, exclusive: bool) -> Search[dict[st
         log_scores = yield from subject.said(np.concatenate([ends, plan.shown]))
     except Stop as stop:
         return _answer(subject, -1, np.zeros(2), np.zeros(count), np.zeros(count), stop.status)
-    target = subject.prediction if spec.target_class == "predicted" else spec.target_class
+    target = subject.prediction if isinstance(spec.target_class, str) else spec.target_class
     score = _score(log_scores, target, spec.output, exclusive)
     added, errors = values(plan, score[2:], nothing=score[1], everything=score[0])
     return _answer(subject, target, score[:2], added, errors, OK)

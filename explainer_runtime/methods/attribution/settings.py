@@ -17,7 +17,7 @@ class Attribution(Inpainted):
     kind: Literal["attribution"] = "attribution"
     fitless = True
     target_class: Requestable[Literal["predicted"] | Class] = "predicted"
-    """The class whose score is shared out: the one that the model gives, or a number."""
+    """The class whose score is shared out: the one that the model gives, or a number or name."""
     output: Requestable[Literal["proba", "log_odds"]] = "proba"
     """What is shared out: the probability of the class, or its log-odds, which do not saturate."""
     n_samples: Requestable[Annotated[int, Field(ge=2, le=20_000)] | None] = None

@@ -27,8 +27,8 @@ class Counterfactual(Change):
     """`smallest` goes for the L1 distance. `balanced` gives up a little of it for changes that neighbours
     share: the answer looks less like dust, and other models agree with it more often."""
     target_class: Requestable[TargetClass] = "other"
-    """The class to reach: any `other`, a number, or `same`, which changes the probability of the class
-    the input already has."""
+    """The class to reach: any `other`, a number or a name, or `same`, which changes the probability of
+    the class that the input already has."""
     target_proba: Requestable[Probability] = 1.0
     """Probability that the class sought should have at the counterfactual."""
     tol: Requestable[Annotated[float, Field(gt=0, le=1)]] = 0.05

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from explainer_runtime.methods.settings import ElasticNet, Space, check_space
 from explainer_runtime.spec.options import Requestable
 from explainer_runtime.spec.values import Class
+
+_LISTED = BeforeValidator(lambda one: (one,) if isinstance(one, int | str) else one)
 
 
 class CounterfactualProto(ElasticNet):
@@ -24,8 +26,9 @@ class CounterfactualProto(ElasticNet):
     encoder, and the nearest row without."""
     k_type: Requestable[Literal["mean", "point"]] = "mean"
     """Whether the prototype is the `mean` of the k nearest, or the k-th itself (`point`)."""
-    target_class: Requestable[Annotated[tuple[Class, ...], Field(min_length=1)] | None] = None
-    """Classes the counterfactual may have; None allows all but the one the model gives the row."""
+    target_class: Requestable[Annotated[tuple[Class, ...], Field(min_length=1), _LISTED] | None] = None
+    """Classes the counterfactual may have, by number or name; None allows all but the one the model gives the
+    row."""
     threshold: Requestable[Annotated[float, Field(ge=0)]] = 0.0
     """Least trust score: distance to the prototype of the old class, in distances to that of the new one;
     0 does not ask."""

@@ -15,7 +15,7 @@ class Region(Inpainted):
     kind: Literal["region"] = "region"
     fitless = True
     target_class: Requestable[Literal["other"] | Class] = "other"
-    """The class to reach: any `other`, or a number (SEDC-T)."""
+    """The class to reach: any `other`, or a number or name (SEDC-T)."""
 
 
 Settings = Region

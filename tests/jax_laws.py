@@ -142,7 +142,7 @@ def test_rows_are_strangers_and_the_caller_is_asked_once(known, cnn, rows):
 
     def pull(logs):
         asked.append(logs.shape)
-        return -np.exp(logs)
+        return -np.exp(2 * logs)  # by `-np.exp(logs)` the slope would be that of a sum of one
 
     logs, gradient = cnn.slope(x, pull)
     assert asked == [(rows, logs.shape[1])]
@@ -153,7 +153,7 @@ def test_rows_are_strangers_and_the_caller_is_asked_once(known, cnn, rows):
 
 def test_threads_get_the_bytes_that_one_gets(known, cnn):
     def both(_):
-        logs, gradient = cnn.slope(known["x"], lambda logs: -np.exp(logs))
+        logs, gradient = cnn.slope(known["x"], lambda logs: -np.exp(2 * logs))
         return logs.tobytes() + gradient.tobytes() + cnn(known["x"]).tobytes()
 
     alone = both(0)
@@ -209,15 +209,22 @@ def test_a_network_is_a_function_of_arrays_with_slopes(x):
 
 
 def test_a_model_of_bytes_has_the_slopes_of_the_same_model_of_floats():
-    image = keras.Input(SHAPE, dtype="uint8")
-    head = layers.Flatten()(layers.Rescaling(1 / 255)(image))
-    predictor = connect(keras.Model(image, layers.Dense(3, activation="softmax")(head)))
-    assert isinstance(predictor, WhiteBox)
-    assert predictor.integers
-    x = np.random.default_rng(0).integers(0, 256, (5, *SHAPE)).astype(np.float32)
-    np.testing.assert_allclose(np.exp(predictor.log_scores(x)), predictor(x), rtol=1e-4)
-    assert np.abs(predictor.slope(x, lambda logs: -np.exp(logs))[1]).max() > 0
-    np.testing.assert_array_equal(predictor(x + 0.4), predictor(x))
+    dense = layers.Dense(3, activation="softmax")
+
+    def model(dtype):
+        image = keras.Input(SHAPE, dtype=dtype)
+        return connect(keras.Model(image, dense(layers.Flatten()(layers.Rescaling(1 / 255)(image)))))
+
+    bytes_, floats = model("uint8"), model("float32")
+    assert isinstance(bytes_, WhiteBox)
+    assert bytes_.integers
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(0, 256, (5, *SHAPE)).astype(np.float32), rng.normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_allclose(np.exp(bytes_.log_scores(x)), bytes_(x), rtol=1e-4)
+    slope = floats.slope(x, lambda logs: w)[1]
+    assert np.abs(slope).max() > 1e-5
+    np.testing.assert_allclose(bytes_.slope(x, lambda logs: w)[1], slope, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(bytes_(x + 0.4), bytes_(x))
 
 
 def test_a_model_of_whole_numbers_without_a_slope_is_a_black_box():

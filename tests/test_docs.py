@@ -26,7 +26,7 @@ FITTED = {  # with everything that `fit` may keep
     kind: Fitted(
         parse_spec({"kind": kind, **({"theta": 1} if kind == "counterfactual_proto" else {})}),
         INPUTS,
-        {"codes": np.zeros((1, 1), np.float32)},
+        {"codes": np.zeros((1, 1), np.float32), "reference_rows": np.zeros((1, 4, 5, 1), np.float32)},
         {} if kind in IMAGES else {"autoencoder": None, "encoder": None},
     )
     for kind in METHODS

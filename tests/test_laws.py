@@ -71,6 +71,7 @@ CASES = {
     "attribution": (Attribution(segmentation=Grid(rows=3, columns=3), n_samples=40), BLACK),
     "region": (Region(segmentation=Grid(rows=3, columns=3)), BLACK),
     "region in process": (Region(segmentation=Grid(rows=3, columns=3), fill="blur"), GRAPH),
+    "region pasted": (Region(segmentation=Grid(rows=3, columns=3), change="paste"), BLACK),
     "anchor in process": (CELLS, GRAPH),
 }
 
@@ -88,8 +89,8 @@ def explain(request):
 @cache
 def explainer(case):
     spec, predictor = CASES[case]
-    needs_rows = isinstance(spec, CounterfactualProto) or getattr(spec, "gradient", None) == "surrogate"
-    rows = TRAIN if needs_rows else None
+    needs = (getattr(spec, "gradient", None) == "surrogate", getattr(spec, "change", None) == "paste")
+    rows = TRAIN if isinstance(spec, CounterfactualProto) or any(needs) else None
     run = prepare(fit(spec, rows, predictor=predictor, inputs=CONTRACT), predictor)
 
     def explain(rows, options=None, **more):

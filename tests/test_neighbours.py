@@ -11,7 +11,7 @@ from explainer_runtime import Neighbours, artifact
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.render.cards import cards
-from explainer_runtime.spec import Inputs, Limits, Region
+from explainer_runtime.spec import Attribution, Inputs, Limits
 
 SHAPE = (4, 4, 1)
 INPUTS = Inputs(shape=SHAPE, low=0, high=2, classes=3)
@@ -110,5 +110,5 @@ def test_some_rows_are_kept_and_an_artifact_gives_the_same_bytes(x, tmp_path):
 def test_what_is_missing_or_of_no_use_is_said():
     with pytest.raises(InvalidSpec, match="neighbours: needs training rows"):
         fit(Neighbours(), predictor=Counting(rowwise(W)), inputs=INPUTS)
-    with pytest.raises(InvalidSpec, match="encoder: region makes no use of one"):
-        fit(Region(), predictor=Counting(rowwise(W)), inputs=INPUTS, encoder=encoder())
+    with pytest.raises(InvalidSpec, match="encoder: attribution makes no use of one"):
+        fit(Attribution(), predictor=Counting(rowwise(W)), inputs=INPUTS, encoder=encoder())

@@ -145,7 +145,7 @@ def test_a_card_says_first_what_it_is_no_longer(x):
             assert now in card.detail
             assert [panel.title for panel in card.panels] == ["input", "to be hidden", "without it"]
         else:
-            assert card.headline == f"{was}: nothing to hide was found"
+            assert card.headline == f"{was}: no such superpixels were found"
     spent = explainer(inputs)(x[:1], {"max_rows": 1})
     assert "budget" in cards(spent, x[:1], inputs)[0].note
 

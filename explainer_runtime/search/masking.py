@@ -24,6 +24,7 @@ class Canvas(NamedTuple):
             is whatever is shown around them.
         channels: Axis of the image that holds its channels: -1 or 0.
         snap: Images as the model sees them, where it takes whole numbers only; None is as they are.
+        soft: Pixels over which what is masked turns into its fill, from the edge inwards; 0 is as cut.
     """
 
     image: np.ndarray
@@ -31,6 +32,7 @@ class Canvas(NamedTuple):
     fills: np.ndarray | None
     channels: int = -1
     snap: Callable[[np.ndarray], np.ndarray] | None = None
+    soft: int = 0
 
     def draw(self, shown: np.ndarray, fill: np.ndarray | None = None) -> np.ndarray:
         """Images `(M, ...)`, float32, of masks `shown` `(M, K)`, bool; every channel is masked alike.
@@ -44,7 +46,26 @@ class Canvas(NamedTuple):
         else:
             fills = self.fills[:1] if fill is None else self.fills[fill]
             drawn = np.where(np.expand_dims(pixels, self.channels or 1), self.image, fills)
+            if self.soft:
+                share = np.expand_dims(feathered(~pixels, self.soft), self.channels or 1)
+                drawn = np.where((share > 0) & (share < 1), self.image + share * (fills - self.image), drawn)
         return drawn if self.snap is None else self.snap(drawn)
+
+
+def feathered(masked: np.ndarray, soft: int) -> np.ndarray:
+    """How much of its fill each pixel shows `(M, H, W)`, float32: none where it is not `masked` `(M, H, W)`,
+    bool, ever more of it from the edge inwards, and all of it from `soft` steps inside; the border of the
+    image is no edge."""
+    inside, depth = masked, masked.astype(np.float32)
+    for _ in range(soft):
+        inner = inside.copy()
+        inner[:, 1:] &= inside[:, :-1]
+        inner[:, :-1] &= inside[:, 1:]
+        inner[:, :, 1:] &= inside[:, :, :-1]
+        inner[:, :, :-1] &= inside[:, :, 1:]
+        inside = inner
+        depth += inside
+    return np.asarray(depth / np.float32(soft + 1))
 
 
 def segment_mean(image: np.ndarray, segments: np.ndarray) -> np.ndarray:

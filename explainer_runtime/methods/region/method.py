@@ -2,52 +2,89 @@
 
 Vermeire et al. (arXiv:2004.07511, SEDC and SEDC-T) cut an image into superpixels and look for the fewest of
 them without which the model gives another class, or a certain one. It is the counterfactual of an anchor:
-that says what is enough for the answer, this what it cannot do without. The search among sets of superpixels
-is `search/regions.py`.
+that says what is enough for the answer, this what it cannot do without.
+
+What is hidden shows nothing in particular. Goyal et al. (arXiv:1904.07451) ask instead which regions would
+have to be those of another image, which the model gives another class: what would have to be there. To the
+search that is one more fill. Superpixels are exchanged for what is at the same place of a nearest unlike
+neighbour, with soft edges; unlike the paper, which exchanges cells of a feature map and lets them move, it
+needs nothing but answers. Several neighbours are tried side by side, and the smallest set wins.
+
+The search among sets of superpixels is `search/regions.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from explainer_runtime.errors import InvalidOption
 from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
 from explainer_runtime.fitted import Fitted
-from explainer_runtime.methods import canvas
-from explainer_runtime.methods.canvas import check, fit
-from explainer_runtime.methods.ground import Ground
+from explainer_runtime.methods import canvas, references
+from explainer_runtime.methods.ground import Given, Ground
+from explainer_runtime.methods.references import Neighbour, References
 from explainer_runtime.methods.region.drawing import draw
 from explainer_runtime.methods.region.settings import Region
-from explainer_runtime.search.asks import Search, lockstep
+from explainer_runtime.search.asks import Search, Stop, lockstep
 from explainer_runtime.search.regions import Hidden, hide
 from explainer_runtime.search.subject import Subject, lead
 
 __all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
 
-NETWORKS = ()
+NETWORKS = ("encoder",)
+_OF_NEIGHBOUR: Fields = {"neighbour_row": ("INT64", ()), "neighbour_class": ("INT64", ())}
+_SOFT = 56
+"""Of the shorter side, what the edge of a pasted superpixel takes to fade in: 4 pixels of 224, none of 28."""
+
+
+def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
+    """See `Method`."""
+    canvas.check(fitted)
+    spec: Any = fitted.spec
+    if "change" in asked and spec.change == "paste" and "reference_rows" not in fitted.arrays:
+        raise InvalidOption("change: this explainer was fitted without reference rows", "change")
+    if spec.change == "paste" or "reference_rows" in fitted.arrays:
+        references.check(fitted)
+
+
+def fit(given: Given) -> dict[str, np.ndarray]:
+    """Some of the training rows, where superpixels are to be pasted from them; see `references.fit`."""
+    kept = references.fit(given, given.spec.n_reference) if given.spec.change == "paste" else {}
+    return canvas.fit(given) | kept
 
 
 def search(x: np.ndarray, spec: Region, ground: Ground) -> Search[Explanation]:
-    """The search for the fewest superpixels of each image whose hiding changes the answer.
+    """The search for the fewest superpixels of each image whose hiding, or exchange, changes the answer.
 
     See `Method`. Superpixels are places, alike in every channel.
 
     Returns:
-        An explanation with `hidden`, the image with these superpixels hidden; `region_mask`, where they are;
-        `segments`, all of them; `size`, how many; `area`, their share of the pixels; `irreducible`, whether
-        the model has been asked about it without each of them, and none could be shown again; the classes
-        and scores before and after. `found` is true where the model, asked a second time about just this
-        picture, gave another class, or the one that is sought. Elsewhere `hidden` is the image itself. `raw`
-        has what hiding each superpixel alone does to the log-odds (`effects`), and what comes nearest
-        where nothing was found.
+        An explanation with `hidden`, the image with these superpixels hidden, or those of a neighbour in
+        their place; `region_mask`, where they are; `segments`, all of them; `size`, how many; `area`, their
+        share of the pixels; `irreducible`, whether the model has been asked about it without each of them,
+        and none could be shown again; the classes and scores before and after. `found` is true where the
+        model, asked a second time about just this picture, gave another class, or the one that is sought.
+        Elsewhere `hidden` is the image itself. An explainer that was fitted to paste says which `neighbour`
+        it was, its number `neighbour_row` and its class `neighbour_class`: the image itself and -1 where
+        nothing was pasted. `raw` has what changing each superpixel alone does to the log-odds (`effects`),
+        and what comes nearest where nothing was found.
 
     Raises:
         InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
     """
     subjects = canvas.subjects(x, spec, ground, most=canvas.MOST)
-    answers = yield from lockstep([_one(subject, spec) for subject in subjects])
-    return canvas.explanation("region", answers)
+    if spec.change == "hide":
+        tries = yield from lockstep([_hide(subject, spec) for subject in subjects])
+    else:
+        known = References.of(ground.arrays)
+        near = known.near(ground.plausible().codes(x), spec.k)
+        each = [_paste(*one, spec, known.rows) for one in zip(subjects, near, strict=True)]
+        tries = yield from lockstep(each)
+    pairs = zip(subjects, tries, strict=True)
+    return canvas.explanation("region", [_answer(*pair, "reference_rows" in ground.arrays) for pair in pairs])
 
 
 def fields(fitted: Fitted) -> Fields:
@@ -66,27 +103,79 @@ def fields(fitted: Fitted) -> Fields:
         "original_proba": scores,
         "hidden_class": ("INT64", ()),
         "hidden_proba": scores,
+        **(
+            _OF_NEIGHBOUR | {"neighbour": ("FP32", inputs.shape)} if "reference_rows" in fitted.arrays else {}
+        ),
     }
 
 
-def _one(subject: Subject, spec: Region) -> Search[dict[str, Any]]:
+class _Try(NamedTuple):
+    """What came of one way to change superpixels.
+
+    Attributes:
+        held: The set.
+        said: Log-scores with sets hidden, or pasted, by the bytes of their masks.
+        fill: Which of the subject's fills they show.
+        neighbour: Where that comes from, or None.
+    """
+
+    held: Hidden
+    said: dict[bytes, np.ndarray]
+    fill: int = 0
+    neighbour: Neighbour | None = None
+
+
+def _hide(subject: Subject, spec: Region, fill: int = 0, neighbour: Neighbour | None = None) -> Search[_Try]:
     said: dict[bytes, np.ndarray] = {}
 
     def ask(hidden: np.ndarray) -> Search[np.ndarray]:
         known = np.array([mask.tobytes() in said for mask in hidden])
-        scores = yield from subject.said(~hidden, again=known)
+        scores = yield from subject.said(~hidden, np.full(len(hidden), fill), again=known)
         said.update(zip((mask.tobytes() for mask in hidden), scores, strict=True))
         if isinstance(spec.target_class, int):
             return lead(scores, spec.target_class)
         return -lead(scores, subject.prediction)
 
     held = yield from hide(subject.superpixels, ask)
-    return _answer(subject, held, said)
+    return _Try(held, said, fill, neighbour)
 
 
-def _answer(subject: Subject, held: Hidden, said: dict[bytes, np.ndarray]) -> dict[str, Any]:
+def _paste(subject: Subject, near: list[Neighbour], spec: Region, rows: np.ndarray) -> Search[_Try]:
+    """The smallest set of those of several neighbours: the nearest ones of the class sought, or of each of
+    the likeliest other classes the nearest one."""
+    itself = np.ones((1, subject.superpixels), bool)
+    try:
+        (scores,) = yield from subject.said(itself)
+    except Stop as stop:
+        return _Try(Hidden((), False, False, [], stop.status), {})
+    wanted = spec.target_class if isinstance(spec.target_class, int) else None
+    if wanted == subject.prediction:
+        return _Try(Hidden((), True, True, []), {(~itself).tobytes(): scores})
+    chosen = _chosen(near, scores, subject.prediction, wanted, spec.k)
+    if not chosen:
+        return _Try(Hidden((), False, False, []), {})
+    drawn = subject.canvas
+    soft = min(drawn.segments.shape) // _SOFT
+    subject.canvas = drawn._replace(fills=rows[[one.row for one in chosen]], soft=soft)
+    tries = yield from lockstep([_hide(subject, spec, fill, one) for fill, one in enumerate(chosen)])
+    best = min(tries, key=lambda one: (not one.held.found, len(one.held.regions)))
+    stopped = next((one.held.stopped for one in tries if one.held.stopped), None)
+    return best._replace(held=best.held._replace(stopped=stopped))
+
+
+def _chosen(
+    near: list[Neighbour], scores: np.ndarray, own: int, wanted: int | None, k: int
+) -> list[Neighbour]:
+    """At most k neighbours of the class that is wanted, or of others than its `own`."""
+    if wanted is not None:
+        return [one for one in near if one.known == wanted]
+    firsts = {one.known: one for one in reversed(near) if one.known != own}
+    return sorted(firsts.values(), key=lambda one: -scores[one.known])[:k]
+
+
+def _answer(subject: Subject, tried: _Try, pastes: bool) -> dict[str, Any]:
     """What is said of one image: the fields of an explanation, and `raw`."""
-    shown = subject.canvas
+    shown, held, said = subject.canvas, tried.held, tried.said
     mask = np.zeros((1, subject.superpixels), bool)
     if held.found:
         mask[0, list(held.regions)] = True
@@ -94,10 +183,16 @@ def _answer(subject: Subject, held: Hidden, said: dict[bytes, np.ndarray]) -> di
     # What is not found is the image itself; one that was not asked about has scores of zero.
     after = np.exp(said[mask[0].tobytes()]) if held.found else subject.scores
     nearest = [] if held.found else list(held.regions)
+    pasted = tried.neighbour if held.found else None
+    neighbour = {
+        "neighbour": shown.image if pasted is None or shown.fills is None else shown.fills[tried.fill],
+        "neighbour_row": -1 if pasted is None else pasted.row,
+        "neighbour_class": -1 if pasted is None else pasted.known,
+    }
     return {
         "found": held.found,
         "status": held.stopped or (OK if held.found else NOT_FOUND),
-        "hidden": shown.draw(~mask)[0],
+        "hidden": shown.draw(~mask, np.array([tried.fill]))[0],
         "region_mask": where,
         "segments": shown.segments,
         "size": mask.sum(),
@@ -107,6 +202,7 @@ def _answer(subject: Subject, held: Hidden, said: dict[bytes, np.ndarray]) -> di
         "original_proba": subject.scores,
         "hidden_class": after.argmax() if subject.prediction >= 0 else -1,
         "hidden_proba": after,
+        **(neighbour if pastes else {}),
         "raw": {
             "regions": list(held.regions) if held.found else [],
             "effects": held.effects,

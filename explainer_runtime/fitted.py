@@ -50,8 +50,8 @@ def check_arrays(fitted: Fitted, wanted: Mapping[str, tuple[str, Shape]]) -> Non
 
     Args:
         fitted: The explainer.
-        wanted: Kind of dtype (`f`, `i`) and shape of arrays that it must have, by name; the word K stands for
-            the number of classes.
+        wanted: Kind of dtype (`f`, `i`; `fB` for floats or bytes) and shape of arrays that it must have, by
+            name; the word K stands for the number of classes.
 
     Raises:
         InvalidSpec: One is missing, or has another shape or dtype.
@@ -60,11 +60,15 @@ def check_arrays(fitted: Fitted, wanted: Mapping[str, tuple[str, Shape]]) -> Non
     for name, (kind, shape) in wanted.items():
         need("array", name, fitted.arrays, f"a {fitted.spec.kind}")
         array = fitted.arrays[name]
-        fits = array.dtype.kind == kind and array.ndim == len(shape) and array.size > 0
+        fits = (
+            bool({array.dtype.kind, array.dtype.char} & set(kind))
+            and array.ndim == len(shape)
+            and array.size > 0
+        )
         for size, axis in zip(array.shape, shape, strict=False):
             fits &= size == (sizes.setdefault(axis, size) if isinstance(axis, str) else axis)
         if not fits:
-            numbers = "floats" if kind == "f" else "integers"
+            numbers = {"f": "floats", "i": "integers", "fB": "floats or bytes"}[kind]
             expected = ", ".join(
                 str(sizes.get(axis, axis) if isinstance(axis, str) else axis) for axis in shape
             )

@@ -25,7 +25,6 @@ CODES = {
     "codes": np.zeros((5, 4), np.float32),
     "classes": np.zeros(5, np.int64),
     "means": np.zeros((3, 4), np.float32),
-    "norms": np.zeros(5, np.float32),
 }
 
 # --- arrays and networks that a spec needs ----------------------------------------------------------------
@@ -47,8 +46,8 @@ CODES = {
         (CounterfactualProto(theta=1.0), {"codes": CODES["codes"]}, "array 'classes': is missing"),
         (
             CounterfactualProto(theta=1.0),
-            {**CODES, "norms": np.zeros(4, np.float32)},
-            "'norms': expected floats",
+            {**CODES, "codes": np.zeros((5, 4), np.int16)},
+            "'codes': expected floats or bytes",
         ),
         (
             CounterfactualProto(theta=1.0),

@@ -340,12 +340,14 @@ def test_options_about_prototypes_are_refused_where_there_are_none(x, options):
 def test_an_artifact_that_kept_means_of_all_classes_gives_the_same_answers(x):
     wide = CONTRACT.model_copy(update={"classes": CLASSES + 4})
     model = Counting(lambda rows: np.pad(rowwise(W)(rows), ((0, 0), (0, 4))))
-    fitted = fit(CounterfactualProto(theta=1.0, gradient="random"), TRAIN, predictor=model, inputs=wide)
+    spec = CounterfactualProto(theta=1.0, gradient="random", effort="quick")
+    fitted = fit(spec, TRAIN, predictor=model, inputs=wide, encoder=NETWORKS["encoder"])
     present = np.unique(fitted.arrays["classes"])
     assert len(fitted.arrays["means"]) == len(present) < wide.classes
     means = np.zeros((wide.classes, fitted.arrays["means"].shape[1]), "f")
     means[present] = fitted.arrays["means"]
-    older = dataclasses.replace(fitted, arrays={**fitted.arrays, "means": means})
+    norms = (fitted.arrays["codes"].astype("f") ** 2).sum(axis=1)  # were kept, too, and never read
+    older = dataclasses.replace(fitted, arrays={**fitted.arrays, "means": means, "norms": norms})
     new, old = (
         prepare(one, model, warm=False)(x, {"max_rows": 2000}, limits=PATIENT) for one in (fitted, older)
     )
@@ -353,6 +355,18 @@ def test_an_artifact_that_kept_means_of_all_classes_gives_the_same_answers(x):
     broken = dataclasses.replace(fitted, arrays={**fitted.arrays, "means": means[:-1]})
     with pytest.raises(InvalidSpec, match="array 'means': expected one row a class that has codes"):
         prepare(broken, model, warm=False)
+
+
+@pytest.mark.parametrize("models", [NETWORKS, {}], ids=["networks", "inputs"])
+def test_of_each_class_a_coreset_is_kept_and_the_mean_of_all(x, models):
+    few, all_ = (explainer(models=models, coreset=most) for most in (5, None))
+    held, whole = few.fitted.arrays, all_.fitted.arrays
+    assert np.bincount(held["classes"]).max() == 5 < np.bincount(whole["classes"]).max()
+    assert {row.tobytes() for row in held["codes"]} <= {row.tobytes() for row in whole["codes"]}
+    if models:
+        np.testing.assert_array_equal(held["means"], whole["means"])
+        assert few(x).to_json().partition(b'"data"')[2] == all_(x).to_json().partition(b'"data"')[2]
+    assert few(x, {"k": 3})["found"].any()
 
 
 def test_fitting_asks_in_calls_that_the_model_takes(x):

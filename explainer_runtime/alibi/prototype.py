@@ -75,6 +75,7 @@ class CounterfactualProto(Explainer):
             "gamma": 0.0 if ae_model is None else gamma,
             "theta": theta if self._guided else 0.0,
             "eps": of_features(eps),
+            "settings": {"coreset": None, **settings},  # all rows, as such notebooks expect
         }
         self._begin(predict, given, autoencoder=ae_model, encoder=enc_model)
 

@@ -69,13 +69,6 @@ def finite(x: np.ndarray, field: str) -> np.ndarray:
     return x
 
 
-def scaled(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Bytes as float32: 0 becomes `low`, 255 `high`."""
-    level = pixels.astype(np.float32) / np.float32(255)
-    # Rounding may lead past the end by one bit.
-    return np.clip(level * np.float32(high - low) + np.float32(low), np.float32(low), np.float32(high))
-
-
 def check(path: Path, field: str) -> None:
     """Refuse what is not a file."""
     if not path.is_file():

@@ -16,6 +16,7 @@ import orjson
 from explainer_runtime import methods, wire
 from explainer_runtime.cli import files
 from explainer_runtime.errors import InvalidInput, InvalidOption
+from explainer_runtime.search.kept import scaled
 from explainer_runtime.spec import Inputs
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def read_rows(path: Path, contract: Inputs, kind: str) -> Request:
     if suffix in (".npz", ".npy"):
         x = files.array(path, ("x", "x_test"), "input")
         if x.dtype == np.uint8:
-            x = files.scaled(x, contract.low, contract.high)
+            x = scaled(x, contract.low, contract.high)
         return Request(_shaped(files.finite(x, "input"), contract), {})
     if suffix == ".json":
         return _v2_request(path, kind)
@@ -93,7 +94,7 @@ def read_image(path: Path, contract: Inputs) -> np.ndarray:
     except Exception as error:  # decoders meet damage with errors of every kind, IndexError among them
         raise InvalidInput(f"{path}: cannot be read as an image: {error}", "input") from None
     row = np.moveaxis(pixels, -1, 0) if first else pixels
-    return np.ascontiguousarray(files.scaled(row, contract.low, contract.high))
+    return np.ascontiguousarray(scaled(row, contract.low, contract.high))
 
 
 def read_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from explainer_runtime.cli import files
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.methods import parse_spec
+from explainer_runtime.search.kept import scaled
 from explainer_runtime.spec import Spec
 
 
@@ -89,7 +90,7 @@ def read_training(source: str, value_range: tuple[float, float] | None) -> Train
                 "bytes need --range LOW HIGH, the values the model was trained on, such as --range -0.5 0.5",
                 "data",
             )
-        x = files.scaled(x, *value_range)
+        x = scaled(x, *value_range)
     x = files.finite(x, "data")
     low, high = value_range or (float(x.min()), float(x.max()))
     if x.min() < low or x.max() > high:

@@ -22,6 +22,7 @@ from explainer_runtime.search import neighbours
 from explainer_runtime.search.asks import Rows, Search, Stop
 from explainer_runtime.search.best import Best
 from explainer_runtime.search.feedback import climb
+from explainer_runtime.search.kept import Kept
 from explainer_runtime.search.lanes import Effort, seek, winners
 from explainer_runtime.search.least_change import Pace, Problem
 from explainer_runtime.search.sparsify import shown
@@ -50,7 +51,7 @@ class Plan(NamedTuple):
     owner: np.ndarray
     effort: Effort
     schedule: Callable[[np.ndarray, Best], Search[None]] | None = None
-    known: tuple[np.ndarray, np.ndarray] | None = None
+    known: tuple[Kept, np.ndarray] | None = None
 
 
 class Outcome(NamedTuple):

@@ -19,6 +19,9 @@ CHANGED = 1e-6
 """Least difference, in ranges of a feature, that counts as a change."""
 
 S = TypeVar("S", bound=Spec)
+_BATCH, _NUMBERS = 500, 2**23
+"""Rows, and numbers of rows, that are encoded together."""
+
 Segmenter = Callable[[np.ndarray], np.ndarray]
 """An image `(H, W, C)`, in input units -> a label for each pixel `(H, W)`, of any numbers."""
 
@@ -46,6 +49,11 @@ class Given(NamedTuple):
     progress: Callable[[float], None] | None = None
     decoder: Network | None = None
     code: tuple[int, ...] = ()
+
+    def codes(self, x: np.ndarray) -> np.ndarray:
+        """Codes of rows `(M, *S)` -> `(M, E)`, float32, some rows at a time."""
+        size = max(1, min(_BATCH, _NUMBERS // x[0].size))
+        return np.concatenate([self.networks.codes(x[at : at + size]) for at in range(0, len(x), size)])
 
     def rows(self) -> np.ndarray | None:
         """The training rows as float32 rows that keep the contract, or None."""

@@ -17,6 +17,7 @@ from explainer_runtime.fitted import Fitted, Shape, check_arrays
 from explainer_runtime.predictors.base import Predictor, WhiteBox, answered
 from explainer_runtime.search import surrogate
 from explainer_runtime.search.feedback import Guide
+from explainer_runtime.search.kept import Kept, as_bytes
 from explainer_runtime.search.surrogate import Surrogate
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     )  # fmt: skip
     same = learnt(checks).argmax(axis=1) == scores[len(lessons) :].argmax(axis=1)
     return learnt.arrays() | {
-        "reference_rows": rows[:_KEPT],
+        "reference_rows": as_bytes(rows[:_KEPT], inputs.low, inputs.high),
         "reference_scores": scores[: len(rows)][:_KEPT],
         "surrogate_rows": np.array([len(scores)], np.int64),
         "surrogate_agreement": np.array([same.mean()], np.float32),
@@ -88,13 +89,13 @@ def check(fitted: Fitted) -> None:
         raise InvalidSpec("gradient='surrogate' needs a surrogate: fit with training rows and a predictor")
     if taught(fitted):
         rows: dict[str, tuple[str, Shape]] = {
-            "reference_rows": ("f", ("R", *inputs.shape)),
+            "reference_rows": ("fB", ("R", *inputs.shape)),
             "reference_scores": ("f", ("R", "K")),
         }
         check_arrays(fitted, rows)
     if "surrogate_kernel_0" in fitted.arrays:
         try:
-            said = guide(fitted).surrogate.log_scores(fitted.arrays["reference_rows"][:1])
+            said = guide(fitted).surrogate.log_scores(np.zeros((1, *inputs.shape), np.float32))
         except (KeyError, ValueError, IndexError):
             raise InvalidSpec("surrogate: its weights do not fit together; fit and save again") from None
         if said.shape != (1, inputs.classes):
@@ -116,4 +117,5 @@ def guide(fitted: Fitted) -> Guide:
         found = Surrogate(list(zip(flat[::2], flat[1::2], strict=True)), -0.5, 0.5)
     else:
         found = Surrogate.of(arrays, inputs.low, inputs.high, inputs.layout == "channels_first")
-    return Guide(found, arrays["reference_rows"], np.log(np.maximum(arrays["reference_scores"], _TINY)))
+    rows = Kept(arrays["reference_rows"], inputs.low, inputs.high)
+    return Guide(found, rows, np.log(np.maximum(arrays["reference_scores"], _TINY)))

@@ -17,6 +17,7 @@ import numpy as np
 from explainer_runtime.search import neighbours
 from explainer_runtime.search.asks import Aside, Search
 from explainer_runtime.search.best import Best
+from explainer_runtime.search.kept import Kept
 from explainer_runtime.search.lanes import Effort, seek, winners
 from explainer_runtime.search.least_change import Problem
 from explainer_runtime.search.sparsify import shown, sparsify
@@ -44,7 +45,7 @@ class Guide(NamedTuple):
     """
 
     surrogate: Surrogate
-    rows: np.ndarray
+    rows: np.ndarray | Kept
     log_scores: np.ndarray
 
 

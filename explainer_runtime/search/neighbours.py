@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from explainer_runtime.search.kept import Kept
 from explainer_runtime.search.least_change import Problem
 
 SHARES = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 1.0], np.float32)
 """Points asked about on the line from a row (0) to its neighbour (1)."""
 
+_TOGETHER = 2**20
+"""Numbers of known rows that are looked at together."""
+
 
 def lines(
-    problem: Problem, lanes: np.ndarray, rows: np.ndarray, log_scores: np.ndarray
+    problem: Problem, lanes: np.ndarray, rows: np.ndarray | Kept, log_scores: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points on the line from each lane to the nearest known row that would do.
 
@@ -30,14 +34,20 @@ def lines(
         Changes `(P, *D)`, and whose they are `(P,)`; none for lanes for which nothing would do.
     """
     points, whose = [], []
+    size = max(1, _TOGETHER // max(1, rows[:1].size))
     for lane in lanes:
         asked = problem.criterion.only(np.full(len(rows), lane))
         wanted = np.flatnonzero(asked.spare(log_scores) >= 0)
         if not len(wanted):
             continue
-        d = problem.space.toward(rows[wanted], np.full(len(wanted), lane))
-        d = np.clip(d, problem.low[lane], problem.high[lane])
-        near = d[np.abs(d).reshape(len(d), -1).sum(axis=1).argmin()]
+        near, least = problem.start[lane], np.inf
+        for start in range(0, len(wanted), size):
+            part = wanted[start : start + size]
+            d = problem.space.toward(rows[part], np.full(len(part), lane))
+            d = np.clip(d, problem.low[lane], problem.high[lane])
+            far = np.abs(d).reshape(len(d), -1).sum(axis=1)
+            if far.min() < least:
+                near, least = d[far.argmin()], far.min()
         points.append(SHARES.reshape(-1, *[1] * near.ndim) * near)
         whose.append(np.full(len(SHARES), lane))
     if not points:

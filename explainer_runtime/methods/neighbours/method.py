@@ -57,7 +57,7 @@ def search(x: np.ndarray, spec: Neighbours, ground: Ground) -> Search[Explanatio
     except Stop as stop:
         said, status = np.full((len(x), ground.inputs.classes), -np.inf), stop.status
     asked = status == OK
-    known, own = References.of(ground.arrays), said.argmax(axis=1)
+    known, own = References.of(ground.arrays, ground.inputs), said.argmax(axis=1)
     each = known.near(ground.plausible().codes(x), spec.k)
     same = one_hot(own, said.shape[1])
     like = [first(near, asked & wanted) for near, wanted in zip(each, same, strict=True)]

@@ -26,12 +26,13 @@ from explainer_runtime.methods.prototype.settings import CounterfactualProto
 from explainer_runtime.predictors.base import answered
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.criterion import criterion, one_hot
+from explainer_runtime.search.kept import Kept, as_bytes, halved
 from explainer_runtime.search.networks import curvature
 from explainer_runtime.search.prototypes import Codes, Prototypes, choose, collect, prototypes
 from explainer_runtime.search.prototypes import trust as trust_score
+from explainer_runtime.spec import Inputs
 
 _RHO = 0.06
-_FIT_BATCH = 500
 _PROBES = 32
 """Training rows at which the curvature of the networks is measured."""
 
@@ -46,16 +47,17 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     assert isinstance(spec, CounterfactualProto)
     check_changed(fitted, asked)
     if "codes" in fitted.arrays:
+        coded = "encoder" in fitted.models
         check_arrays(
             fitted,
             {
-                "codes": ("f", ("M", "E")),
+                "codes": ("f" if coded else "fB", ("M", "E")),
                 "classes": ("i", ("M",)),
-                "means": ("f", ("P", "E")),
-                "norms": ("f", ("M",)),
+                **({"means": ("f", ("P", "E"))} if coded or "means" in fitted.arrays else {}),
             },
         )
-        if len(fitted.arrays["means"]) not in (len(np.unique(fitted.arrays["classes"])), classes):
+        means = fitted.arrays.get("means")
+        if means is not None and len(means) not in (len(np.unique(fitted.arrays["classes"])), classes):
             raise InvalidSpec("array 'means': expected one row a class that has codes; fit and save again")
     elif spec.theta:
         need("array", "codes", fitted.arrays, "theta")
@@ -70,8 +72,9 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     """What an explainer keeps of its training rows `(M, *S)`.
 
     Returns:
-        `bend` `(2,)`; with prototypes `codes` `(M, E)`, `classes` `(M,)` int64, ascending, `means` `(P, E)`
-        of the classes that have codes, and `norms` `(M,)`; and a surrogate, where the model is a black box.
+        `bend` `(2,)`; with prototypes `codes` `(M, E)`, as bytes or in half precision where that does no
+        harm, `classes` `(M,)` int64, ascending, and with an encoder `means` `(P, E)` of the classes that have
+        codes; and a surrogate, where the model is a black box.
     """
     spec, x, predictor, networks = given.spec, given.rows(), given.predictor, given.networks
     guided = spec.theta or spec.threshold
@@ -85,8 +88,10 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     if not guided or predictor is None:
         return fitted
     said = answered(predictor, x, given.progress).argmax(axis=1)
-    codes = [networks.codes(x[start : start + _FIT_BATCH]) for start in range(0, len(x), _FIT_BATCH)]
-    return fitted | collect(np.concatenate(codes), said)._asdict()
+    held = collect(given.codes(x), said, spec.coreset, spec.seed)
+    if networks.encoder is not None:
+        return fitted | held._asdict() | {"codes": halved(held.codes.held)}
+    return fitted | {"codes": as_bytes(held.codes.held, *_span(given.inputs)), "classes": held.classes}
 
 
 def search(x: np.ndarray, spec: CounterfactualProto, ground: Ground) -> Search[Explanation]:
@@ -131,10 +136,11 @@ class _Guide:
             return None
         networks = ground.plausible()
         k = 1 if spec.k is None and networks.encoder is None else spec.k
-        held = Codes(*(ground.arrays[name] for name in Codes._fields))
-        present = np.unique(held.classes)
-        if len(held.means) != len(present):  # 0.2.0 kept those of all classes
-            held = held._replace(means=held.means[present])
+        arrays, present = ground.arrays, np.unique(ground.arrays["classes"])
+        means = arrays.get("means", np.zeros((0, 1), np.float32))
+        if len(means) > len(present):  # 0.1.0 kept those of all classes
+            means = means[present]
+        held = Codes(Kept(arrays["codes"], *_span(ground.inputs)), arrays["classes"], means)
         return prototypes(held, networks.codes(x), ground.inputs.classes, k, spec.k_type == "point")
 
     def choose(self, allowed: np.ndarray) -> None:
@@ -201,11 +207,19 @@ def _plan(
     return Plan(sought, owner, work, schedule(spec, sought), _known(guide, ground))
 
 
-def _known(guide: _Guide, ground: Ground) -> tuple[np.ndarray, np.ndarray] | None:
+def _span(inputs: Inputs) -> tuple[float, float]:
+    """Lowest and highest number of a code that is a row: rows are counted in ranges of a feature then."""
+    return inputs.low / (inputs.high - inputs.low), inputs.high / (inputs.high - inputs.low)
+
+
+def _known(guide: _Guide, ground: Ground) -> tuple[Kept, np.ndarray] | None:
     """Training rows of every class, where the codes are the rows; what the model said of each is its
     class."""
-    arrays = ground.arrays
+    arrays, inputs = ground.arrays, ground.inputs
     if guide.near is None or guide.networks.encoder is not None:
         return None
-    rows = arrays["codes"].reshape(-1, *ground.inputs.shape) * np.float32(ground.unit)
-    return rows, np.where(one_hot(arrays["classes"], ground.inputs.classes), 0.0, -87.0).astype(np.float32)
+    rows = arrays["codes"].reshape(-1, *inputs.shape)
+    if rows.dtype != np.uint8:
+        rows = rows * np.float32(ground.unit)
+    said = np.where(one_hot(arrays["classes"], inputs.classes), 0.0, -87.0)
+    return Kept(rows, inputs.low, inputs.high), said.astype(np.float32)

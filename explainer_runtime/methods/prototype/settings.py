@@ -21,6 +21,9 @@ class CounterfactualProto(ElasticNet):
     theta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the squared distance to the prototype, in the space of the encoder, or of the inputs
     where none was fitted."""
+    coreset: Annotated[int, Field(ge=1)] | None = 1000
+    """Training rows of each class at most whose codes are kept at fit, those that the others lie nearest to;
+    None keeps all. The mean of a class is that of all its rows."""
     k: Requestable[Annotated[int, Field(ge=1, le=10_000)] | None] = None
     """Nearest training rows of a class that make its prototype; None is the mean of the class with an
     encoder, and the nearest row without."""

@@ -3,6 +3,9 @@
 An `Explanation` knows nothing of wires. `wire.py` turns its arrays into V2 tensors, `to_json` into the
 document that clients of explainers know: `{"meta": ..., "data": ...}`, `data` holding one list a field
 with one entry for each row that was explained.
+
+A document says each thing once. Where its fields travel beside it as tensors it is short: what it leaves out
+is named in `meta.tensors`. Labels of pixels, truths or numbers, are told as runs of equal ones.
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ BUDGET_EXHAUSTED = "budget_exhausted"
 
 Fields = dict[str, tuple[str, tuple[int, ...]]]
 """Datatype (as V2 names it) and shape of one row of each field of an answer, by its name."""
+_FEW = 32
+"""Numbers of a row that a short document repeats, and names of classes: some hundred bytes."""
+_LIKELY = 5
+"""Classes of a row whose names are told where there are many."""
 COMMON: Fields = {"found": ("BOOL", ()), "status": ("BYTES", ())}
 """What every answer has."""
 
@@ -67,20 +74,89 @@ class Explanation:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
-    def to_json(self) -> bytes:
-        """The whole answer as one JSON document, `{"meta": {...}, "data": {...}}`.
+    def to_json(self, *, short: bool = False) -> bytes:
+        """The answer as one JSON document, `{"meta": {...}, "data": {...}}`.
 
-        The seconds it cost are left out: the same seed gives the same bytes.
+        The seconds it cost are left out: the same seed gives the same bytes. Labels of pixels, `(H, W)`
+        truths or whole numbers a row, are runs of equal ones: `{"shape": ..., "values": ..., "runs": ...}`.
+
+        Args:
+            short: Whether all fields stand beside it as tensors: those of more than a few numbers a row are
+                left out and named in `meta.tensors`, as are settings of as many; of many classes only those
+                have names that the answer speaks of, in `meta.names`.
         """
-        data: dict[str, Any] = {name: jsonable(array) for name, array in self.arrays.items()}
+        meta = {**self.meta, **(self._said_shortly() if short else {})}
+        left = meta.get("tensors", ())
+        data: dict[str, Any] = {
+            name: [_runs(row) for row in array] if _labels(array) else jsonable(array)
+            for name, array in self.arrays.items()
+            if name not in left
+        }
         if self.raw:
             data["raw"] = list(self.raw)
-        meta = {
-            "name": self.kind,
-            **self.meta,
-            "cost": {"calls": self.cost.calls, "rows": self.cost.rows, "steps": self.cost.steps},
+        if short and len(meta.get("class_names", ())) > _FEW:
+            del meta["class_names"]
+        cost = {"calls": self.cost.calls, "rows": self.cost.rows, "steps": self.cost.steps}
+        document = {"meta": {"name": self.kind, **meta, "cost": cost}, "data": data}
+        return orjson.dumps(document, default=jsonable, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def _said_shortly(self) -> dict[str, Any]:
+        """What `meta` says in a short document."""
+        said: dict[str, Any] = {
+            "tensors": [name for name, one in self.arrays.items() if one[0].size > _FEW],
         }
-        return orjson.dumps({"meta": meta, "data": data}, default=jsonable, option=orjson.OPT_SERIALIZE_NUMPY)
+        if "spec" in self.meta:
+            said["spec"] = {name: one for name, one in self.meta["spec"].items() if np.size(one) <= _FEW}
+        names = self.meta.get("class_names", ())
+        if len(names) > _FEW:
+            said["names"] = {str(one): names[one] for one in sorted(self._spoken_of(len(names)))}
+        return said
+
+    def _spoken_of(self, classes: int) -> set[int]:
+        """The classes that the answer gives, and the likeliest."""
+        spoken: set[int] = set()
+        for name, array in self.arrays.items():
+            if (
+                array.ndim == 1
+                and array.dtype.kind == "i"
+                and (name.endswith("class") or name == "prediction")
+            ):
+                spoken |= set(array[array >= 0].tolist())
+            if array.shape[1:] == (classes,):
+                spoken |= set(np.argsort(-array, axis=1)[:, :_LIKELY].ravel().tolist())
+        return spoken
+
+    @classmethod
+    def from_json(cls, text: str | bytes, arrays: Mapping[str, np.ndarray] | None = None) -> Explanation:
+        """The answer that `to_json` wrote, and the `arrays` that stood beside it, by name."""
+        document = orjson.loads(text)
+        meta, data = document["meta"], document["data"]
+        raw = tuple(data.pop("raw", ()))
+        missing = set(meta.pop("tensors", ())) - set(arrays or ())
+        if missing:
+            raise ValueError(f"the document is short, and these tensors are not beside it: {sorted(missing)}")
+        fields = {name: _array(rows) for name, rows in data.items()} | dict(arrays or {})
+        return cls(meta.pop("name"), fields, raw, meta, Cost(**meta.pop("cost")))
+
+
+def _labels(array: np.ndarray) -> bool:
+    return array.ndim > 2 and array.dtype.kind in "bi"
+
+
+def _runs(labels: np.ndarray) -> dict[str, Any]:
+    """Labels of any shape, in the order in which they are written, as runs of equal ones."""
+    flat = labels.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    lengths = np.diff(starts, append=flat.size)
+    return {"shape": labels.shape, "values": flat[starts], "runs": lengths}
+
+
+def _array(rows: list[Any]) -> np.ndarray:
+    """A field of a document."""
+    if rows and isinstance(rows[0], dict):
+        return np.stack([np.repeat(one["values"], one["runs"]).reshape(one["shape"]) for one in rows])
+    array = np.array(rows)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def jsonable(value: Any) -> Any:

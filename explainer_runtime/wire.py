@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -20,7 +20,7 @@ import orjson
 
 from explainer_runtime import methods
 from explainer_runtime.errors import InvalidInput, InvalidOption
-from explainer_runtime.explanation import Cost, Explanation
+from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.spec import Inputs
 
@@ -323,12 +323,13 @@ def encode(explanation: Explanation, wanted: Collection[str] = ()) -> list[Tenso
 
     Args:
         explanation: What a method answered.
-        wanted: Names of the outputs asked for; none are all. Unknown names are left out (see
+        wanted: Names of the outputs asked for; none are all, and `explanation` is short then; whoever asks
+            for it by name gets all of it. Unknown names are left out (see
             `check_outputs`).
     """
     tensors = []
     if not wanted or EXPLANATION in wanted:
-        tensors.append(Tensor(EXPLANATION, "BYTES", (1, 1), [explanation.to_json()]))
+        tensors.append(Tensor(EXPLANATION, "BYTES", (1, 1), [explanation.to_json(short=not wanted)]))
     for name, array in explanation.arrays.items():
         if not wanted or name in wanted:
             tensors.append(_encode(name, array))
@@ -343,10 +344,8 @@ def decode(tensors: Iterable[Tensor], seconds: float = 0.0) -> Explanation:
         seconds: What it cost, which is said beside the tensors.
     """
     arrays = {one.name: _decoded(one) for one in tensors}
-    document = orjson.loads(arrays.pop(EXPLANATION).item())
-    meta, raw = document["meta"], document["data"].get("raw", ())
-    cost = Cost(**meta.pop("cost"), seconds=seconds)
-    return Explanation(meta.pop("name"), arrays, tuple(raw), meta, cost)
+    answer = Explanation.from_json(arrays.pop(EXPLANATION).item(), arrays)
+    return replace(answer, cost=replace(answer.cost, seconds=seconds))
 
 
 def _decoded(tensor: Tensor) -> np.ndarray:

@@ -32,16 +32,19 @@ client = triton.InferenceServerClient(sys.argv[1])
 assert client.is_server_ready() and client.is_model_ready("anchor")
 image = triton.InferInput("image", [1, 8, 8, 1], "FP32")
 image.set_data_from_numpy(np.load(sys.argv[2]))
-answer = client.infer("anchor", [image], parameters={"seed": 3, "threshold": 0.8})
+wanted = [triton.InferRequestedOutput(name) for name in ("explanation", "anchor_mask")]
+answer = client.infer("anchor", [image], outputs=wanted, parameters={"seed": 3, "threshold": 0.8})
 assert answer.as_numpy("anchor_mask").dtype == bool
 print(answer.as_numpy("explanation").item().decode())
 """
 MLSERVER_TYPES = """
 import sys, httpx, numpy as np
 from mlserver.codecs import NumpyCodec, StringCodec
-from mlserver.types import InferenceRequest, InferenceResponse
+from mlserver.types import InferenceRequest, InferenceResponse, RequestOutput
 image = NumpyCodec.encode_input("image", np.load(sys.argv[2]))
-body = InferenceRequest(inputs=[image], parameters={"explain_parameters": {"seed": 3, "threshold": 0.8}})
+wanted = [RequestOutput(name=name) for name in ("explanation", "anchor_mask")]
+options = {"explain_parameters": {"seed": 3, "threshold": 0.8}}
+body = InferenceRequest(inputs=[image], outputs=wanted, parameters=options)
 answer = httpx.post(f"http://{sys.argv[1]}/v2/models/anchor/explain", json=body.model_dump())
 response = InferenceResponse.model_validate_json(answer.text)
 outputs = {output.name: output for output in response.outputs}
@@ -62,7 +65,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(server):
-    return ask_rest(server, "anchor", IMAGE, parameters=OPTIONS).body["outputs"][0]["data"][0]
+    asked = ask_rest(server, "anchor", IMAGE, parameters=OPTIONS, outputs=[{"name": "explanation"}])
+    return asked.body["outputs"][0]["data"][0]
 
 
 @pytest.fixture

@@ -366,7 +366,7 @@ def test_a_model_that_is_gone_is_503_and_says_when_to_ask_again(served, linear_p
 
 def assert_explained(answer, expected):
     document, wanted = (
-        json.loads(text) for text in (answer.body["outputs"][0]["data"][0], expected.to_json())
+        json.loads(text) for text in (answer.body["outputs"][0]["data"][0], expected.to_json(short=True))
     )
     assert document["data"] == wanted["data"]
     assert document["meta"]["spec"] == wanted["meta"]["spec"]

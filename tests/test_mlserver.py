@@ -186,7 +186,7 @@ def workers(folder, anchor_path, cnn):
 def tensors_in_process(path, predictor, images, options):
     explanation = prepare(artifact.load(path), connect(parse_predictor(predictor)))(images, options)
     arrays = {name: array for name, array in explanation.arrays.items() if array.dtype.kind != "U"}
-    return explanation.to_json(), arrays
+    return explanation.to_json(short=True), arrays
 
 
 def test_infer_explain_and_grpc_answer_the_same_bytes(cnn, explainers, images):

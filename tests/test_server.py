@@ -324,7 +324,8 @@ def bodies():
 
 @pytest.mark.parametrize("path", bodies())
 def test_routes_without_tensors_answer_the_bare_document(guarded, path):
-    expected = ask_rest(guarded, "only", IMAGE, headers=TOKEN, parameters=QUICK)
+    whole = [{"name": "explanation"}]
+    expected = ask_rest(guarded, "only", IMAGE, headers=TOKEN, parameters=QUICK, outputs=whole)
     path, body = path.partition("#")[0], bodies()[path]
     answer = httpx.post(guarded.rest(path), json=body, headers=TOKEN, timeout=60)
     assert answer.status_code == 200
@@ -499,7 +500,7 @@ def test_the_command_line_hears_progress_and_gets_the_answer(server):
     heard = []
     explanation = remote.explain(server.rest("/anchor"), IMAGE, {"seed": 1}, heard.append)
     whole = ask_rest(server, "anchor", IMAGE, parameters={"seed": 1})
-    assert explanation.to_json() == whole.tensors["explanation"][2][4:]
+    assert explanation.to_json(short=True) == whole.tensors["explanation"][2][4:]
     assert heard
     assert explanation.cost.seconds > 0
 

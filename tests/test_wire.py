@@ -187,7 +187,7 @@ def explanation():
 def test_answers_are_the_document_first_then_one_tensor_a_field(explanation):
     document, *fields = encode(explanation)
     assert (document.name, document.datatype, document.shape) == ("explanation", "BYTES", (1, 1))
-    assert document.data == [explanation.to_json()]
+    assert document.data == [explanation.to_json(short=True)]
     assert [(one.name, one.datatype, one.shape) for one in fields] == [
         ("found", "BOOL", (2,)),
         ("status", "BYTES", (2,)),
@@ -199,6 +199,59 @@ def test_answers_are_the_document_first_then_one_tensor_a_field(explanation):
 
 def test_only_outputs_that_were_asked_for_are_answered(explanation):
     assert [one.name for one in encode(explanation, ["size", "found"])] == ["found", "size"]
+
+
+def test_a_document_that_is_asked_for_by_name_is_whole(explanation):
+    assert encode(explanation, ["explanation"])[0].data == [explanation.to_json()]
+    assert encode(explanation, ["explanation", "size"])[0].data == [explanation.to_json()]
+
+
+def labelled(shape):
+    return arrays.arrays(np.int64, (2, *shape), elements=st.integers(0, 3))
+
+
+@given(arrays.array_shapes(min_dims=2, max_dims=2, max_side=9).flatmap(labelled))
+def test_a_whole_document_holds_every_field_to_the_last_bit(segments):
+    rng = np.random.default_rng(0)
+    sent = Explanation(
+        "anchor_image",
+        {
+            "found": np.array([True, False]),
+            "status": np.array(["ok", "ä"]),
+            "segments": segments,
+            "mask": segments > 1,
+            "image": rng.normal(size=(*segments.shape, 1)).astype(np.float32),
+            "original_proba": rng.uniform(size=(2, 3)).astype(np.float32),
+        },
+        ({"note": "a"}, {"feature": [1]}),
+        {"spec": {"seed": 0}, "class_names": ["a", "b", "c"]},
+        Cost(2, 30, 0.0, 4),
+    )
+    got = Explanation.from_json(sent.to_json())
+    for name, array in sent.arrays.items():
+        assert got[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(got[name], array)
+    assert (got.raw, got.meta, got.cost) == (sent.raw, sent.meta, sent.cost)
+    for row, one in enumerate(json.loads(sent.to_json())["data"]["segments"]):  # as anyone would read it
+        np.testing.assert_array_equal(
+            np.repeat(one["values"], one["runs"]).reshape(one["shape"]), segments[row]
+        )
+
+
+def test_a_short_document_names_what_stands_beside_it():
+    many = np.arange(40, dtype=np.float32)[None] / 100
+    fields = {"found": np.array([True]), "original_class": np.array([39]), "original_proba": many}
+    names = [f"class {number}" for number in range(40)]
+    meta = {"spec": {"seed": 0, "segments": np.eye(8).tolist()}, "class_names": names}
+    sent = Explanation("region", fields, meta=meta)
+    document = json.loads(sent.to_json(short=True))
+    assert document["data"] == {"found": [True], "original_class": [39]}
+    assert document["meta"]["tensors"] == ["original_proba"]
+    assert document["meta"]["names"] == {str(number): names[number] for number in range(35, 40)}
+    assert document["meta"]["spec"] == {"seed": 0}
+    assert "class_names" not in document["meta"]
+    with pytest.raises(ValueError, match="original_proba"):
+        Explanation.from_json(sent.to_json(short=True))
 
 
 @pytest.mark.parametrize(

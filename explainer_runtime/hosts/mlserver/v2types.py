@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import orjson
 from fastapi.responses import Response
 from mlserver import MLModel, ModelSettings
 from mlserver.codecs.json import encode_to_json_bytes
@@ -83,11 +84,17 @@ _PIECE = 64 * 1024
 """Numbers made Python's without a break; the interpreter's lock is held meanwhile."""
 
 
+def _listed(numbers: np.ndarray) -> list[Any]:
+    """Numbers as Python's, which has no float32: of each the one that is written with its few digits."""
+    listed: list[Any] = orjson.loads(orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY))
+    return listed
+
+
 def _output(tensor: Tensor) -> ResponseOutput:
     data = tensor.data
     if isinstance(data, np.ndarray):
         flat = data.ravel()
-        data = [*chain.from_iterable(flat[at : at + _PIECE].tolist() for at in range(0, flat.size, _PIECE))]
+        data = [*chain.from_iterable(_listed(flat[at : at + _PIECE]) for at in range(0, flat.size, _PIECE))]
     said = {"parameters": Parameters(content_type="base64")} if tensor.name == PICTURE else {}
     return ResponseOutput(
         name=tensor.name,

@@ -11,6 +11,7 @@
     ├── Stopping             the server stops, and cannot wait for this; another one may answer
     └── PredictorError       the model being explained answered with an error
         ├── InvalidPrediction     ... or with something that cannot be class scores
+        ├── MessageTooLarge       ... or takes no message of this size; fewer rows may pass
         ├── PredictorUnavailable  ... or cannot be reached now; trying later may help
         │   └── PredictorChanged      ... or is no longer the model that was asked before
         └── PredictorTimeout      ... or did not answer in time
@@ -88,6 +89,14 @@ class InvalidPrediction(PredictorError):
     """The model answered, but not with one row of finite class scores for each row sent."""
 
 
+class MessageTooLarge(PredictorError):
+    """The server takes no message of this size; `most` is how many bytes it takes, where it says so."""
+
+    def __init__(self, message: str = "", most: int | None = None) -> None:
+        super().__init__(message)
+        self.most = most
+
+
 class PredictorUnavailable(PredictorError):
     """The model cannot be reached now; the same request may work later, `retry_after` seconds if known."""
 
@@ -104,5 +113,13 @@ class PredictorTimeout(PredictorError):
     """The model did not answer within the time that was left."""
 
 
-TO_CHANGE = (InvalidInput, InvalidOption, InvalidPrediction, InvalidSpec, InvalidArtifact, OSError)
+TO_CHANGE = (
+    InvalidInput,
+    InvalidOption,
+    InvalidPrediction,
+    InvalidSpec,
+    InvalidArtifact,
+    MessageTooLarge,
+    OSError,
+)
 """What ends a command with 2: trying again without a change gives the same. Anything else ends it with 1."""

@@ -90,12 +90,14 @@ class Model:
     respond: Callable[[np.ndarray], list[Output]] = echo
     describe: Callable[[], list[tuple[Any, ...]]] = lambda: [("image", "FP32")]  # and a shape, if any
     fault: Callable[[Any], Any] | None = None
+    most: int | None = None  # REST: bytes of a body; more is 413
     typed: bool = False  # gRPC: typed contents instead of raw ones
     version: str = ""
     extensions: tuple[str, ...] = ()  # what the server announces
     trailing: tuple[tuple[str, str], ...] = ()  # headers (REST) or trailing metadata (gRPC) of a refusal
     seen: list[Seen] = field(default_factory=list)
     described: int = 0
+    refused: int = 0
     over: threading.Event = field(default_factory=threading.Event)
 
     def hang(self, *_: Any) -> Any:
@@ -210,6 +212,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         model = self.server.model
         if model.fault is not None:
             return model.fault(self)
+        if model.most is not None and int(self.headers["content-length"]) > model.most:
+            model.refused += 1
+            self.body()
+            return self.say(413, b"<html>Request Entity Too Large</html>", "text/html")
         peer = str(self.client_address)
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.body()

@@ -21,14 +21,16 @@ from oip_servers import GrpcServer, Model, Output, Refusal, RestServer, echo
 from explainer_runtime.errors import (
     InvalidPrediction,
     InvalidSpec,
+    MessageTooLarge,
     PredictorError,
     PredictorTimeout,
     PredictorUnavailable,
 )
 from explainer_runtime.predictors import Predictor, connect
 from explainer_runtime.predictors.meaning import softmax
-from explainer_runtime.predictors.remote import oip
+from explainer_runtime.predictors.remote import oip, v2_grpc
 from explainer_runtime.predictors.remote.client import RemotePredictor
+from explainer_runtime.predictors.tally import tally
 from explainer_runtime.spec import Endpoint, parse_predictor
 
 SERVERS = {"rest": RestServer, "grpc": GrpcServer}
@@ -169,9 +171,54 @@ def test_rows_of_a_million_features_go_one_by_one():
         assert predictor.rows_per_call((10**7,)) == 1
 
 
-def test_a_server_with_a_smaller_limit_is_an_error_that_names_the_setting(remote, rows):
-    with GrpcServer(max_message=8192) as server, pytest.raises(PredictorError, match="max_message"):
-        remote(server)(rows)
+@pytest.mark.parametrize("limit", [8192, 40_000, 70_000])
+def test_the_limit_of_a_grpc_server_is_learnt_from_its_first_refusal(remote, rows, limit):
+    x = np.concatenate([rows] * 9)
+    with GrpcServer(max_message=limit) as server:
+        predictor = remote(server)
+        with tally() as more:
+            np.testing.assert_array_equal(predictor(x), first_ten(x))
+        sizes = [seen.shape[0] for seen in server.model.seen]
+        assert more.calls == len(sizes)  # those after the first, and the one that was refused
+        assert max(sizes) == predictor.rows_per_call((28, 28, 1)) >= (limit - 8192) // (4 * 784)
+        np.testing.assert_array_equal(predictor(x), first_ten(x))
+        assert [seen.shape[0] for seen in server.model.seen] == 2 * sizes  # none was refused
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+def test_the_limit_of_an_http_server_is_found_by_halving_and_kept(remote, rows, kind):
+    x = np.random.default_rng(0).normal(size=(63, 28, 28, 1)).astype(np.float32)
+    with RestServer(Model(most=100_000)) as server:
+        predictor = remote(server, kind=kind)
+        predictor(x)
+        assert 1 <= server.model.refused <= 4  # of 0.8 MB by its longest, in halves: 0.4, 0.2, 0.1
+        refused, sizes = (
+            server.model.refused,
+            [int(one.headers["content-length"]) for one in server.model.seen],
+        )
+        assert max(sizes) <= 100_000
+        assert sorted(sizes)[1] > 25_000  # all but the last are no smaller than they have to be
+        predictor(x)
+        assert server.model.refused == refused
+
+
+def test_a_batch_of_fixed_size_that_a_server_does_not_take_is_an_error(remote, rows):
+    with RestServer(Model(most=30_000)) as server, pytest.raises(MessageTooLarge, match="the 7 rows"):
+        remote(server, batch=7)(rows)
+    assert server.model.refused == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "most"),
+    [
+        ("SERVER: Received message larger than max (8388700 vs. 4194304)", 4194304),
+        ("grpc: received message larger than max (8388700 vs. 4194304)", 4194304),
+        ("gRPC message exceeds maximum size 4194304: 8388700", 4194304),
+    ],
+)
+def test_every_grpc_server_says_in_its_words_what_it_takes(said, most):
+    found = v2_grpc._TOO_LARGE.search(said)
+    assert int(found[1] or found[2]) == most
 
 
 def test_a_row_beyond_the_limit_is_an_error_that_names_the_setting(remote, rows):
@@ -475,7 +522,7 @@ REST_FAULTS = {
     "nothing": (says(204, b""), PredictorError),
     "a redirect": (says(302, b"", Location="/elsewhere"), PredictorError),
     "a redirect to nowhere": (says(307, b""), PredictorError),
-    "too large": (says(413, b""), PredictorError),
+    "too large": (says(413, b""), MessageTooLarge),
     "a list": (says(200, b"[]"), InvalidPrediction),
     "null": (says(200, b"null"), InvalidPrediction),
     "no outputs": (says(200, b"{}"), InvalidPrediction),

@@ -139,7 +139,7 @@ class Endpoint(ModelContract):
     """Seconds one call may take, with all its messages and attempts."""
     max_message: Annotated[int, Field(ge=1024)] = 4 * 2**20
     """Bytes of one message, as it is written (JSON takes up to 16 a number); larger batches are sent as
-    several calls. gRPC servers take 4 MiB by default."""
+    several calls. gRPC servers take 4 MiB by default; a server that takes less says so by refusing one."""
     connections: Annotated[int, Field(ge=1, le=1024)] = 8
     """Pooled connections."""
     ca_path: str | None = None

@@ -28,6 +28,7 @@ import numpy as np
 from explainer_runtime.errors import (
     InvalidPrediction,
     InvalidSpec,
+    MessageTooLarge,
     PredictorChanged,
     PredictorError,
     PredictorTimeout,
@@ -87,7 +88,8 @@ class RemotePredictor:
 
     Args:
         settings: Where and how. `max_message` bounds the rows of one message, in the bytes that they take at
-            most as the transport writes them.
+            most as the transport writes them; where the server takes less its refusals say so, and what was
+            learnt of them holds from then on.
 
     Attributes:
         settings: As given.
@@ -105,6 +107,7 @@ class RemotePredictor:
         self.name = f"model {settings.model!r} at {address}"
         self.changes = 0
         self._model: str | None = None
+        self._most = settings.max_message
         self._noting = threading.Lock()
         self._transport = _transport(settings, address, self.name)
         weakref.finalize(self, self._transport.close)  # a predictor that is dropped hangs up
@@ -182,11 +185,31 @@ class RemotePredictor:
     def _rows(self, shape: tuple[int, ...], settled: _Settled) -> int:
         if batch := self._batch(shape, settled):
             return batch
-        room = self.settings.max_message - min(_HEADROOM, self.settings.max_message // 4)
+        room = self._most - min(_HEADROOM, self._most // 4)
+        return min(_MOST_ROWS, max(1, room // self._bytes(shape, settled)))
+
+    def _bytes(self, shape: tuple[int, ...], settled: _Settled) -> int:
+        """What one row takes of a message, at most."""
         # Types narrower than FP32 count as FP32, so that rows_per_call holds before the type is known.
         one = max(self._transport.bytes_of("FP32"), self._transport.bytes_of(settled.datatype))
         others = sum(np.size(value) for value in self.settings.hold.values())
-        return min(_MOST_ROWS, max(1, room // max(1, one * (math.prod(shape) + others))))
+        return max(1, one * (math.prod(shape) + others))
+
+    def _learn(self, refusal: MessageTooLarge, rows: int, shape: tuple[int, ...], settled: _Settled) -> None:
+        """Send less from now on than a message of so many rows.
+
+        Raises:
+            MessageTooLarge: It was one row, or as many as the model takes at a time.
+        """
+        half = rows * self._bytes(shape, settled) // 2  # where it does not say how much it takes
+        with self._noting:
+            self._most = min(self._most, refusal.most or half)
+            if self._rows(shape, settled) >= rows:  # what goes with the rows is more than was thought
+                self._most = half
+        if self._rows(shape, settled) >= rows:
+            least = "one row" if rows == 1 else f"the {rows} rows that the model takes at a time"
+            said = f"{refusal}; that was {least}: the server, or max_message, has to allow more"
+            raise MessageTooLarge(said, refusal.most).quoting(refusal.quoted) from None
 
     def _batch(self, shape: tuple[int, ...], settled: _Settled) -> int:
         """How many rows the model takes at a time, neither more nor fewer; 0 is any number."""
@@ -198,14 +221,22 @@ class RemotePredictor:
     def _scores(self, x: np.ndarray, until: float) -> np.ndarray:
         settled = self._input(until)
         self._check_shape(x.shape[1:], settled)
-        size, whole = self._rows(x.shape[1:], settled), self._batch(x.shape[1:], settled)
-        parts, models = [], set()
-        for start in range(0, len(x), size):
-            rows = x[start : start + size]
+        whole = self._batch(x.shape[1:], settled)
+        parts: list[np.ndarray] = []
+        models, start, sent = set(), 0, 0
+        while start < len(x):
+            rows = x[start : start + self._rows(x.shape[1:], settled)]
             count, more = len(rows), max(0, whole - len(rows))
             rows = np.concatenate([rows, np.repeat(rows[-1:], more, axis=0)]) if more else rows
-            tally.add(rows=more, calls=int(start > 0))
-            answer = self._ask(rows, settled, until)
+            tally.add(calls=int(sent > 0))
+            sent += 1
+            try:
+                answer = self._ask(rows, settled, until)
+            except MessageTooLarge as refusal:  # which the model has not seen
+                self._learn(refusal, len(rows), x.shape[1:], settled)
+                continue
+            tally.add(rows=more)
+            start += count
             scores = meaning.scores(answer.numbers, len(rows), self.settings, self.name)
             parts.append(scores[:count])
             models.add(answer.model)

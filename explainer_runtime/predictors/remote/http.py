@@ -24,6 +24,7 @@ import orjson
 
 from explainer_runtime.errors import (
     InvalidPrediction,
+    MessageTooLarge,
     PredictorError,
     PredictorTimeout,
     PredictorUnavailable,
@@ -165,14 +166,14 @@ class Http:
         else:
             quoted = _error_text(content[:_MOST_ERROR])
             text = f"answered {status}: {quoted}"
-        if status == 413:
-            text += "; lower max_message"
         text = f"{self._source} {text}"
         match status:
             case 429 | 503:
                 error: PredictorError = PredictorUnavailable(
                     text, retry_after(headers.get("retry-after", ""))
                 )
+            case 413:
+                error = MessageTooLarge(text)
             case 504:
                 error = PredictorTimeout(text)
             case _:

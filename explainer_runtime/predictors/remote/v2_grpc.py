@@ -8,6 +8,7 @@ the server is back.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from explainer_runtime.errors import (
     InvalidPrediction,
+    MessageTooLarge,
     PredictorError,
     PredictorTimeout,
     PredictorUnavailable,
@@ -148,8 +150,8 @@ class Grpc:
                 return PredictorUnavailable(f"{self._source} cannot be reached: {details}", _pause(error))
             case grpc.StatusCode.RESOURCE_EXHAUSTED if any(words in details for words in _TOO_MUCH):
                 return InvalidPrediction(f"{self._source} answered with more than is taken: {details}")
-            case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
-                return PredictorError(f"{self._source}: {details}; set max_message to what the server takes")
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if found := _TOO_LARGE.search(details):
+                return MessageTooLarge(f"{self._source}: {details}", int(found[1] or found[2]))
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return PredictorUnavailable(f"{self._source} is overloaded: {details}", _pause(error))
             case _:
@@ -170,6 +172,8 @@ def _pause(error: Any) -> float | None:
 
 _TOO_MUCH = ("CLIENT: Received message", "Decompressed message larger than max")
 """How gRPC says that an answer, and not the request, is too large."""
+_TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)|exceeds maximum size (\d+)")
+"""How gRPC, in C++, Python and Go, and in Java, says that a request is, and what would not be."""
 _ANSWERS = {name: oip.MESSAGES[f"{name}Response"] for name in ("ModelInfer", "ModelMetadata")}
 _LAYOUTS = {name: counting.layout(message) for name, message in _ANSWERS.items()}
 _MOST_FIELDS = 10_000

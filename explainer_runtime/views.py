@@ -38,6 +38,7 @@ class Picture:
             that `marks` numbers; or dimmed but for where `marks` holds.
         marks: `(H, W)`: numbers of parts, or truths; None where the look needs none.
         limit: Of a signed map, the change that has the full colour, in input units; else None.
+        another: Whether it shows another row than the one that is explained.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Picture:
     look: Look = "photograph"
     marks: np.ndarray | None = None
     limit: float | None = None
+    another: bool = False
 
 
 P_co = TypeVar("P_co", bound=Picture, covariant=True)
@@ -90,9 +92,12 @@ class View:
     numbers: Mapping[str, str] = field(default_factory=dict)
 
 
-def photograph(title: str, caption: str, values: np.ndarray, inputs: Inputs) -> Picture:
-    """A row `(*S)` as people see it."""
-    return Picture(title, caption, f"{title.capitalize()}: {caption}", image(values, inputs))
+def photograph(
+    title: str, caption: str, values: np.ndarray, inputs: Inputs, *, another: bool = False
+) -> Picture:
+    """A row `(*S)` as people see it; `another` is not the one that is explained."""
+    said = f"{title.capitalize()}: {caption}"
+    return Picture(title, caption, said, image(values, inputs), another=another)
 
 
 def change(title: str, difference: np.ndarray) -> Picture:

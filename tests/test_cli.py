@@ -1,18 +1,21 @@
 """The command line: two roads to the same answer, mistakes told in one line, results as one JSON object."""
 
+import io
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
-from explainer_runtime import artifact
-from explainer_runtime.cli import app, requests, training
+from explainer_runtime import artifact, pictures
+from explainer_runtime.cli import answers, app, requests, training
 from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.hosts.platform import arguments, deployment
 from explainer_runtime.spec import Inputs
@@ -219,6 +222,7 @@ def test_fit_inspect_and_verify_agree_on_what_was_fitted(place):
         "layout": "channels_last",
         "classes": 3,
         "class_names": None,
+        "resize": "none",
     }
 
 
@@ -420,18 +424,83 @@ def test_options_are_json_where_they_can_be_and_words_elsewhere():
     assert requests.read_options(pairs) == expected
 
 
+def test_an_option_in_a_file_is_the_option_in_words(place):
+    labels = np.repeat([[0, 0, 1, 1]], 6, axis=0)
+    np.save(place / "labels.npy", labels.astype(np.uint8))
+    np.savez(place / "labels.npz", segments=labels)
+    (place / "labels.json").write_text(json.dumps(labels.tolist()))
+    forms = [json.dumps(labels.tolist()), *(f"@{place}/labels.{end}" for end in ("npy", "npz", "json"))]
+    asked = [requests.read_options([f"segments={form}", "seed=1"]) for form in forms]
+    assert asked == [{"segments": labels.tolist(), "seed": 1}] * 4
+    told = document(
+        place, *EXPLAIN, "@image.png", "--option", f"segments=@{place}/labels.npy", "--out", "a.npz"
+    )
+    assert told["rows"][0]["size"] <= 2
+    np.testing.assert_array_equal(np.load(place / "a.npz")["segments"][0], labels)
+
+
+def test_methods_that_need_no_rows_are_fitted_without(place):
+    bare = ("fit", "@anchor.yaml", "--model", "@tiny.keras", "--range", "-0.5", "0.5")
+    with_data, without = document(place, *FIT, "--out", "a"), document(place, *bare, "--out", "b")
+    assert without["inputs"] == with_data["inputs"]
+    (place / "near.yaml").write_text("kind: neighbours\n")
+    missing = run(place, "fit", "@near.yaml", *bare[2:], "--out", "c")
+    assert missing.exit_code == 2
+    assert "needs training rows" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "--range LOW HIGH"),
+        (("--range", "1", "0"), "LOW below HIGH"),
+        (("--range", "0", "1"), "--shape 224"),
+    ],
+)
+def test_what_is_lacking_without_rows_is_said(place, words, named):
+    model = ("--predictor", "grpc://127.0.0.1:9/tiny")
+    done = run(place, "fit", "@anchor.yaml", *model, *words, "--out", "d")
+    assert done.exit_code == 2
+    assert named in done.stderr
+
+
+def test_of_many_classes_a_handful_is_shown_and_the_count(place):
+    names = [f"name, of {number}" for number in range(1000)]
+    contract = {"shape": [6, 4, 1], "low": 0, "high": 1, "classes": 1000, "class_names": names}
+    files = {"explainer.json": 1}
+    manifest = {"kind": "region", "inputs": contract, "model": {}, "created": "", "versions": {}, "spec": {}}
+    report = SimpleNamespace(manifest=manifest, digest="", bytes=1, files=files)
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(answers.card("a", report, settings=True))
+    assert "1,000: name, of 0, name, of 1," in shown.getvalue()
+    assert shown.getvalue().count("name, of") == 5
+
+
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 3), ("P", 1), ("1", 1)])
 def test_images_of_any_kind_become_the_channels_asked_for(tmp_path, mode, channels):
     grey = Image.new("L", (4, 6), 255)
     grey.convert(mode).save(tmp_path / "image.png")
     contract = Inputs(shape=(6, 4, channels), low=-1, high=3, classes=2)
-    row = requests.read_image(tmp_path / "image.png", contract)
+    row = pictures.read(tmp_path / "image.png", contract, "picture").row
     np.testing.assert_array_equal(row, np.full((6, 4, channels), 3, np.float32))
+
+
+def test_a_picture_of_another_size_is_resized_as_the_operator_says_and_the_answer_tells(place):
+    picture = {"size": [9, 9], "box": [1, 0, 7, 9], "resize": "centre_crop"}
+    how = ("--resize", "centre_crop")
+    told = document(place, *EXPLAIN, "@large.png", *how, "--out", "large.json")
+    assert told["rows"][0]["picture"] == picture
+    assert json.loads((place / "large.json").read_text())["meta"]["pictures"] == [picture]
+    document(place, *FIT, *how, "--out", "cropping")
+    assert artifact.load(place / "cropping").inputs.resize == "centre_crop"
+    again = document(place, "explain", "@cropping", *EXPLAIN[2:], "@large.png", "--out", "large.html")
+    assert again["rows"] == told["rows"]
+    assert "What is hatched it did not see." in (place / "large.html").read_text()
 
 
 def test_an_explainer_of_tables_takes_no_images(place):
     with pytest.raises(InvalidInput, match="not images"):
-        requests.read_image(place / "image.png", Inputs(shape=(5,), low=0, high=1, classes=2))
+        pictures.read(place / "image.png", Inputs(shape=(5,), low=0, high=1, classes=2), "picture")
 
 
 def test_serving_a_model_file_serves_it_beside_its_explainers(place):

@@ -7,6 +7,7 @@ imported inside the command, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,10 @@ Logits = Annotated[bool, typer.Option("--logits", help="The model answers with l
 Label = Annotated[
     int | None, typer.Option(min=0, metavar="K", help="Explain label K of a multi-label model.")
 ]
+Resize = Annotated[
+    str | None,
+    typer.Option(metavar="WORD", help="What is done with pictures of another size: none, fit, centre_crop."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 
 
@@ -50,10 +55,17 @@ def main() -> None:
 @app.command()
 def fit(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="YAML or JSON with `kind` and settings.")],
-    data: Annotated[
-        str, typer.Option(help="Training rows: a .npz with x_train or x, a .npy, or fashion_mnist or mnist.")
-    ],
     out: Annotated[Path, typer.Option(help="Directory to write the explainer to.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Training rows: a .npz with x_train or x, a .npy, or fashion_mnist or mnist. Methods that "
+            "need none do with --range, and --shape where the model does not say it."
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(metavar="SIZES", help="Shape of a row, such as 224,224,3; without --data.")
+    ] = None,
     model: ModelFile = None,
     predictor: Address = None,
     logits: Logits = False,
@@ -86,6 +98,7 @@ def fit(
         str | None,
         typer.Option(metavar="WORD", help="channels_last or channels_first; default: as the shape shows."),
     ] = None,
+    resize: Resize = None,
     force: Annotated[
         bool, typer.Option("--force", help="Fit even if the model is wrong about most of the rows.")
     ] = False,
@@ -97,16 +110,18 @@ def fit(
     from explainer_runtime.spec import Inputs, parse
 
     settings = training.read_spec(spec)
-    rows = training.read_training(data, value_range)
+    rows = training.read_training(data, value_range) if data is not None else None
     connected = models.connected(model, predictor, **models.said(logits, label))
+    rows = rows or training.without_data(shape, value_range, connected)
     with progress("fitting") as step:
         contract = {
-            "shape": rows.x.shape[1:],
+            "shape": rows.shape,
             "low": rows.low,
             "high": rows.high,
-            "classes": connected(rows.x[:1]).shape[1],
+            "classes": connected(rows.probe()).shape[1],
             "class_names": training.read_names(class_names) or rows.class_names,
             **({"layout": layout} if layout else {}),
+            **({"resize": resize} if resize else {}),
         }
         fitted = explainers.fit(
             settings,
@@ -144,17 +159,21 @@ def explain(
         typer.Option(metavar="URL", help="This explainer served elsewhere: http://host:port/name."),
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the method, such as seed=1.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="An option of the method, such as seed=1; segments=@FILE.npy."
+        ),
     ] = None,
     chosen: Annotated[
         str | None, typer.Option("--rows", metavar="LIST", help="Which rows of the input, such as 0,3,8:12.")
     ] = None,
+    resize: Resize = None,
     json: Json = False,
 ) -> None:
     """Explain images with a fitted explainer."""
     from explainer_runtime import artifact, explainers
     from explainer_runtime.cli import answers, models, remote, requests
-    from explainer_runtime.spec import Limits
+    from explainer_runtime.spec import Inputs, Limits, parse
 
     encode = answers.encoder(out) if out else None
     fitted = artifact.load(path)
@@ -162,8 +181,9 @@ def explain(
         answers.check(out, fitted.inputs)
     if model is not None and server is None:
         import_tensorflow_quietly()
-    request = requests.read_rows(input_path, fitted.inputs, fitted.spec.kind)
-    x = requests.select(request.x, chosen)
+    inputs = parse(Inputs, {**dict(fitted.inputs), **({"resize": resize} if resize else {})}, "inputs")
+    request = requests.read_rows(input_path, inputs, fitted.spec.kind).select(chosen)
+    x, sent = request.x, request.sent
     options = {**request.options, **requests.read_options(option or [])}
     if server is not None:
         models.refuse(model, predictor, logits, label)
@@ -177,8 +197,11 @@ def explain(
         limits = Limits(max_batch=max(1, len(x)), max_rows=10**9, max_calls=10**9, max_seconds=10**6)
         with progress("explaining") as step:
             explanation = prepared(x, options, limits=limits, progress=lambda at: step(at.fraction))
+    if sent:
+        said = {**explanation.meta, "pictures": [one.said() for one in sent]}
+        explanation = dataclasses.replace(explanation, meta=said)
     if out and encode:
-        out.write_bytes(encode(explanation, x, fitted.inputs))
+        out.write_bytes(encode(explanation, x, fitted.inputs, sent))
     summary = answers.summary(explanation, fitted.inputs)
     document = {"artifact": str(path), **summary, "out": str(out) if out else None}
     tell(json, document, lambda: answers.explained(summary, out))

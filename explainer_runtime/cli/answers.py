@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from explainer_runtime import render
 from explainer_runtime.complaints import printable
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.pictures import Sent
 from explainer_runtime.spec import Inputs
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ _COLUMNS = (
     "size",
 )
 
-Encoder = Callable[[Explanation, np.ndarray, Inputs], bytes]
+_NAMES = 12
+"""Names of classes that are listed; of more the first few are."""
+_FEW = 5
+_LONGEST = 200
+"""Characters of a setting that are shown."""
+Encoder = Callable[[Explanation, np.ndarray, Inputs, Sequence[Sent]], bytes]
 
 
 def encoder(path: Path) -> Encoder:
@@ -41,10 +47,10 @@ def encoder(path: Path) -> Encoder:
         InvalidInput: A suffix that is none of `.html`, `.png`, `.json`, `.npz`, or no directory for it.
     """
     encoders: dict[str, Encoder] = {
-        ".html": lambda explanation, x, contract: render.html(explanation, x, contract).encode(),
-        ".png": render.png,
-        ".json": lambda explanation, x, contract: explanation.to_json(),
-        ".npz": lambda explanation, x, contract: _npz(explanation),
+        ".html": lambda answer, x, inputs, sent: render.html(answer, x, inputs, sent=sent).encode(),
+        ".png": lambda answer, x, inputs, sent: render.png(answer, x, inputs, sent=sent),
+        ".json": lambda answer, x, inputs, sent: answer.to_json(),
+        ".npz": lambda answer, x, inputs, sent: _npz(answer),
     }
     if path.suffix.lower() not in encoders:
         raise InvalidInput(f"{path}: expected a name that ends in {', '.join(encoders)}", "out")
@@ -71,6 +77,8 @@ def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
         for name in ("original_class", "counterfactual_class", "target_class", "prediction"):
             if name in row and contract.class_names:
                 row[f"{name}_name"] = contract.class_names[row[name]]
+    for row, picture in zip(rows, explanation.meta.get("pictures", ()), strict=False):
+        row["picture"] = picture
     for row, raw in zip(rows, explanation.raw, strict=False):
         if "note" in raw:
             row["note"] = raw["note"]
@@ -133,7 +141,7 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
     lines = {
         "method": manifest["kind"],
         "input": f"{size}, from {contract['low']:g} to {contract['high']:g}",
-        "classes": ", ".join(contract["class_names"] or ()) or str(contract["classes"]),
+        "classes": _classes(contract["class_names"] or (), contract["classes"]),
         **{f"model's {name}": text for name, text in manifest["model"].items()},
         "digest": report.digest,
         "size": f"{report.bytes:,} bytes in {len(report.files)} file{'s' * (len(report.files) > 1)}",
@@ -142,8 +150,15 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
     if settings:
         lines["written by"] = ", ".join(f"{name} {text}" for name, text in manifest["versions"].items())
         lines["files"] = "\n".join(f"{name}  {size:,}" for name, size in report.files.items())
-        lines |= {name: str(value) for name, value in manifest["spec"].items() if name != "kind"}
+        said = {name: str(value) for name, value in manifest["spec"].items() if name != "kind"}
+        lines |= {name: text[:_LONGEST] + "…" * (len(text) > _LONGEST) for name, text in said.items()}
     return _listed(title, lines)
+
+
+def _classes(names: Sequence[str], count: int) -> str:
+    if len(names) <= _NAMES:
+        return ", ".join(names) or str(count)
+    return f"{count:,}: {', '.join(names[:_FEW])}, …"
 
 
 def needed(title: str, reasons: Mapping[str, str], target: str) -> Table:

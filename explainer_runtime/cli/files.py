@@ -21,8 +21,9 @@ def text(path: Path, field: str) -> str:
         raise InvalidInput(f"{path}: is not text", field) from None
 
 
-def array(path: Path, keys: Sequence[str], field: str) -> np.ndarray:
-    """The numbers in a `.npy`, or in a `.npz` under the first of these keys there is, or alone.
+def array(path: Path, keys: Sequence[str], field: str, kinds: str = "fiu") -> np.ndarray:
+    """The numbers in a `.npy`, or in a `.npz` under the first of these keys there is, or alone; `kinds` are
+    those of NumPy that count as numbers.
 
     Raises:
         InvalidInput: About `field`: no such file, damaged, pickled, not numbers, or none of the keys.
@@ -33,13 +34,13 @@ def array(path: Path, keys: Sequence[str], field: str) -> np.ndarray:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                return _numbers(loaded, path, field)
+                return _numbers(loaded, path, field, kinds)
             names = loaded.files
             key = next((key for key in keys if key in names), names[0] if len(names) == 1 else None)
             if key is None:
                 held = ", ".join(names) or "nothing"
                 raise InvalidInput(f"{path}: expected an array {' or '.join(keys)}, it has {held}", field)
-            return _numbers(loaded[key], path, field)
+            return _numbers(loaded[key], path, field, kinds)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = "it would need pickle" if "pickle" in str(error) else str(error)
         raise InvalidInput(f"{path}: cannot be read as NumPy arrays: {reason}", field) from None
@@ -75,7 +76,7 @@ def check(path: Path, field: str) -> None:
         raise InvalidInput(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}", field)
 
 
-def _numbers(array: np.ndarray, path: Path, field: str) -> np.ndarray:
-    if array.dtype.kind not in "fiu":
+def _numbers(array: np.ndarray, path: Path, field: str, kinds: str) -> np.ndarray:
+    if array.dtype.kind not in kinds:
         raise InvalidInput(f"{path}: expected numbers, got {array.dtype}", field)
     return array

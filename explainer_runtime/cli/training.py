@@ -7,7 +7,7 @@ Other numbers are taken as they are.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,16 +17,24 @@ from explainer_runtime.methods import parse_spec
 from explainer_runtime.search.kept import scaled
 from explainer_runtime.spec import Spec
 
+if TYPE_CHECKING:
+    from explainer_runtime.predictors import Predictor
+
 
 class Training(NamedTuple):
-    """Rows to fit on `(M, *S)`, float32, the class of each `(M,)` where known, the range of their values, and
-    names of classes where known."""
+    """Rows to fit on `(M, *S)`, float32, or none; the class of each `(M,)` where known, the range of their
+    values, names of classes where known, and the shape of a row."""
 
-    x: np.ndarray
+    x: np.ndarray | None
     y: np.ndarray | None
     low: float
     high: float
     class_names: tuple[str, ...] | None
+    shape: tuple[int, ...]
+
+    def probe(self) -> np.ndarray:
+        """A row to ask the model about `(1, *S)`, in order to see how it answers."""
+        return np.full((1, *self.shape), self.low, np.float32) if self.x is None else self.x[:1]
 
 
 def read_spec(path: Path) -> Spec:
@@ -70,8 +78,7 @@ def read_training(source: str, value_range: tuple[float, float] | None) -> Train
     Raises:
         InvalidInput: Not numbers, not finite, outside the range, or bytes without a range.
     """
-    if value_range is not None and value_range[0] >= value_range[1]:
-        raise InvalidInput("expected LOW below HIGH, got {:g} {:g}".format(*value_range), "range")
+    value_range = value_range and _ordered(value_range)
     names = y = None
     if source in ("fashion_mnist", "mnist"):
         from explainer_runtime import data
@@ -97,7 +104,40 @@ def read_training(source: str, value_range: tuple[float, float] | None) -> Train
         raise InvalidInput(
             f"expected values in --range [{low:g}, {high:g}], got [{x.min():.4g}, {x.max():.4g}]", "data"
         )
-    return Training(x, y, low, high, names)
+    return Training(x, y, low, high, names, x.shape[1:])
+
+
+def without_data(shape: str | None, value_range: tuple[float, float] | None, model: Predictor) -> Training:
+    """What is fitted from no rows: their shape is as was said, or as the model in this process says.
+
+    Raises:
+        InvalidInput: Neither says it; or the range was not said, which nothing else tells.
+    """
+    if value_range is None:
+        raise InvalidInput(
+            "without --data, --range LOW HIGH has to say which values the model takes", "range"
+        )
+    low, high = _ordered(value_range)
+    sizes = getattr(model, "shape", ()) if shape is None else tuple(map(_size, shape.split(",")))
+    if not sizes or None in sizes:
+        raise InvalidInput(
+            "without --data, --shape 224,224,3 has to say what a row is: the model does not", "shape"
+        )
+    return Training(None, None, low, high, None, sizes)
+
+
+def _size(word: str) -> int:
+    if not word.strip().isdecimal() or int(word) < 1:
+        raise InvalidInput(
+            f"expected sizes with commas between them, such as 224,224,3, got {word!r}", "shape"
+        )
+    return int(word)
+
+
+def _ordered(value_range: tuple[float, float]) -> tuple[float, float]:
+    if value_range[0] >= value_range[1]:
+        raise InvalidInput("expected LOW below HIGH, got {:g} {:g}".format(*value_range), "range")
+    return value_range
 
 
 def read_names(text: str | None) -> tuple[str, ...] | None:
@@ -105,5 +145,5 @@ def read_names(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     if text.startswith("@"):
-        return tuple(files.text(Path(text[1:]), "class-names").splitlines())
+        return tuple(name.strip() for name in files.text(Path(text[1:]), "class-names").rstrip().splitlines())
     return tuple(name.strip() for name in text.split(","))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
@@ -10,14 +12,20 @@ import numpy as np
 from explainer_runtime import methods
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.pictures import Sent
+from explainer_runtime.render.onto import note, onto, smaller, veiled
 from explainer_runtime.render.panels import outlined, photograph, signed, spotlight
-from explainer_runtime.views import Card, Picture, View
+from explainer_runtime.views import Card, Picture, View, chance, name
 
 if TYPE_CHECKING:
     from explainer_runtime.spec import Inputs
 
 SIZE = 168
 """Pixels that the longer side of a panel should about have; small images are enlarged by a whole factor."""
+_MANY, _LIKELY = 10, 5
+"""Of more classes than these so many are named."""
+_TIMES = 3
+"""How many times that a picture that was sent may be."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +54,55 @@ def view(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     check(inputs, x.shape[1:])
     if len(x) != len(explanation):
         raise InvalidInput(f"expected the {len(explanation)} rows that were explained, got {len(x)}")
-    return methods.of(explanation.kind).draw(explanation, x, inputs)
+    seen = methods.of(explanation.kind).draw(explanation, x, inputs)
+    likely = _likeliest(explanation, inputs)
+    if not likely:
+        return seen
+    noted = (
+        replace(card, note=f"{card.note} {said}".strip())
+        for card, said in zip(seen.cards, likely, strict=True)
+    )
+    return replace(seen, cards=tuple(noted))
 
 
-def cards(explanation: Explanation, x: np.ndarray, inputs: Inputs, *, size: int = SIZE) -> list[Card[Panel]]:
-    """One card a row; see `view`. `size` is what the longer side of a panel should about have, in pixels."""
-    return drawn(view(explanation, x, inputs), inputs, size)
-
-
-def drawn(seen: View, inputs: Inputs, size: int) -> list[Card[Panel]]:
-    """The cards of a view, with their pixels."""
-    return [
-        Card(**{**vars(card), "panels": tuple(_panel(picture, inputs, size) for picture in card.panels)})
-        for card in seen.cards
+def _likeliest(explanation: Explanation, inputs: Inputs) -> list[str]:
+    """Of each row the classes that the model finds likeliest, where it has many; else nothing."""
+    scores = explanation.arrays.get("original_proba")
+    if inputs.classes <= _MANY or scores is None:
+        return []
+    first = np.argsort(-scores, axis=1, kind="stable")[:, :_LIKELY]
+    said = [
+        ", ".join(f"{name(int(one), inputs)} {chance(float(row[one]))}" for one in order)
+        for row, order in zip(scores, first, strict=True)
     ]
+    return [f"Likeliest: {one}." if row.any() else "" for one, row in zip(said, scores, strict=True)]
+
+
+def cards(
+    explanation: Explanation, x: np.ndarray, inputs: Inputs, *, size: int = SIZE, sent: Sequence[Sent] = ()
+) -> list[Card[Panel]]:
+    """One card a row; see `view` and `drawn`."""
+    return drawn(view(explanation, x, inputs), inputs, size, sent)
+
+
+def drawn(seen: View, inputs: Inputs, size: int, sent: Sequence[Sent] = ()) -> list[Card[Panel]]:
+    """The cards of a view, with their pixels.
+
+    Args:
+        seen: Of the rows.
+        inputs: The input contract.
+        size: Pixels that the longer side of a panel should about have.
+        sent: The pictures that the rows were: where one was resized it is drawn on at its own size, up to
+            three times `size`. None draws on the rows.
+    """
+    made = []
+    for card, one in zip(seen.cards, sent or repeat(None), strict=bool(sent)):
+        picture = smaller(one, _TIMES * size) if one is not None and one.resize != "none" else None
+        panels, said = tuple(_panel(panel, inputs, size, picture) for panel in card.panels), card.note
+        if picture is not None:
+            said = f"{said} {note(picture, inputs)}".strip()
+        made.append(Card(**{**vars(card), "panels": panels, "note": said}))
+    return made
 
 
 def check(inputs: Inputs, shape: tuple[int, ...] | None = None) -> None:
@@ -83,7 +126,10 @@ def check(inputs: Inputs, shape: tuple[int, ...] | None = None) -> None:
     )
 
 
-def _panel(picture: Picture, inputs: Inputs, size: int) -> Panel:
+def _panel(picture: Picture, inputs: Inputs, size: int, sent: Sent | None = None) -> Panel:
+    if sent is not None and not picture.another:
+        panel = _panel(onto(picture, sent, inputs), inputs, size)
+        return replace(panel, pixels=veiled(panel.pixels, sent))
     image, factor = picture.image, max(1, round(size / max(picture.image.shape[:2])))
     match picture.look:
         case "photograph":

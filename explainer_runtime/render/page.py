@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.pictures import Sent
 from explainer_runtime.render.cards import SIZE, Panel, drawn, view
 from explainer_runtime.render.sheet import encode
 from explainer_runtime.views import Card, View, number
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 
 
 def html(
-    explanation: Explanation, x: np.ndarray, inputs: Inputs, *, title: str | None = None, size: int = 2 * SIZE
+    explanation: Explanation,
+    x: np.ndarray,
+    inputs: Inputs,
+    *,
+    title: str | None = None,
+    size: int = 2 * SIZE,
+    sent: Sequence[Sent] = (),
 ) -> str:
     """The page of one explanation: pictures, numbers, and what it took.
 
@@ -37,12 +44,13 @@ def html(
         inputs: The input contract: range and class names.
         title: What to call the page; None names the method.
         size: Pixels that the longer side of a panel should about have.
+        sent: The pictures that the rows were, to draw on; see `cards.drawn`.
 
     Raises:
         InvalidInput: The rows are not images.
     """
     seen = view(explanation, x, inputs)
-    shown = drawn(seen, inputs, size)
+    shown = drawn(seen, inputs, size, sent)
     found = sum(card.found for card in shown)
     return document(
         title or seen.title,

@@ -32,7 +32,7 @@ def signed(change: np.ndarray, limit: float, factor: int) -> np.ndarray:
 def outlined(image: np.ndarray, segments: np.ndarray, low: float, high: float, factor: int) -> np.ndarray:
     """The image with thin lines between its superpixels, `segments` `(H, W)`."""
     pixels = photograph(image, low, high, factor)
-    lines = _borders(enlarge(segments, factor), _pen(factor))
+    lines = _borders(enlarge(segments, factor), _pen(image, factor))
     pixels[lines] = 0.25 * pixels[lines] + 0.75 * np.array(ACCENT)
     return pixels
 
@@ -43,7 +43,7 @@ def spotlight(image: np.ndarray, mask: np.ndarray, low: float, high: float, fact
     dimmed = 0.18 * shown + 0.82 * np.array(PAPER)
     pixels = enlarge(np.where(mask[..., None], shown, dimmed).astype(np.uint8), factor)
     # A frame of "outside", so that an anchor at the edge of the image is outlined there, too.
-    pen = 2 * _pen(factor)
+    pen = 2 * _pen(image, factor)
     framed = np.pad(enlarge(mask.astype(np.int8), factor), pen)
     pixels[_borders(framed, pen)[pen:-pen, pen:-pen]] = ACCENT
     return pixels
@@ -60,8 +60,9 @@ def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _pen(factor: int) -> int:
-    return max(1, round(factor / 6))
+def _pen(image: np.ndarray, factor: int) -> int:
+    """Width of a line: a sixth of a pixel of the model's, or what can be seen on a large picture."""
+    return max(1, round(factor / 6), round(factor * max(image.shape[:2]) / 400))
 
 
 def _bytes(image: np.ndarray, low: float, high: float) -> np.ndarray:

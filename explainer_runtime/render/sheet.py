@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.pictures import Sent
 from explainer_runtime.render.cards import SIZE, Panel, cards
 from explainer_runtime.render.panels import diverging
 from explainer_runtime.views import Card
@@ -30,7 +31,13 @@ _KNOWN = set(map(chr, range(32, 127))) | set("·…±")
 
 
 def picture(
-    explanation: Explanation, x: np.ndarray, inputs: Inputs, *, row: int | None = None, size: int = SIZE
+    explanation: Explanation,
+    x: np.ndarray,
+    inputs: Inputs,
+    *,
+    row: int | None = None,
+    size: int = SIZE,
+    sent: Sequence[Sent] = (),
 ) -> Image.Image:
     """One image of an explanation, its rows in a grid.
 
@@ -40,19 +47,18 @@ def picture(
         inputs: The input contract: range and class names.
         row: The only row to show; None shows all.
         size: Pixels that the longer side of a panel should about have.
+        sent: The pictures that the rows were, to draw on; see `cards.drawn`.
 
     Raises:
         InvalidInput: The rows are not images.
     """
-    shown = cards(explanation, x, inputs, size=size)
+    shown = cards(explanation, x, inputs, size=size, sent=sent)
     return sheet(shown if row is None else [shown[row]])
 
 
-def png(
-    explanation: Explanation, x: np.ndarray, inputs: Inputs, *, row: int | None = None, size: int = SIZE
-) -> bytes:
-    """`picture` as the bytes of a PNG file."""
-    return encode(picture(explanation, x, inputs, row=row, size=size))
+def png(explanation: Explanation, x: np.ndarray, inputs: Inputs, **more: Any) -> bytes:
+    """`picture` as the bytes of a PNG file; `more` as there."""
+    return encode(picture(explanation, x, inputs, **more))
 
 
 def encode(image: Image.Image) -> bytes:

@@ -33,6 +33,10 @@ class Inputs(Value):
     """How many class scores the model answers with."""
     class_names: tuple[str, ...] | None = None
     """A name for each class, for people."""
+    resize: Literal["none", "fit", "centre_crop"] = "none"
+    """What is done with a picture of another size: it is refused (`none`); all of it is brought to the size
+    of a row, each side by itself (`fit`); or the largest part in its middle with a row's proportions is
+    (`centre_crop`). As the model was trained; arrays are never resized."""
 
     @model_validator(mode="before")
     @classmethod

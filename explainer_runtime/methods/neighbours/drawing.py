@@ -18,8 +18,10 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
         like, unlike = (number(float(explanation[f"{key}_distance"][row])) for key in ("like", "unlike"))
         pictures = (
             start,
-            photograph("most like it", f"{was}, at {like}", explanation["like"][row], inputs),
-            photograph("of another class", f"{might}, at {unlike}", explanation["unlike"][row], inputs),
+            photograph("most like it", f"{was}, at {like}", explanation["like"][row], inputs, another=True),
+            photograph(
+                "of another class", f"{might}, at {unlike}", explanation["unlike"][row], inputs, another=True
+            ),
         )
         headline = f"{was}; the nearest of another class is {might}"
         return Card(True, headline, f"trust score {number(float(explanation['trust_score'][row]))}", pictures)

@@ -1,0 +1,143 @@
+"""Pictures as rows: what a person sends becomes what a model is shown, and it is known how.
+
+Bytes are pixels: 0 to 255 become the range of the explainer, linearly. A picture of another size is refused,
+unless `resize` of the input contract says how it is made to fit. Whoever draws an explanation draws it on
+the picture that was sent: `Sent` says which part of that the row shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from explainer_runtime.errors import InvalidInput
+from explainer_runtime.search.kept import scaled
+from explainer_runtime.spec import Inputs
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_MODES = {(): "L", (1,): "L", (3,): "RGB"}
+_MOST = 50_000_000
+"""Pixels of a picture that is resized; they are three bytes each in memory."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A picture as it was sent, and the row that was made of it.
+
+    Attributes:
+        row: `(*S)`, float32, in input units.
+        pixels: The picture upright, `(H, W, 1)` or `(H, W, 3)`, uint8.
+        box: The part of it that the row shows, in its pixels: left, top, right, bottom.
+        resize: How the row was made of that part; `none` where they are of one size.
+    """
+
+    row: np.ndarray
+    pixels: np.ndarray
+    box: tuple[int, int, int, int]
+    resize: str = "none"
+
+    def said(self) -> dict[str, Any]:
+        """What an answer says of it, as JSON values."""
+        tall, wide = self.pixels.shape[:2]
+        return {"size": [wide, tall], "box": list(self.box), "resize": self.resize}
+
+
+def read(source: Path | IO[bytes], inputs: Inputs, name: str, field: str = "input") -> Sent:
+    """One picture as a row of the contract: grey or RGB as it asks, its bytes scaled to its range.
+
+    It is turned as its EXIF data say. What is resized is so bilinearly, over all pixels that fall into one.
+
+    Args:
+        source: A file, or its bytes.
+        inputs: The input contract; its `resize` says what is done with a picture of another size.
+        name: What to call it in messages.
+        field: What a refusal is about.
+
+    Raises:
+        InvalidInput: Not an image, of a size that is not taken, with more than 8 bits, of several frames, or
+            partly transparent.
+    """
+    from PIL import Image, ImageOps
+
+    first = inputs.layout == "channels_first"
+    shape = (*inputs.shape[1:], inputs.shape[0]) if first else inputs.shape
+    unknown = len(shape) == 3 and inputs.layout is None
+    if len(shape) not in (2, 3) or shape[2:] not in _MODES or unknown:
+        said = f" with layout {inputs.layout}" if len(shape) == 3 else ""
+        raise InvalidInput(
+            f"{name}: this explainer takes rows of shape {inputs.shape}{said}, not images", field
+        )
+    size, mode = (shape[1], shape[0]), _MODES[shape[2:]]
+    try:
+        with Image.open(source) as image:
+            _refuse_size(image.size, size, inputs.resize, name, field, turned=True)
+            _refuse_what_would_be_cut(image, name, field)
+            upright = ImageOps.exif_transpose(image)
+            _refuse_size(upright.size, size, inputs.resize, name, field)
+            if upright.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+                raise InvalidInput(f"{name}: is partly transparent; put it on a background first", field)
+            seen = upright.convert(mode)
+            same = seen.size == size
+            box = _middle(seen.size, size) if inputs.resize == "centre_crop" else (0, 0, *seen.size)
+            # Cut first: `resize(box=...)` would let pixels beside the box into the row.
+            shown = seen if same else seen.crop(box).resize(size, Image.Resampling.BILINEAR)
+            pixels = np.asarray(shown).reshape(shape)
+            whole = np.asarray(seen).reshape(*seen.size[::-1], -1)
+    except InvalidInput:
+        raise
+    except Exception as error:  # decoders meet damage with errors of every kind, IndexError among them
+        raise InvalidInput(f"{name}: cannot be read as an image: {error}", field) from None
+    row = scaled(np.moveaxis(pixels, -1, 0) if first else pixels, inputs.low, inputs.high)
+    return Sent(np.ascontiguousarray(row), whole, box, "none" if same else inputs.resize)
+
+
+def _middle(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest part in the middle of a picture that has the proportions wanted."""
+    scale = min(size[0] / wanted[0], size[1] / wanted[1])
+    wide, tall = (min(all_, max(1, round(one * scale))) for all_, one in zip(size, wanted, strict=True))
+    left, top = (size[0] - wide) // 2, (size[1] - tall) // 2
+    return left, top, left + wide, top + tall
+
+
+def _refuse_size(
+    size: tuple[int, int],
+    wanted: tuple[int, int],
+    resize: str,
+    name: str,
+    field: str,
+    *,
+    turned: bool = False,
+) -> None:
+    """Refuse a picture of another size, before it is decoded: a small file can hold a very large one."""
+    if resize == "none" and size != wanted and not (turned and size == wanted[::-1]):
+        raise InvalidInput(
+            f"{name}: expected an image {wanted[0]} pixels wide and {wanted[1]} high, got {size[0]} by "
+            f"{size[1]}; resize it first, or let `resize` say how: fit, centre_crop",
+            field,
+        )
+    if size[0] * size[1] > _MOST and size != wanted:
+        raise InvalidInput(f"{name}: expected at most {_MOST:,} pixels, got {size[0]} by {size[1]}", field)
+
+
+def _refuse_what_would_be_cut(image: ImageFile, name: str, field: str) -> None:
+    """Refuse what the reader would silently reduce: 16 bits to their upper eight, a film to one frame."""
+    # Of 16 bits a channel, colour and grey with transparency are decoded to 8; only the decoder's mode tells.
+    deep = image.format in ("PNG", "TIFF") and any(";16" in str(part) for part in image.tile)
+    if deep or image.mode.startswith(("I", "F")):
+        raise InvalidInput(
+            f"{name}: expected 8 bits a channel, got more (mode {image.mode}); convert it first, stretched "
+            "as the images were that the model was trained on",
+            field,
+        )
+    # A JPEG of several pictures (MPO) is a photograph with its previews.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise InvalidInput(
+            f"{name}: expected one picture, got {frames} frames; save one of them as a file of its own", field
+        )

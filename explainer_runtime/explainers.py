@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from explainer_runtime import methods
-from explainer_runtime.driver import Budget, Progress, shard_of, solve
+from explainer_runtime.driver import Budget, Progress, explain, shard_of, solve
 from explainer_runtime.driver.estimated import CentralDifferences, Estimator, RandomDirections
 from explainer_runtime.driver.solve import TINY
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
-from explainer_runtime.explanation import Explanation
+from explainer_runtime.explanation import Cost, Explanation
 from explainer_runtime.fitted import Fitted, check_rows
 from explainer_runtime.methods import teaching
 from explainer_runtime.methods.ground import Given, Ground, Segmenter, numbered
@@ -183,8 +183,9 @@ class Prepared:
         else:  # nothing is said about a model that there was no way to meet
             budget = dataclasses.replace(budget, rows=0)
         with self._asking() as predictor:
-            answer, cost = solve(
-                self._search(rows, spec, predictor),
+            answer = explain(
+                rows,
+                lambda part: self._search(part, spec, predictor),
                 predictor,
                 budget,
                 estimator=estimator,
@@ -204,7 +205,7 @@ class Prepared:
         if self._road:
             arrays = {**answer.arrays, "gradient_source": np.full(len(answer), self._road)}
             answer = dataclasses.replace(answer, arrays=arrays)
-        cost = dataclasses.replace(cost, calls=cost.calls + met.calls, rows=cost.rows + met.rows)
+        cost = answer.cost + Cost(met.calls, met.rows)
         return dataclasses.replace(answer, meta=meta, cost=cost)
 
     def _search(self, rows: np.ndarray, spec: Spec, predictor: Predictor) -> Search[Explanation]:

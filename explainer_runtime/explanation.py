@@ -40,6 +40,14 @@ class Cost:
     seconds: float = 0.0
     steps: int = 0
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.calls + other.calls,
+            self.rows + other.rows,
+            self.seconds + other.seconds,
+            self.steps + other.steps,
+        )
+
 
 @dataclass(frozen=True)
 class Explanation:

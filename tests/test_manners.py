@@ -108,6 +108,15 @@ def test_a_pause_that_ends_too_late_is_not_begun(server, rows):
     assert len(server.model.seen) == 1
 
 
+def test_who_waits_is_told_which_model_is_asked_again(caplog):
+    def call():
+        raise PredictorUnavailable("not now", retry_after=0.0)
+
+    with pytest.raises(PredictorUnavailable):
+        persistently(call, attempts=2, until=time.monotonic() + 3600, name="model 'm' at h:1")
+    assert caplog.messages == ["model 'm' at h:1 does not answer; trying again"]
+
+
 def test_a_pause_that_ends_in_time_is_kept():
     asked = []
 

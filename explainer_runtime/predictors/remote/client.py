@@ -273,7 +273,7 @@ class RemotePredictor:
             return self._transport.infer(inputs, until)
 
         with self._pace.turn(len(rows), until, self.name):
-            answer = persistently(attempt, given.attempts, until)
+            answer = persistently(attempt, given.attempts, until, self.name)
         with self._noting:
             self.changes += self._model not in (None, answer.model)
             self._model = answer.model

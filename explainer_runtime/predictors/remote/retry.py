@@ -7,12 +7,11 @@ time-out has used up its time, and an answer that is wrong stays wrong. A model 
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
-
-import stamina
 
 from explainer_runtime.errors import PredictorUnavailable
 
@@ -23,27 +22,30 @@ LONGEST = 3600.0
 _FIRST = 0.05
 """Seconds before the second attempt; each later pause is twice as long. Half of it is chance, so that
 callers who failed together do not come back together."""
+_log = logging.getLogger(__name__)
 
 
-def persistently(call: Callable[[], T], attempts: int, until: float) -> T:
+def persistently(call: Callable[[], T], attempts: int, until: float, name: str = "the model") -> T:
     """What `call` returns, within `attempts` attempts and before the moment `until` of the monotonic clock.
+
+    Args:
+        call: Asks the model once.
+        attempts: How often at most; at least 1.
+        until: When the last attempt may begin.
+        name: What to call the model where it is said that it is asked again.
 
     Raises:
         PredictorUnavailable: Of the last attempt.
         Exception: Any other, of the first attempt that raised it.
     """
-    pause = _FIRST
-
-    def again(error: Exception) -> bool | float:
-        nonlocal pause
-        if not isinstance(error, PredictorUnavailable):
-            return False
-        wait = pause * random.uniform(0.5, 1.0) if error.retry_after is None else error.retry_after  # noqa: S311
-        pause *= 2
-        return wait if time.monotonic() + wait < until else False
-
-    # stamina counts and pauses, and tells whoever watches retries; when to stop for time is said above.
-    for attempt in stamina.retry_context(on=again, attempts=attempts, timeout=None):
-        with attempt:
+    for attempt in range(attempts):
+        try:
             return call()
-    raise AssertionError("stamina returns or raises")
+        except PredictorUnavailable as error:
+            chance = random.uniform(0.5, 1.0)  # noqa: S311
+            wait = _FIRST * 2**attempt * chance if error.retry_after is None else error.retry_after
+            if attempt == attempts - 1 or time.monotonic() + wait >= until:
+                raise
+            _log.warning("%s does not answer; trying again", name)
+        time.sleep(wait)
+    raise ValueError(f"expected at least one attempt, got {attempts}")

@@ -1,7 +1,8 @@
 # Everything runs in .venv, which each target sets up by itself. Needs Python 3.11 or 3.12 and nothing else.
 # KServe and MLServer want different releases of the same packages, so the tests ask KServe in .venv-kserve.
 # .venv-triton holds Triton's server, as it comes in a wheel, to ask as well, and .venv-seldon Seldon's client
-# where there is a Python 3.12, without which it cannot be installed. .venv-jax has Keras on JAX and no TensorFlow.
+# where there is a Python 3.12, without which it cannot be installed. .venv-jax has Keras on JAX and no TensorFlow,
+# .venv-signing the tool that others sign models with.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PYTHON312 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python3.12) $(shell command -v python3.12))
 BIN := .venv/bin
@@ -10,6 +11,7 @@ KSERVE := .venv-kserve/.ready
 TRITON := .venv-triton/.ready
 SELDON := .venv-seldon/.ready
 JAX := .venv-jax/.ready
+SIGNING := .venv-signing/.ready
 TOOLS := .tools/.ready
 
 .PHONY: help demo check test fuzz soak lint bench lock bundle image-base clean
@@ -25,7 +27,7 @@ check: lint  ## lint, types, contracts and the tests of what has changed, in a m
 # Where an image may be built, it is.
 BUILDS := $(and $(filter 0,$(shell id -u)),$(shell command -v buildah),$(shell command -v debootstrap))
 
-test: lint $(KSERVE) $(TRITON) $(SELDON) $(JAX) $(TOOLS)  ## run every check and every test
+test: lint $(KSERVE) $(TRITON) $(SELDON) $(JAX) $(SIGNING) $(TOOLS)  ## run every check and every test
 	$(if $(BUILDS),@$(MAKE) --silent image-base || echo 'no base for the image: its build is not tested')
 	$(BIN)/pytest
 
@@ -61,7 +63,7 @@ image-base: .image-base/rootfs.tar  ## a base for the test that builds the image
 	tar -C .image-base/rootfs -cf $@.part . && rm -rf .image-base/rootfs && mv $@.part $@
 
 clean:  ## remove what the targets above have made
-	rm -rf .venv .venv-kserve .venv-triton .venv-seldon .venv-jax .tools .image-base dist demo
+	rm -rf .venv .venv-kserve .venv-triton .venv-seldon .venv-jax .venv-signing .tools .image-base dist demo
 
 # uv resolves and installs several times faster than pip, and is itself one wheel.
 $(READY): pyproject.toml
@@ -81,6 +83,13 @@ $(JAX): pyproject.toml | $(READY)
 	rm -rf .venv-jax
 	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-jax
 	$(BIN)/uv pip install --quiet --python .venv-jax/bin/python --editable '.[jax]' 'pytest>=8.3,<10'
+	@touch $@
+
+# It does not import without pyopenssl, which it does not ask for.
+$(SIGNING): | $(READY)
+	rm -rf .venv-signing
+	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-signing
+	$(BIN)/uv pip install --quiet --python .venv-signing/bin/python 'model-signing==1.1.1' 'pyopenssl>=25'
 	@touch $@
 
 # Of the wheel only the server is used: its Python side, and what that needs, stay away.

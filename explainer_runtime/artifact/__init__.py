@@ -3,7 +3,8 @@
 `pack` and `unpack` are the format itself, between a `Fitted` and named bytes; they touch no disk. The files
 beside this one each keep one promise about those bytes: `directory` reads them as if someone hostile had
 written them, `replace` writes them all or not at all, `manifest` pins each of them, `strict_json` and
-`tensors` parse them with one reading only, `networks` builds models from them without running their code.
+`tensors` parse them with one reading only, `networks` builds models from them without running their code,
+`signing` says who vouches for them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,19 +29,24 @@ from explainer_runtime.artifact.directory import (
     ARRAYS,
     MANIFEST,
     MODELS,
+    SIGNATURE,
+    UNLISTED,
     WORD,
     Directory,
     check_listed,
 )
 from explainer_runtime.artifact.manifest import Manifest
 from explainer_runtime.artifact.networks import Network
-from explainer_runtime.artifact.replace import replace
+from explainer_runtime.artifact.replace import put, replace
 from explainer_runtime.complaints import printable
-from explainer_runtime.errors import InvalidArtifact, InvalidOption, InvalidSpec
+from explainer_runtime.errors import InvalidArtifact, InvalidOption, InvalidSpec, MissingExtra
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.spec import Inputs, Spec, parse
 
-__all__ = ["Fitted", "Report", "load", "pack", "save", "unpack", "verify"]
+if TYPE_CHECKING:
+    from explainer_runtime.artifact.signing import Trust
+
+__all__ = ["Fitted", "Report", "load", "pack", "save", "sign", "trusted", "unpack", "verify"]
 
 MAX_BYTES = 2 * 2**30
 """Bytes of all files together that are read unless the caller allows more."""
@@ -55,11 +61,13 @@ class Report:
         digest: SHA-256 of `explainer.json`, 64 hexadecimal digits. It pins every byte of the artifact: give
             it to `load`.
         files: Size of each file in bytes, by its path in the directory.
+        signature: `unsigned`, `not verified`, or who signed it, by `key` or by `certificate`.
     """
 
     manifest: dict[str, Any]
     digest: str
     files: Mapping[str, int]
+    signature: str = "unsigned"
 
     @property
     def bytes(self) -> int:
@@ -90,7 +98,9 @@ def save(fitted: Fitted, path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path, *, digest: str | None = None, max_bytes: int = MAX_BYTES) -> Fitted:
+def load(
+    path: str | Path, *, digest: str | None = None, max_bytes: int = MAX_BYTES, trust: Trust | None = None
+) -> Fitted:
     """Read an artifact. Nothing in it is executed, imported, followed or trusted.
 
     TensorFlow is imported only if the artifact has models. Arrays are read-only.
@@ -99,29 +109,71 @@ def load(path: str | Path, *, digest: str | None = None, max_bytes: int = MAX_BY
         path: The directory.
         digest: Digest that the artifact must have, as `verify` reports it; None takes any.
         max_bytes: Most bytes of all files together.
+        trust: Whose signature it must have, as `trusted` reads it; None asks for none.
 
     Raises:
         InvalidArtifact: It is not exactly what `save` writes; the message names the file and says what to do.
         MissingExtra: It has models, and TensorFlow is not installed.
     """
     with _about(path):
-        return unpack(_read(path, digest, max_bytes))
+        files, more = _read(path, digest, max_bytes)
+        _vouched(files, more, trust)
+        return unpack(files)
 
 
-def verify(path: str | Path, *, digest: str | None = None, max_bytes: int = MAX_BYTES) -> Report:
+def verify(
+    path: str | Path, *, digest: str | None = None, max_bytes: int = MAX_BYTES, trust: Trust | None = None
+) -> Report:
     """Check everything that `load` checks, short of building the models.
 
     Raises:
         InvalidArtifact: As `load`.
     """
     with _about(path):
-        files = _read(path, digest, max_bytes)
-        parts = _parse(files)
-    return Report(
-        manifest=parts.manifest.model_dump(mode="json"),
-        digest=manifests.digest_of(files[MANIFEST]),
-        files={name: len(data) for name, data in files.items()},
-    )
+        files, more = _read(path, digest, max_bytes)
+        return Report(
+            manifest=_parse(files).manifest.model_dump(mode="json"),
+            digest=manifests.digest_of(files[MANIFEST]),
+            files={name: len(data) for name, data in files.items()},
+            signature=_vouched(files, more, trust),
+        )
+
+
+def sign(
+    path: str | Path, key: str | Path, certificate: str | Path | None = None, *, password: str | None = None
+) -> Report:
+    """Put a signature of every file of an artifact, as they are now, into it; an earlier one is replaced.
+
+    Args:
+        path: The directory.
+        key: A PEM file with a private key on P-256, P-384 or P-521.
+        certificate: A PEM file with the certificate of that key and those between it and a root, if it is a
+            certificate by which others will verify.
+        password: Of the key, where it is encrypted.
+
+    Raises:
+        InvalidArtifact: It is not an artifact.
+        InvalidSpec: The key or the certificate cannot be used.
+        MissingExtra: `cryptography` is not installed.
+        OSError: The signature cannot be written.
+    """
+    path = Path(os.path.abspath(path))
+    signing = _signing()
+    with _about(path):
+        files, more = _read(path, None, MAX_BYTES, whole=True)
+        _parse(files)
+    put(path / SIGNATURE, signing.signed(path.name, _digests(files, more), key, certificate, password))
+    return verify(path)
+
+
+def trusted(path: str | Path, name: str = "key") -> Trust:
+    """Whose signatures to believe, from a PEM file; see `signing.trusted`.
+
+    Raises:
+        InvalidSpec: It is neither a public key nor certificates with a root, or has expired.
+        MissingExtra: `cryptography` is not installed.
+    """
+    return _signing().trusted(path, name)
 
 
 def pack(fitted: Fitted) -> dict[str, bytes]:
@@ -168,8 +220,11 @@ class _Parts(NamedTuple):
     networks: dict[str, Network]
 
 
-def _read(path: str | Path, digest: str | None, max_bytes: int) -> dict[str, bytes]:
-    """The bytes of every file, each as its manifest says it is; only the manifest has been parsed."""
+def _read(
+    path: str | Path, digest: str | None, max_bytes: int, *, whole: bool = False
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The bytes of every file, each as its manifest says it is, of which only that has been parsed; and of
+    what lies beside them, where that is signed, or the `whole` directory is asked for."""
     with Directory(path) as directory:
         found = directory.names()
         if MANIFEST not in found:
@@ -187,7 +242,36 @@ def _read(path: str | Path, digest: str | None, max_bytes: int) -> dict[str, byt
             name: directory.read_pinned(name, file.bytes, file.sha256)
             for name, file in sorted(listed.items())
         }
-    return {MANIFEST: head, **rest}
+        beside = sorted(found & UNLISTED - {MANIFEST}) if whole or SIGNATURE in found else ()
+        return {MANIFEST: head, **rest}, {name: directory.read(name, strict_json.LIMIT) for name in beside}
+
+
+def _vouched(files: Mapping[str, bytes], more: Mapping[str, bytes], trust: Trust | None) -> str:
+    """See `Report.signature`.
+
+    Raises:
+        InvalidArtifact: Nobody has signed these files who is believed, and somebody has to be.
+    """
+    if trust is None:
+        return "not verified" if SIGNATURE in more else "unsigned"
+    if SIGNATURE not in more:
+        raise InvalidArtifact(f"{SIGNATURE}: is missing, and a signature is asked for; sign the artifact")
+    return _signing().check(more[SIGNATURE], _digests(files, more), trust)
+
+
+def _digests(files: Mapping[str, bytes], more: Mapping[str, bytes]) -> dict[str, str]:
+    """The SHA-256 of each file but the signature."""
+    every = {**files, **more}
+    return {name: hashlib.sha256(data).hexdigest() for name, data in every.items() if name != SIGNATURE}
+
+
+def _signing() -> Any:
+    try:
+        from explainer_runtime.artifact import signing
+    except ModuleNotFoundError as error:
+        wanted = "pip install 'explainer-runtime[sign]'"
+        raise MissingExtra(f"{error.name} is not installed, and signatures need it; {wanted}") from None
+    return signing
 
 
 def _parse(files: Mapping[str, bytes]) -> _Parts:

@@ -23,6 +23,10 @@ ARRAYS = "arrays.safetensors"
 MODELS = "models"
 BESIDE = "model-settings.json"
 """Model servers keep their own settings beside the artifact; see `beside.py`."""
+SIGNATURE = "model.sig"
+"""Who vouches for all the other files; see `signing.py`."""
+UNLISTED = {MANIFEST, BESIDE, SIGNATURE}
+"""What may lie there without being listed in the manifest."""
 
 WORD = re.compile(r"[a-z0-9_]{1,64}")
 """What an array or a model may be called."""
@@ -150,7 +154,7 @@ def check_listed(listed: set[str], found: set[str]) -> None:
     for name in sorted(listed):
         if not _FILE.fullmatch(name):
             raise InvalidArtifact(f"{MANIFEST}: lists {short(name)}, which is no file of an artifact")
-    for name in sorted(found - listed - {MANIFEST, BESIDE}):
+    for name in sorted(found - listed - UNLISTED):
         raise InvalidArtifact(f"{name}: is not listed in {MANIFEST}; remove it or copy the artifact again")
     for name in sorted(listed - found):
         raise InvalidArtifact(f"{name}: is listed in {MANIFEST} but missing; copy the artifact again")
@@ -163,7 +167,7 @@ def _checked(name: str, mode: int) -> str:
         raise InvalidArtifact(f"{short(name)}: is a folder; an artifact has none but {MODELS}")
     if not stat.S_ISREG(mode):
         raise InvalidArtifact(f"{short(name)}: is not a regular file")
-    if name not in (MANIFEST, BESIDE) and not _FILE.fullmatch(name):
+    if name not in UNLISTED and not _FILE.fullmatch(name):
         raise InvalidArtifact(
             f"{short(name)}: an artifact has no such file; it holds {MANIFEST}, {ARRAYS} and "
             f"{MODELS}/<name>.json with .safetensors, never h5, pickles, npy, archives or code; remove it"

@@ -42,6 +42,24 @@ def replace(path: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(fresh, ignore_errors=True)  # it is gone already when all went well
 
 
+def put(path: Path, data: bytes) -> None:
+    """Write one file into a directory, or replace it there: a reader sees all of it or none.
+
+    Raises:
+        OSError: The disk is full, permission is missing, ...; what was there is still there.
+    """
+    fresh = _sibling(path.parent)  # a file more in the directory would not be an artifact's
+    try:
+        with open(fresh, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.rename(path)
+        _flush(path.parent)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 def _kept(path: Path) -> dict[str, bytes]:
     if not os.path.lexists(path):
         return {}

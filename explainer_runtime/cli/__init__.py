@@ -1,4 +1,4 @@
-"""`explainer-runtime`: fit, explain, serve, inspect, verify, demo.
+"""`explainer-runtime`: fit, explain, serve, inspect, sign, verify, demo.
 
 This file is the table of contents: each command says what it takes, does its work in a few lines, and tells
 the result once, as words for people or as one JSON object (`--json`). Whatever takes long to import is
@@ -275,6 +275,10 @@ def serve(
     tls_client_ca: Annotated[
         Path | None, typer.Option(metavar="FILE", help="PEM authorities of client certificates, asked for.")
     ] = None,
+    require_signature: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM key or certificates by which every explainer must be signed."),
+    ] = None,
     log_format: Annotated[str, typer.Option(metavar="FORMAT", help="json or text, on stderr.")] = "json",
     json: Json = False,
 ) -> None:
@@ -320,18 +324,52 @@ def inspect(
 
 
 @app.command()
+def sign(
+    path: Artifact,
+    key: Annotated[Path, typer.Option(metavar="FILE", help="PEM private key, P-256, P-384 or P-521.")],
+    certificate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM certificate of the key, then those between it and a root."),
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(envvar="EXPLAINER_RUNTIME_KEY_PASSWORD", hidden=True, help="Of an encrypted key."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Sign every file of a fitted explainer, as OpenSSF Model Signing says; writes model.sig into it."""
+    from explainer_runtime import artifact
+    from explainer_runtime.cli import answers
+
+    report = artifact.sign(path, key, certificate, password=password)
+    tell(json, answers.described(path, report), lambda: answers.card(f"{path} is signed", report))
+
+
+@app.command()
 def verify(
     path: Artifact,
     digest: Annotated[
         str | None, typer.Option(metavar="SHA256", help="Digest that it must have, as printed by fit.")
     ] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM public key by which it must be signed.")
+    ] = None,
+    certificate_chain: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM roots, and what is between, to which its signer must lead."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Check that a directory is exactly what was saved: format, files, digests."""
+    """Check that a directory is exactly what was saved, and who signed it: format, files, digests."""
     from explainer_runtime import artifact
     from explainer_runtime.cli import answers
+    from explainer_runtime.errors import InvalidInput
 
-    report = artifact.verify(path, digest=digest)
+    if key and certificate_chain:
+        raise InvalidInput("give --key or --certificate-chain, not both", "key")
+    given = key or certificate_chain
+    trust = artifact.trusted(given, "key" if key else "certificate-chain") if given else None
+    report = artifact.verify(path, digest=digest, trust=trust)
     tell(json, answers.described(path, report), lambda: answers.card(f"{path} is intact", report))
 
 

@@ -127,6 +127,7 @@ def described(path: Path, report: Report) -> dict[str, Any]:
         "artifact": str(path),
         "kind": manifest["kind"],
         "digest": report.digest,
+        "signature": report.signature,
         "bytes": report.bytes,
         "inputs": manifest["inputs"],
         "model": manifest["model"],
@@ -144,6 +145,7 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
         "classes": _classes(contract["class_names"] or (), contract["classes"]),
         **{f"model's {name}": text for name, text in manifest["model"].items()},
         "digest": report.digest,
+        "signature": report.signature,
         "size": f"{report.bytes:,} bytes in {len(report.files)} file{'s' * (len(report.files) > 1)}",
         "created": manifest["created"],
     }

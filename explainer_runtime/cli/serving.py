@@ -24,6 +24,7 @@ from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.platform import arguments, deployment, unfitted
 from explainer_runtime.hosts.platform.arguments import Line, number
 from explainer_runtime.hosts.service import logs, output
+from explainer_runtime.hosts.service.settings import REQUIRED
 from explainer_runtime.predictors.settings import Endpoint, parse_predictor
 from explainer_runtime.spec import parse
 
@@ -58,6 +59,7 @@ class Request:
     sidecar: bool
     upstream_grpc: str | None
     server: str
+    require_signature: Path | None
     log_format: str
     tls_cert: Path | None
     tls_key: Path | None
@@ -98,6 +100,10 @@ def prepared(request: Request) -> Iterator[Ready]:
     if request.methods:
         methods.admit(methods.listed(request.methods))
         os.environ[methods.ADMITTED] = request.methods  # for worker processes
+    if request.require_signature:
+        os.environ[REQUIRED] = str(
+            request.require_signature.resolve()
+        )  # of whatever is loaded, in any process
     line = arguments.read(request.words or [])
     contract = models.said(request.logits, request.label)
     predictor = request.predictor and models.written(request.predictor)

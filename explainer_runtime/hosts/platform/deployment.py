@@ -21,7 +21,7 @@ from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.hosts.platform import arguments, needs, storage, unfitted
 from explainer_runtime.hosts.platform.arguments import Line
 from explainer_runtime.hosts.service.names import check_name
-from explainer_runtime.hosts.service.settings import lowered
+from explainer_runtime.hosts.service.settings import lowered, required
 from explainer_runtime.predictors.settings import Endpoint, parse_predictor
 
 _PREDICTORS = ("predictor", "model_path", "infer_uri")
@@ -284,7 +284,7 @@ def _explainer(
 
 def _check(path: Path, name: str, kind: str | None) -> None:
     """Refuse an artifact of another type than was asked for, or that cannot run here."""
-    report = artifact.verify(path)
+    report = artifact.verify(path, trust=required())
     arguments.check_kind(kind, report.manifest["spec"]["kind"])
     needs.check(report, name)
 

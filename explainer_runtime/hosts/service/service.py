@@ -24,7 +24,7 @@ from explainer_runtime.explainers import Prepared, prepare
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.service.admission import Admission
 from explainer_runtime.hosts.service.metrics import Meter
-from explainer_runtime.hosts.service.settings import Settings
+from explainer_runtime.hosts.service.settings import Settings, required
 from explainer_runtime.hosts.service.tracing import Traced, span
 from explainer_runtime.predictors import Predictor, connect
 from explainer_runtime.predictors.settings import Colocated, KerasModel
@@ -107,7 +107,7 @@ class Service:
         return Meter(self._name, self.fitted.spec.kind)
 
     def _load(self) -> None:
-        self.fitted = artifact.load(self.settings.artifact)
+        self.fitted = artifact.load(self.settings.artifact, trust=required())
         with suppress(PredictorUnavailable):
             self._prepared = prepare(self.fitted, self._connect())
         for name in ("surrogate_agreement", "student_agreement"):  # the second is what 0.1.0 called it

@@ -4,12 +4,14 @@ environment variables send every value as a string.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
+from explainer_runtime import artifact
 from explainer_runtime.artifact.strict_json import short
 from explainer_runtime.complaints import json_object
 from explainer_runtime.errors import InvalidSpec
@@ -20,6 +22,12 @@ from explainer_runtime.predictors.settings import (
     parse_predictor,
 )
 from explainer_runtime.spec import Limits, Value, parse
+
+if TYPE_CHECKING:
+    from explainer_runtime.artifact.signing import Trust
+
+REQUIRED = "EXPLAINER_RUNTIME_REQUIRE_SIGNATURE"
+"""A variable of the whole process, and of those that it starts: no settings beside an artifact reach it."""
 
 
 class Settings(Value):
@@ -37,6 +45,16 @@ class Settings(Value):
     """Requests that may wait; one client takes at most half of the places."""
     queue_rows: PositiveInt = 1_000_000
     """Rows that the requests which run or wait are expected to ask the model about, together."""
+
+
+def required() -> Trust | None:
+    """By whom whatever is served has to be signed; None asks for no signature.
+
+    Raises:
+        InvalidSpec, MissingExtra: The operator's file cannot be used; see `artifact.trusted`.
+    """
+    path = os.environ.get(REQUIRED)
+    return artifact.trusted(path, "require-signature") if path else None
 
 
 _FOREIGN = {"explainer_type", "init_parameters", "ssl_verify_path"}

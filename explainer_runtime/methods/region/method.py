@@ -29,6 +29,7 @@ from explainer_runtime.methods.references import Neighbour, References
 from explainer_runtime.methods.region.drawing import draw
 from explainer_runtime.methods.region.settings import Region
 from explainer_runtime.search.asks import Search, Stop, lockstep
+from explainer_runtime.search.kept import Kept
 from explainer_runtime.search.regions import Hidden, hide
 from explainer_runtime.search.subject import Subject, lead
 
@@ -79,7 +80,7 @@ def search(x: np.ndarray, spec: Region, ground: Ground) -> Search[Explanation]:
     if spec.change == "hide":
         tries = yield from lockstep([_hide(subject, spec) for subject in subjects])
     else:
-        known = References.of(ground.arrays)
+        known = References.of(ground.arrays, ground.inputs)
         near = known.near(ground.plausible().codes(x), spec.k)
         each = [_paste(*one, spec, known.rows) for one in zip(subjects, near, strict=True)]
         tries = yield from lockstep(each)
@@ -140,7 +141,7 @@ def _hide(subject: Subject, spec: Region, fill: int = 0, neighbour: Neighbour | 
     return _Try(held, said, fill, neighbour)
 
 
-def _paste(subject: Subject, near: list[Neighbour], spec: Region, rows: np.ndarray) -> Search[_Try]:
+def _paste(subject: Subject, near: list[Neighbour], spec: Region, rows: Kept) -> Search[_Try]:
     """The smallest set of those of several neighbours: the nearest ones of the class sought, or of each of
     the likeliest other classes the nearest one."""
     itself = np.ones((1, subject.superpixels), bool)

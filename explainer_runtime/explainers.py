@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from explainer_runtime import methods
+from explainer_runtime.artifact import provenance
 from explainer_runtime.driver import Budget, Progress, explain, shard_of, solve
 from explainer_runtime.driver.estimated import CentralDifferences, Estimator, RandomDirections
 from explainer_runtime.driver.solve import TINY
@@ -103,7 +104,9 @@ def fit(
         _check_autoencoder(networks.autoencoder, contract)
     given = Given(spec, contract, x, model, networks, background, progress, asked.get("decoder"), code)
     arrays = method.fit(given)
-    fitted = Fitted(spec, contract, {**arrays, **known.arrays}, models, known.words)
+    words = spec.model_dump(mode="json")
+    made = provenance.made(words, known.words, _given(rows=x, labels=y, background=background))
+    fitted = Fitted(spec, contract, {**arrays, **known.arrays}, models, known.words, made)
     _check(fitted)
     return fitted
 
@@ -303,6 +306,12 @@ def prepare(
 
 
 # --- helpers --------------------------------------------------------------------------------------------
+
+
+def _given(**arrays: Any) -> dict[str, np.ndarray]:
+    """Those that were given, under the names by which provenance knows them."""
+    given = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+    return {name: array.astype(str) if array.dtype.hasobject else array for name, array in given.items()}
 
 
 def _code(decoder: Any) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ class Fitted:
         models: Fitted Keras models by name; functional or Sequential, of built-in layers.
         model: What is known of the model that it was fitted to, in words: a `digest` of its weights, or its
             `name`, `version` and `platform`; its `accuracy` where labels were given.
+        made: What it was made of, as `artifact/provenance.py` has it; empty where nobody knows.
     """
 
     spec: Spec
@@ -33,6 +34,7 @@ class Fitted:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, str] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
 def need(what: str, name: str, held: Collection[str], why: str) -> None:

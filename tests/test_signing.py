@@ -15,13 +15,14 @@ import numpy as np
 import pki
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from toys import CLASSES, SHAPE, rowwise, weights
 from typer.testing import CliRunner
 
-from explainer_runtime import artifact
+from explainer_runtime import artifact, fit
 from explainer_runtime.artifact import Fitted, signing
 from explainer_runtime.cli import app
 from explainer_runtime.errors import InvalidArtifact, InvalidSpec
-from explainer_runtime.spec import AnchorImage, Grid, Inputs
+from explainer_runtime.spec import AnchorImage, CounterfactualProto, Grid, Inputs, Neighbours
 
 HERE = Path(__file__).parent / "signing"
 VECTORS, REFERENCE = HERE / "vectors", HERE / "reference"
@@ -381,3 +382,69 @@ def test_the_released_tool_and_this_one_verify_each_other(place, method):
     own = ["--private_key", place / "key.pem"]
     assert other("sign", method, *own, *(chain if method == "certificate" else []), *signature) == 0
     assert verified(place, trust).signature.startswith(method)
+
+
+# --- what it was made of --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        AnchorImage(segmentation=Grid(rows=2, columns=2), fill="background"),
+        CounterfactualProto(gradient="surrogate"),
+        Neighbours(),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_two_fits_have_one_digest_and_one_provenance(tmp_path, spec):
+    x = np.random.default_rng(0).uniform(-1, 1, (60, *SHAPE)).astype(np.float32)
+    files = []
+    for turn in range(2):
+        fitted = fit(spec, x, predictor=rowwise(weights()), classes=CLASSES)
+        path = artifact.save(fitted, tmp_path / f"fit-{turn}")
+        files.append({one.name: one.read_bytes() for one in path.rglob("*") if one.is_file()})
+    assert files[0] == files[1]
+    assert "provenance.json" in files[0]
+
+
+def test_provenance_names_what_was_given_and_the_artifact_by_its_digest(tmp_path):
+    x = np.random.default_rng(0).uniform(-1, 1, (40, *SHAPE)).astype(np.float32)
+    path = artifact.save(fit(AnchorImage(segmentation=Grid()), x, classes=CLASSES), tmp_path / "one")
+    said = json.loads((path / "provenance.json").read_bytes())
+    report = artifact.verify(path)
+    assert said["subject"] == [{"name": "explainer.json", "digest": {"sha256": report.digest}}]
+    assert said["predicateType"] == "https://slsa.dev/provenance/v1"
+    sources = {one["name"]: one for one in said["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    line = f"float32 [40, {', '.join(map(str, SHAPE))}]\n".encode()
+    assert sources["rows"]["digest"]["sha256"] == hashlib.sha256(line + x.tobytes()).hexdigest()
+    spec = json.dumps(report.manifest["spec"], sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    assert sources["spec"]["digest"]["sha256"] == hashlib.sha256(spec.encode()).hexdigest()
+    assert sources["explainer-runtime"]["uri"].startswith("pkg:pypi/explainer-runtime@")
+    assert report.made == said["predicate"]
+
+
+def test_provenance_lasts_through_load_and_save_and_is_of_no_other_artifact(tmp_path):
+    x = np.eye(16, dtype=np.float32).reshape(16, *SHAPE)
+    one = artifact.save(fit(AnchorImage(segmentation=Grid()), x, classes=CLASSES), tmp_path / "one")
+    two = artifact.save(artifact.load(one), tmp_path / "two")
+    assert (one / "provenance.json").read_bytes() == (two / "provenance.json").read_bytes()
+    artifact.save(fit(AnchorImage(threshold=0.5), x, classes=CLASSES), two)
+    (two / "provenance.json").write_bytes((one / "provenance.json").read_bytes())
+    with pytest.raises(InvalidArtifact, match=r"provenance\.json: is not of this artifact"):
+        artifact.load(two)
+
+
+def test_inspect_shows_what_an_artifact_was_made_of(tmp_path):
+    x = np.random.default_rng(0).uniform(-1, 1, (40, *SHAPE)).astype(np.float32)
+    path = artifact.save(fit(AnchorImage(segmentation=Grid()), x, classes=CLASSES), tmp_path / "one")
+    sources = artifact.verify(path).made["buildDefinition"]["resolvedDependencies"]
+    done = CliRunner().invoke(app, ["inspect", str(path)], env={"COLUMNS": "200"})
+    for one in sources:
+        assert f"made of {one['name']}" in done.stdout
+    done = CliRunner().invoke(app, ["inspect", str(path), "--json"])
+    assert json.loads(done.stdout)["provenance"] == artifact.verify(path).made
+    strange = json.loads((path / "provenance.json").read_bytes())
+    for value in (3, {"resolvedDependencies": 3}, {"resolvedDependencies": [3, {"digest": 3}]}):
+        strange["predicate"]["buildDefinition"] = value
+        (path / "provenance.json").write_text(json.dumps(strange))
+        assert CliRunner().invoke(app, ["inspect", str(path)]).exit_code == 0

@@ -4,7 +4,7 @@
 beside this one each keep one promise about those bytes: `directory` reads them as if someone hostile had
 written them, `replace` writes them all or not at all, `manifest` pins each of them, `strict_json` and
 `tensors` parse them with one reading only, `networks` builds models from them without running their code,
-`signing` says who vouches for them.
+`provenance` says what they were made of, and `signing` who vouches for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,13 +24,14 @@ import numpy as np
 
 from explainer_runtime import methods
 from explainer_runtime.artifact import manifest as manifests
-from explainer_runtime.artifact import networks, strict_json, tensors
+from explainer_runtime.artifact import networks, provenance, strict_json, tensors
 from explainer_runtime.artifact.directory import (
     ARRAYS,
+    BESIDE,
     MANIFEST,
     MODELS,
+    PROVENANCE,
     SIGNATURE,
-    UNLISTED,
     WORD,
     Directory,
     check_listed,
@@ -62,12 +63,14 @@ class Report:
             it to `load`.
         files: Size of each file in bytes, by its path in the directory.
         signature: `unsigned`, `not verified`, or who signed it, by `key` or by `certificate`.
+        made: What it says it was made of; see `provenance.py`. It says so itself: a signature vouches for it.
     """
 
     manifest: dict[str, Any]
     digest: str
     files: Mapping[str, int]
     signature: str = "unsigned"
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -132,10 +135,11 @@ def verify(
     with _about(path):
         files, more = _read(path, digest, max_bytes)
         return Report(
-            manifest=_parse(files).manifest.model_dump(mode="json"),
+            manifest=_parse(files).manifest.model_dump(mode="json", exclude_unset=True),
             digest=manifests.digest_of(files[MANIFEST]),
             files={name: len(data) for name, data in files.items()},
             signature=_vouched(files, more, trust),
+            made=_made(files),
         )
 
 
@@ -177,7 +181,7 @@ def trusted(path: str | Path, name: str = "key") -> Trust:
 
 
 def pack(fitted: Fitted) -> dict[str, bytes]:
-    """The files of an artifact: content by path. The same values at the same time give the same bytes.
+    """The files of an artifact: content by path. The same values give the same bytes.
 
     Raises:
         InvalidArtifact: Something in `fitted` has no place in an artifact.
@@ -190,7 +194,10 @@ def pack(fitted: Fitted) -> dict[str, bytes]:
     for name, model in fitted.models.items():
         stem = _stem(name)
         files[f"{stem}.json"], files[f"{stem}.safetensors"] = networks.dump(model, stem)
-    return {MANIFEST: manifests.dump(_describe(fitted, arrays, files)), **files}
+    head = manifests.dump(_describe(fitted, arrays, files))
+    if fitted.made:
+        files[PROVENANCE] = provenance.dump(fitted.made, manifests.digest_of(head))
+    return {MANIFEST: head, **files}
 
 
 def unpack(files: Mapping[str, bytes]) -> Fitted:
@@ -209,6 +216,7 @@ def unpack(files: Mapping[str, bytes]) -> Fitted:
             for name, network in parts.networks.items()
         },
         model=parts.manifest.model,
+        made=_made(files),
     )
 
 
@@ -242,7 +250,9 @@ def _read(
             name: directory.read_pinned(name, file.bytes, file.sha256)
             for name, file in sorted(listed.items())
         }
-        beside = sorted(found & UNLISTED - {MANIFEST}) if whole or SIGNATURE in found else ()
+        if PROVENANCE in found:
+            rest[PROVENANCE] = directory.read(PROVENANCE, strict_json.LIMIT)
+        beside = sorted(found & {BESIDE, SIGNATURE}) if whole or SIGNATURE in found else ()
         return {MANIFEST: head, **rest}, {name: directory.read(name, strict_json.LIMIT) for name in beside}
 
 
@@ -296,6 +306,12 @@ def _parse(files: Mapping[str, bytes]) -> _Parts:
     return _Parts(manifest, spec, inputs, arrays, held)
 
 
+def _made(files: Mapping[str, bytes]) -> dict[str, Any]:
+    if PROVENANCE not in files:
+        return {}
+    return provenance.parse(files[PROVENANCE], manifests.digest_of(files[MANIFEST]))
+
+
 def _networks(files: Mapping[str, bytes]) -> dict[str, Network]:
     stems = {name.rpartition(".")[0] for name in files if name.startswith(f"{MODELS}/")}
     for part in sorted(stem + suffix for stem in stems for suffix in (".json", ".safetensors")):
@@ -332,7 +348,7 @@ def _describe(fitted: Fitted, arrays: Mapping[str, np.ndarray], files: Mapping[s
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for name, data in files.items()
         },
-        "created": _now(),
+        **_created(),
         "versions": _versions(("numpy", "safetensors", *(("keras", "tensorflow") if fitted.models else ()))),
     }
 
@@ -341,9 +357,9 @@ def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in arrays.items()}
 
 
-def _now() -> str:
-    seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+def _created() -> dict[str, str]:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    return {} if epoch is None else {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(epoch)))}
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:

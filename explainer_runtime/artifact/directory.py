@@ -25,7 +25,9 @@ BESIDE = "model-settings.json"
 """Model servers keep their own settings beside the artifact; see `beside.py`."""
 SIGNATURE = "model.sig"
 """Who vouches for all the other files; see `signing.py`."""
-UNLISTED = {MANIFEST, BESIDE, SIGNATURE}
+PROVENANCE = "provenance.json"
+"""What it was made of; see `provenance.py`."""
+UNLISTED = {MANIFEST, BESIDE, SIGNATURE, PROVENANCE}
 """What may lie there without being listed in the manifest."""
 
 WORD = re.compile(r"[a-z0-9_]{1,64}")

@@ -61,8 +61,9 @@ class Manifest(Value, strict=True):
     arrays: dict[str, Array]
     files: dict[str, File]
     """Every other file of the artifact, by its path in the directory."""
-    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
-    """UTC; `SOURCE_DATE_EPOCH` where the writer had it set."""
+    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")] | None = None
+    """UTC; `SOURCE_DATE_EPOCH`, where the writer had it set. There is no other time in an artifact: the same
+    fit gives the same bytes."""
     versions: dict[str, str]
     """What wrote it; for people, nothing depends on it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,8 +130,9 @@ def described(path: Path, report: Report) -> dict[str, Any]:
         "signature": report.signature,
         "bytes": report.bytes,
         "inputs": manifest["inputs"],
-        "model": manifest["model"],
-        "created": manifest["created"],
+        "model": manifest.get("model", {}),
+        "created": manifest.get("created"),
+        "provenance": report.made or None,
     }
 
 
@@ -143,13 +144,14 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
         "method": manifest["kind"],
         "input": f"{size}, from {contract['low']:g} to {contract['high']:g}",
         "classes": _classes(contract["class_names"] or (), contract["classes"]),
-        **{f"model's {name}": text for name, text in manifest["model"].items()},
+        **{f"model's {name}": text for name, text in manifest.get("model", {}).items()},
         "digest": report.digest,
         "signature": report.signature,
         "size": f"{report.bytes:,} bytes in {len(report.files)} file{'s' * (len(report.files) > 1)}",
-        "created": manifest["created"],
+        **({"created": manifest["created"]} if "created" in manifest else {}),
     }
     if settings:
+        lines |= {f"made of {name}": text for name, text in _sources(report.made)}
         lines["written by"] = ", ".join(f"{name} {text}" for name, text in manifest["versions"].items())
         lines["files"] = "\n".join(f"{name}  {size:,}" for name, size in report.files.items())
         said = {name: str(value) for name, value in manifest["spec"].items() if name != "kind"}
@@ -161,6 +163,19 @@ def _classes(names: Sequence[str], count: int) -> str:
     if len(names) <= _NAMES:
         return ", ".join(names) or str(count)
     return f"{count:,}: {', '.join(names[:_FEW])}, …"
+
+
+def _sources(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What an artifact says it was made of: name, and digest or address. A stranger may have written it."""
+    build = made.get("buildDefinition")
+    sources = build.get("resolvedDependencies") if isinstance(build, Mapping) else None
+    for one in sources if isinstance(sources, list) else ():
+        if isinstance(one, Mapping):
+            digest = one.get("digest")
+            yield (
+                str(one.get("name")),
+                str(digest.get("sha256") if isinstance(digest, Mapping) else one.get("uri")),
+            )
 
 
 def needed(title: str, reasons: Mapping[str, str], target: str) -> Table:

@@ -1,4 +1,4 @@
-"""`explainer-runtime`: fit, explain, serve, inspect, sign, verify, demo.
+"""`explainer-runtime`: fit, explain, serve, inspect, sign, verify, replay, demo.
 
 This file is the table of contents: each command says what it takes, does its work in a few lines, and tells
 the result once, as words for people or as one JSON object (`--json`). Whatever takes long to import is
@@ -279,6 +279,10 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="PEM key or certificates by which every explainer must be signed."),
     ] = None,
+    audit: Annotated[
+        str | None,
+        typer.Option(metavar="SINK", help="Record each explanation: a file, - for stdout, or otel."),
+    ] = None,
     log_format: Annotated[str, typer.Option(metavar="FORMAT", help="json or text, on stderr.")] = "json",
     json: Json = False,
 ) -> None:
@@ -371,6 +375,46 @@ def verify(
     trust = artifact.trusted(given, "key" if key else "certificate-chain") if given else None
     report = artifact.verify(path, digest=digest, trust=trust)
     tell(json, answers.described(path, report), lambda: answers.card(f"{path} is intact", report))
+
+
+@app.command()
+def replay(
+    record: Annotated[Path, typer.Argument(metavar="RECORD", help="Audit records, one JSON object a line.")],
+    path: Artifact,
+    input_path: Annotated[
+        Path, typer.Option("--input", metavar="FILE", help="The rows, as `explain` takes them.")
+    ],
+    model: ModelFile = None,
+    predictor: Address = None,
+    logits: Logits = False,
+    label: Label = None,
+    chosen: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Which record, where there are several.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option that the record has no words for."),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option("--rows", metavar="LIST", help="Which rows of the input, such as 0,3,8:12.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Explain again what was recorded, and say whether the bytes are the same; status 1 if not."""
+    from explainer_runtime import artifact, explainers
+    from explainer_runtime.cli import answers, models, replaying, requests
+
+    line = replaying.read(record, chosen)
+    fitted = artifact.load(path, digest=line["artifact"])
+    request = requests.read_rows(input_path, fitted.inputs, fitted.spec.kind)
+    given = {**request.options, **requests.read_options(option or [])}
+    connected = models.connected(model, predictor, **models.said(logits, label))
+    prepared = explainers.prepare(fitted, connected, warm=False)
+    with progress("explaining"):
+        report = replaying.again(line, prepared, requests.select(request.x, rows), given)
+    document = {"id": line.get("id"), "time": line.get("time"), **report}
+    tell(json, document, lambda: answers.replayed(document))
+    raise typer.Exit(0 if report["same"] else 1)
 
 
 @app.command()

@@ -185,6 +185,14 @@ def needed(title: str, reasons: Mapping[str, str], target: str) -> Table:
     return _listed(title, {**extras, "image": image})
 
 
+def replayed(document: Mapping[str, Any]) -> Table:
+    """How an explanation that was made again compares, for people."""
+    same = "the bytes are the same" if document["same"] else "the bytes are not the same"
+    pairs = [(name, document[name]) for name in ("result", "release", "model")]
+    lines = {f"{name}, {when}": str(pair[when]) for name, pair in pairs for when in ("recorded", "now")}
+    return _listed(f"{document['id']}: {same}", lines)
+
+
 def _listed(title: str, lines: Mapping[str, str]) -> Table:
     from rich.markup import escape
     from rich.table import Table

@@ -23,8 +23,8 @@ from explainer_runtime.errors import InvalidInput, MissingExtra
 from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.platform import arguments, deployment, unfitted
 from explainer_runtime.hosts.platform.arguments import Line, number
-from explainer_runtime.hosts.service import logs, output
-from explainer_runtime.hosts.service.settings import REQUIRED
+from explainer_runtime.hosts.service import audit, logs, output
+from explainer_runtime.hosts.service.settings import REQUIRED, required
 from explainer_runtime.predictors.settings import Endpoint, parse_predictor
 from explainer_runtime.spec import parse
 
@@ -60,6 +60,7 @@ class Request:
     upstream_grpc: str | None
     server: str
     require_signature: Path | None
+    audit: str | None
     log_format: str
     tls_cert: Path | None
     tls_key: Path | None
@@ -101,9 +102,13 @@ def prepared(request: Request) -> Iterator[Ready]:
         methods.admit(methods.listed(request.methods))
         os.environ[methods.ADMITTED] = request.methods  # for worker processes
     if request.require_signature:
-        os.environ[REQUIRED] = str(
-            request.require_signature.resolve()
-        )  # of whatever is loaded, in any process
+        # Of whatever is loaded, in any process: no repository, no settings beside an artifact lift it.
+        os.environ[REQUIRED] = str(request.require_signature.resolve())
+        required()
+    if request.audit:
+        named = request.audit in ("-", "otel")
+        os.environ[audit.SINK] = request.audit if named else str(Path(request.audit).resolve())
+        audit.check()
     line = arguments.read(request.words or [])
     contract = models.said(request.logits, request.label)
     predictor = request.predictor and models.written(request.predictor)
@@ -198,10 +203,13 @@ def _extra(request: Request, line: Line) -> dict[str, Any]:
 
 def _more(request: Request, line: Line, launcher: Any) -> dict[str, Any]:
     """Arguments that only MLServer's launcher takes."""
-    workers = os.environ.get("MLSERVER_PARALLEL_WORKERS", "0")
+    said = os.environ.get("MLSERVER_PARALLEL_WORKERS", "0")
+    workers = int(said) if said.isdecimal() else 0
+    if workers and os.environ.get(audit.SINK) == "-":  # theirs is the log
+        raise InvalidInput("worker processes have no stdout of their own; name a file", "audit")
     return {
         "repository": request.repository,
-        "workers": int(workers) if workers.isdecimal() else 0,
+        "workers": workers,
         "upstream": launcher.Upstream(*_upstream(request, line)) if request.sidecar else None,
     }
 

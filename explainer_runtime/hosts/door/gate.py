@@ -19,7 +19,7 @@ from explainer_runtime.hosts.door import documents
 from explainer_runtime.hosts.door.aside import SMALL, aside
 from explainer_runtime.hosts.door.limits import Guard, TooLarge, inflate
 from explainer_runtime.hosts.door.room import VALUE, NoRoom, Room, Share
-from explainer_runtime.hosts.door.tokens import Tokens
+from explainer_runtime.hosts.door.tokens import Tokens, mark
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.service.caller import Caller
 from explainer_runtime.hosts.service.tracing import incoming
@@ -115,7 +115,8 @@ class Gate:
         except _Gone:
             return None
         scope = {**_unpacked(scope, len(body)), DOCUMENT: document}
-        caller = Caller(self._name(scope, headers))
+        token = mark(headers.get(b"authorization")) if self._tokens else ""
+        caller = Caller(self._name(scope, headers), token=token)
         caller.enter()
         try:
             with self._traffic.of(caller), incoming(_words(headers)):

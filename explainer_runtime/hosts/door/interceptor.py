@@ -22,7 +22,7 @@ from explainer_runtime.hosts.door import messages
 from explainer_runtime.hosts.door.aside import SMALL, aside
 from explainer_runtime.hosts.door.limits import Guard, TooLarge
 from explainer_runtime.hosts.door.room import VALUE, NoRoom, Room, Share
-from explainer_runtime.hosts.door.tokens import Tokens
+from explainer_runtime.hosts.door.tokens import Tokens, mark
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.service.caller import Caller
 from explainer_runtime.hosts.service.tracing import incoming
@@ -139,7 +139,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _enter(self, metadata: dict[str, str | bytes], context: Any) -> Caller:
         named = metadata.get((self._guard.client_header or "").lower())
         # A peer is "ipv4:10.0.0.7:51312": each connection has a port of its own.
-        caller = Caller(str(named or context.peer().rpartition(":")[0]))
+        token = mark(metadata.get("authorization")) if self._tokens else ""
+        caller = Caller(str(named or context.peer().rpartition(":")[0]), token=token)
         caller.enter()
         return caller
 

@@ -28,6 +28,7 @@ class Caller:
 
     Attributes:
         name: What fairness goes by: requests of one name share their turns.
+        token: Which token opened the door, where one did; see `tokens.mark`.
         gone: Set when nobody waits any more; the explanation stops.
         cut: Set when the server cannot wait any longer; whoever waits is told so. For the event loop only.
         retry_after: Seconds after which to try again, left here by whoever refuses, told by the transport.
@@ -37,6 +38,7 @@ class Caller:
     gone: threading.Event = field(default_factory=threading.Event)
     retry_after: int | None = None
     cut: asyncio.Event = field(default_factory=asyncio.Event)
+    token: str = ""
 
     async def unless_cut(self, work: Future[T]) -> T:
         """What `work` comes to, unless the server cannot wait for it.

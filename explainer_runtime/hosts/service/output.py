@@ -2,7 +2,7 @@
 
 Libraries in C++ write to descriptor 2 when and how they like, and others print; whoever reads the log as JSON
 stumbles over each of these lines. So both descriptors become a pipe that is read here, and only the log
-itself has what was stderr.
+itself has what was stderr, and audit records what was stdout.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from explainer_runtime.hosts.service import logs
+from explainer_runtime.hosts.service import audit, logs
 
 _log = logging.getLogger("explainer_runtime.printed")
 _LONGEST = 1000
@@ -33,6 +33,7 @@ def one_voice() -> Iterator[None]:
     os.close(writer)
     with os.fdopen(kept[1], "w", buffering=1, closefd=False, errors="backslashreplace") as out:
         logs.write_to(out)
+        audit.write_to(kept[0])
         faulthandler.enable(out)  # of a crash nobody is left to read the pipe
         listening = threading.Thread(target=_listen, args=(reader,), name="printed", daemon=True)
         listening.start()
@@ -47,6 +48,7 @@ def one_voice() -> Iterator[None]:
             # Ends at once, unless a process that this one has started still holds the other end.
             listening.join(timeout=1)
             logs.write_to(None)
+            audit.write_to(1)
     os.close(kept[0])
     os.close(kept[1])
 

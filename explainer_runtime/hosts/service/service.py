@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,9 @@ from explainer_runtime.driver import Progress
 from explainer_runtime.errors import Cancelled, ExplainerError, PredictorUnavailable
 from explainer_runtime.explainers import Prepared, prepare
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.hosts.service import audit
 from explainer_runtime.hosts.service.admission import Admission
+from explainer_runtime.hosts.service.caller import caller
 from explainer_runtime.hosts.service.metrics import Meter
 from explainer_runtime.hosts.service.settings import Settings, required
 from explainer_runtime.hosts.service.tracing import Traced, span
@@ -107,7 +109,9 @@ class Service:
         return Meter(self._name, self.fitted.spec.kind)
 
     def _load(self) -> None:
-        self.fitted = artifact.load(self.settings.artifact, trust=required())
+        self._report = artifact.verify(self.settings.artifact, trust=required())
+        self.fitted = artifact.load(self.settings.artifact, digest=self._report.digest)  # what was verified
+        self._audited = audit.check()
         with suppress(PredictorUnavailable):
             self._prepared = prepare(self.fitted, self._connect())
         for name in ("surrogate_agreement", "student_agreement"):  # the second is what 0.1.0 called it
@@ -132,7 +136,9 @@ class Service:
                 raise Cancelled("nobody waits for this explanation any more")
             with span("explain", method=self.fitted.spec.kind, rows=len(rows)):
                 prepared = self._current()
-                explanation = prepared(rows, options, limits=limits, cancel=cancel, progress=progress)
+                with self._recorded(prepared, (rows, options, limits)) as answer:
+                    explanation = prepared(rows, options, limits=limits, cancel=cancel, progress=progress)
+                    answer.append(explanation)
         except BaseException as error:
             self._meter.failed(error)
             raise
@@ -142,6 +148,25 @@ class Service:
             self._meter.now(coalescing=prepared.merging.asked / prepared.merging.sent)
         self._expected += (explanation.cost.rows / len(rows) - self._expected) * _NEWS
         return explanation
+
+    @contextmanager
+    def _recorded(
+        self, prepared: Prepared, asked: tuple[np.ndarray, Mapping[str, Any] | None, Limits]
+    ) -> Iterator[list[Explanation]]:
+        """Write down what is explained within, or what went wrong, where that is asked for."""
+        start = time.monotonic()
+        answer: list[Explanation] = []
+        failure: BaseException | None = None
+        try:
+            yield answer
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if self._audited:
+                came = failure or answer[0]
+                seconds = time.monotonic() - start
+                audit.write(audit.record(self._name, self._report, prepared, caller(), asked, came, seconds))
 
     def _tell_load(self, running: int, waiting: int, demand: int) -> None:
         self._meter.now(running=running, waiting=waiting, demand=demand)

@@ -12,7 +12,7 @@ The margin of a set is how far the answer has changed with its regions hidden: p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -97,22 +97,30 @@ class Pool:
         return np.asarray(np.linalg.solve(left, (x * weight[:, None]).T @ y))
 
 
-def hide(count: int, ask: Callable[[np.ndarray], Search[np.ndarray]]) -> Search[Hidden]:
+def hide(
+    count: int,
+    ask: Callable[[np.ndarray], Search[np.ndarray]],
+    rivals: Sequence[int] = (),
+) -> Search[Hidden]:
     """The search for the fewest regions whose hiding changes the answer.
 
     Args:
         count: Regions there are, K.
         ask: Masks of what is hidden `(M, K)`, bool -> margins `(M,)`.
+        rivals: Sizes that searches beside this one have ended with so far: it gives up where it has nothing
+            smaller by then.
     """
     pool = Pool(count, ask)
     try:
-        yield from _search(pool)
+        ended = yield from _search(pool, rivals)
     except Stop as stop:
         return _held(pool, stop.status)
-    return _held(pool, None)
+    held = _held(pool, None)
+    return held if ended else held._replace(found=False)
 
 
-def _search(pool: Pool) -> Search[None]:
+def _search(pool: Pool, rivals: Sequence[int]) -> Search[bool]:
+    """Whether it came to its end, and did not give up."""
     everyone = range(pool.count)
     none, singles = frozenset[int](), [frozenset({one}) for one in everyone]
     yield from pool.ask([none, *singles, frozenset(everyone)])
@@ -124,14 +132,17 @@ def _search(pool: Pool) -> Search[None]:
         yield from pool.ask([*_ladder(order, pool.count), *pairs])
     for _ in range(_ROUNDS):
         best, near = pool.best(), pool.nearest()
+        if best is not None and len(best) >= min(rivals, default=len(best) + 1):
+            return False
         yield from pool.ask(_candidates(pool, best), again=[] if best is None else [best])
         # A round that bettered nothing was the last, and asked about the answer a second time.
         if pool.best() == best and (pool.nearest() == near if best is None else _irreducible(pool, best)):
-            return
+            return True
     while (best := pool.best()) is not None:
         yield from pool.ask((), again=[best])
         if pool.best() == best:
-            return
+            break
+    return True
 
 
 def _held(pool: Pool, stopped: str | None) -> Hidden:

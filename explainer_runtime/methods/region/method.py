@@ -15,7 +15,7 @@ The search among sets of superpixels is `search/regions.py`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,7 +126,13 @@ class _Try(NamedTuple):
     neighbour: Neighbour | None = None
 
 
-def _hide(subject: Subject, spec: Region, fill: int = 0, neighbour: Neighbour | None = None) -> Search[_Try]:
+def _hide(
+    subject: Subject,
+    spec: Region,
+    fill: int = 0,
+    neighbour: Neighbour | None = None,
+    rivals: Sequence[int] = (),
+) -> Search[_Try]:
     said: dict[bytes, np.ndarray] = {}
 
     def ask(hidden: np.ndarray) -> Search[np.ndarray]:
@@ -137,7 +143,7 @@ def _hide(subject: Subject, spec: Region, fill: int = 0, neighbour: Neighbour | 
             return lead(scores, spec.target_class)
         return -lead(scores, subject.prediction)
 
-    held = yield from hide(subject.superpixels, ask)
+    held = yield from hide(subject.superpixels, ask, rivals)
     return _Try(held, said, fill, neighbour)
 
 
@@ -158,7 +164,15 @@ def _paste(subject: Subject, near: list[Neighbour], spec: Region, rows: Kept) ->
     drawn = subject.canvas
     soft = min(drawn.segments.shape) // _SOFT
     subject.canvas = drawn._replace(fills=rows[[one.row for one in chosen]], soft=soft)
-    tries = yield from lockstep([_hide(subject, spec, fill, one) for fill, one in enumerate(chosen)])
+    ended: list[int] = []
+
+    def alone(fill: int, neighbour: Neighbour) -> Search[_Try]:
+        tried = yield from _hide(subject, spec, fill, neighbour, ended)
+        if tried.held.found:
+            ended.append(len(tried.held.regions))
+        return tried
+
+    tries = yield from lockstep([alone(fill, one) for fill, one in enumerate(chosen)])
     best = min(tries, key=lambda one: (not one.held.found, len(one.held.regions)))
     stopped = next((one.held.stopped for one in tries if one.held.stopped), None)
     return best._replace(held=best.held._replace(stopped=stopped))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explainer_runtime.search.spaces import Pixels
+from explainer_runtime.search.spaces import Pixels, Smooth
 
 SHAPE = (4, 5, 1)
 LANES = np.arange(3)
@@ -122,3 +122,80 @@ def test_where_there_are_no_neighbours_nothing_is_smoothed():
     place = Pixels(np.zeros((2, 9), "f"), 1.0, np.zeros(9, "f"), np.ones(9, "f"))
     d = np.random.default_rng(7).normal(size=(2, 9)).astype("f")
     np.testing.assert_array_equal(place.smooth(d), d)
+
+
+# --- smooth changes -------------------------------------------------------------------------------------
+
+LAYOUTS = {"last": ((9, 12, 2), (0, 1)), "first": ((2, 9, 12), (1, 2))}
+layouts = st.sampled_from(list(LAYOUTS))
+
+
+def coarse(
+    unit: str, seed: int, layout: str = "last", cells: int = 3, most: float = 1.0, free=None
+) -> Smooth:
+    (low, high), (shape, plane) = UNITS[unit], LAYOUTS[layout]
+    origin = np.random.default_rng(seed).uniform(low, high, (3, *shape)).astype("f")
+    bounds = (np.full(shape, low, "f"), np.full(shape, high, "f"))
+    if free is not None:
+        bounds = tuple(np.where(free, bound, origin) for bound in bounds)
+    return Smooth(Pixels(origin, high - low, *bounds, plane=plane), cells, most)
+
+
+@settings(deadline=None)
+@given(units, seeds, layouts)
+def test_a_smooth_change_of_nothing_is_the_row_itself_and_every_row_lies_inside(unit, seed, layout):
+    place = coarse(unit, seed, layout)
+    least, _ = place.bounds()
+    assert place.rows(np.zeros_like(least), LANES).tobytes() == place.origin.tobytes()
+    d = np.random.default_rng(seed + 1).normal(size=least.shape).astype("f")
+    rows = place.rows(d, LANES)
+    assert ((rows >= place.pixels.low) & (rows <= place.pixels.high)).all()
+    np.testing.assert_array_equal(place.rows(d[[2, 0]], LANES[[2, 0]]), rows[[2, 0]])
+
+
+@settings(deadline=None)
+@given(units, layouts, st.integers(1, 20), st.floats(-0.3, 0.3))
+def test_cells_that_change_alike_move_every_pixel_alike(unit, layout, cells, size):
+    place = coarse(unit, 0, layout, cells)
+    (low, high), even = UNITS[unit], place.bounds()[0] * 0 + np.float32(size)
+    place.pixels.origin[:] = (low + high) / 2
+    moved = (place.rows(even, LANES) - place.origin) / place.pixels.unit
+    np.testing.assert_allclose(moved, size, atol=1e-6)  # the cells' weights add up to 1, in float32
+
+
+@settings(deadline=None)
+@given(units, seeds, layouts)
+def test_a_slope_in_cells_is_that_of_what_the_cells_lead_to(unit, seed, layout):
+    place = coarse(unit, seed, layout)
+    place.pixels.origin[:] = place.pixels.origin / 2 + sum(UNITS[unit]) / 4  # where no bound bends it
+    rng = np.random.default_rng(seed + 2)
+    w = rng.normal(size=place.origin.shape).astype("f")
+    zero = np.zeros_like(place.bounds()[0])
+    slope, nudge = place.back(w, zero, LANES), rng.uniform(-0.1, 0.1, zero.shape).astype("f")
+    rise = ((place.rows(nudge, LANES) - place.rows(-nudge, LANES)).astype("d") * w).sum(axis=(1, 2, 3)) / 2
+    np.testing.assert_allclose(
+        rise, (slope * nudge).sum(axis=(1, 2, 3)), rtol=1e-3, atol=1e-3 * place.pixels.unit
+    )
+
+
+@settings(deadline=None)
+@given(seeds, layouts)
+def test_the_cells_of_a_smooth_change_are_found_again(seed, layout):
+    place = coarse("unit", seed, layout)
+    place.pixels.origin[:] = 0.5
+    d = np.random.default_rng(seed).uniform(-0.3, 0.3, place.bounds()[0].shape).astype("f")
+    np.testing.assert_allclose(place.toward(place.rows(d, LANES), LANES), d, atol=1e-5)
+
+
+@settings(deadline=None)
+@given(units, seeds)
+def test_no_cell_goes_further_than_its_pixels_may_or_than_it_is_let(unit, seed):
+    free = np.arange(9)[:, None, None] < 3  # the upper cells only; what is below has its bump there, too
+    place = coarse(unit, seed, most=0.25, free=np.broadcast_to(free, (9, 12, 2)))
+    least, most = place.bounds()
+    assert ((least <= 0) & (most >= 0) & (most - least <= 0.5)).all()
+    assert not least[:, 2].any()
+    assert not most[:, 2].any()
+    moved = place.rows(most, LANES)
+    assert moved[:, 3:].tobytes() == place.origin[:, 3:].tobytes()
+    assert (np.abs(moved - place.origin) <= 0.25 * place.pixels.unit * (1 + 1e-5)).all()

@@ -1,4 +1,5 @@
-"""Where a change lives: in the features of a row, or in the codes of a decoder that was fitted with it.
+"""Where a change lives: in the features of a row, in the cells of a grid over an image, or in the codes of a
+decoder that was fitted with it.
 
 In a latent space the distances of a method are those of codes, in shares of their range, and the squared
 distance of the row from what it was counts with them: a short step of a code may lead far.
@@ -17,6 +18,7 @@ from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.search.latent import Coder, Latent, inverted
 from explainer_runtime.search.least_change import Problem, Space
 from explainer_runtime.search.networks import Networks, Penalty, steepest
+from explainer_runtime.search.spaces import Smooth
 
 _ROWS = 500
 """Training rows at most whose codes say what range codes have."""
@@ -26,9 +28,15 @@ _BATCH = 100
 
 
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
-    """Refuse a latent space without a decoder, or with one of other codes; see `Method.check`."""
+    """Refuse a smooth space of what is no image, and a latent one without a decoder, or with one of other
+    codes; see `Method.check`."""
     spec: Any = fitted.spec
-    if getattr(spec, "space", "features") != "latent":
+    space = getattr(spec, "space", "features")
+    if space == "smooth" and fitted.inputs.layout is None:
+        raise InvalidOption(
+            f"space: a smooth one is of images, got rows {fitted.inputs.shape} without a `layout`", "space"
+        )
+    if space != "latent":
         return
     if "space" in asked and "decoder" not in fitted.models:
         raise InvalidOption("space: this explainer was fitted without a decoder", "space")
@@ -94,7 +102,8 @@ def fit(given: Given) -> dict[str, np.ndarray]:
 def space(spec: Any, ground: Ground, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> Space:
     """Changes of rows `(L, *S)` inside bounds in input units, where the spec says."""
     if spec.space != "latent":
-        return ground.space(spec, x, low, high)
+        pixels = ground.space(spec, x, low, high)
+        return Smooth(pixels, spec.cells, spec.amplitude) if spec.space == "smooth" else pixels
     networks, arrays = ground.networks, ground.arrays
     coder = Coder(networks["decoder"], networks.get("encoder"), arrays["code_low"], arrays["code_high"])
     return Latent(x, coder, low, high, snap=ground.snap)

@@ -20,13 +20,13 @@ Space = Literal["features", "latent"]
 
 
 def check_space(space: str, schedule: str) -> None:
-    """Refuse a latent space in a schedule that has none.
+    """Refuse another space than that of features in a schedule that has none.
 
     Raises:
         ValueError: It is one.
     """
-    if space == "latent" and schedule != "fast":
-        raise ValueError("space 'latent' goes with schedule 'fast'")
+    if space != "features" and schedule != "fast":
+        raise ValueError(f"space {space!r} goes with schedule 'fast'")
 
 
 class Change(Spec):

@@ -9,7 +9,7 @@ each of the likeliest classes. `reference` is the paper's loss as practice has i
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
@@ -32,9 +32,11 @@ from explainer_runtime.methods.drawing import counterfactuals as draw
 from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.search import wachter
 from explainer_runtime.search.asks import Search
+from explainer_runtime.search.best import Best
 from explainer_runtime.search.criterion import SLACK, Criterion, criterion, one_hot
 from explainer_runtime.search.lanes import Effort
 from explainer_runtime.search.least_change import Problem
+from explainer_runtime.search.visible import visible
 
 _EDGE = 1e-5
 """Held back from `tol`: a model's last bits depend on the batch, and `found` must hold when asked again."""
@@ -130,8 +132,13 @@ def _plan(x: np.ndarray, spec: Counterfactual, ground: Ground, scores: np.ndarra
         np.full(count, _SQUARES[spec.objective], np.float32),
     )
     adam = wachter.Adam(**{name: getattr(spec, name) for name in wachter.Adam._fields})
-    schedule = partial(wachter.bisect, space, least, most, asked, adam) if reference else None
-    return Plan(latent.near(problem, ground, 1.0), owner, _effort(spec, ground, asked), schedule)
+    schedule: Callable[[np.ndarray, Best], Search[None]] | None = None
+    if reference:
+        schedule = partial(wachter.bisect, space, least, most, asked, adam)
+    effort = _effort(spec, ground, asked)
+    if spec.space == "smooth":
+        schedule = partial(visible, problem, effort, owner, ground.guide)
+    return Plan(latent.near(problem, ground, 1.0), owner, effort, schedule)
 
 
 def _lanes(spec: Counterfactual, ground: Ground, scores: np.ndarray) -> tuple[np.ndarray, Criterion]:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from explainer_runtime.methods.settings import Change, Effort, Space, check_space
+from explainer_runtime.methods.settings import Change, Effort, check_space
 from explainer_runtime.spec.options import Requestable
 from explainer_runtime.spec.values import Probability, Retired, TargetClass
 
@@ -56,10 +56,15 @@ class Counterfactual(Change):
     answers: Requestable[Annotated[int, Field(ge=1, le=10)]] = 1
     """How many answers a row is to have, of as many classes, when `target_class='other'` (fast): the nearest
     is the answer, `raw` holds all that were confirmed, nearest first."""
-    space: Requestable[Space] = "features"
-    """What is changed (fast schedule): the `features` of a row, or in a `latent` space the code that a fitted
-    decoder makes it of (Joshi et al., arXiv:1907.09615): then the answer is something that the decoder makes,
-    and the details that it does not know are lost."""
+    space: Requestable[Literal["features", "latent", "smooth"]] = "features"
+    """What is changed (fast schedule): the `features` of a row; in a `smooth` space the cells of a grid over
+    an image; or in a `latent` space the code that a fitted decoder makes it of (Joshi et al.,
+    arXiv:1907.09615): then the answer is something that the decoder makes, and the details that it does not
+    know are lost."""
+    cells: Requestable[Annotated[int, Field(ge=1, le=64)]] = 7
+    """Cells of that grid along height, and along width."""
+    amplitude: Requestable[Annotated[float, Field(gt=0, le=1)]] = 0.5
+    """How far a cell of that grid goes, in ranges of a feature."""
 
     retired: ClassVar[Mapping[str, Retired]] = {
         "grow_features": Retired("see `effort`", 4),

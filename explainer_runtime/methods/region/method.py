@@ -7,8 +7,9 @@ that says what is enough for the answer, this what it cannot do without.
 What is hidden shows nothing in particular. Goyal et al. (arXiv:1904.07451) ask instead which regions would
 have to be those of another image, which the model gives another class: what would have to be there. To the
 search that is one more fill. Superpixels are exchanged for what is at the same place of a nearest unlike
-neighbour, with soft edges; unlike the paper, which exchanges cells of a feature map and lets them move, it
-needs nothing but answers. Several neighbours are tried side by side, and the smallest set wins.
+neighbour, with soft edges, until the image has its class; unlike the paper, which exchanges cells of a
+feature map and lets them move, it needs nothing but answers. Several neighbours are tried side by side, and
+the smallest set wins.
 
 The search among sets of superpixels is `search/regions.py`.
 """
@@ -67,11 +68,11 @@ def search(x: np.ndarray, spec: Region, ground: Ground) -> Search[Explanation]:
         their place; `region_mask`, where they are; `segments`, all of them; `size`, how many; `area`, their
         share of the pixels; `irreducible`, whether the model has been asked about it without each of them,
         and none could be shown again; the classes and scores before and after. `found` is true where the
-        model, asked a second time about just this picture, gave another class, or the one that is sought.
-        Elsewhere `hidden` is the image itself. An explainer that was fitted to paste says which `neighbour`
-        it was, its number `neighbour_row` and its class `neighbour_class`: the image itself and -1 where
-        nothing was pasted. `raw` has what changing each superpixel alone does to the log-odds (`effects`),
-        and what comes nearest where nothing was found.
+        model, asked a second time about just this picture, gave another class, or the one that is sought; of
+        what is pasted, that of the neighbour. Elsewhere `hidden` is the image itself. An explainer that was
+        fitted to paste says which `neighbour` it was, its number `neighbour_row` and its class
+        `neighbour_class`: the image itself and -1 where nothing was pasted. `raw` has what changing each
+        superpixel alone does to the log-odds (`effects`), and what comes nearest where nothing was found.
 
     Raises:
         InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
@@ -134,14 +135,13 @@ def _hide(
     rivals: Sequence[int] = (),
 ) -> Search[_Try]:
     said: dict[bytes, np.ndarray] = {}
+    wanted = spec.target_class if neighbour is None else neighbour.known
 
     def ask(hidden: np.ndarray) -> Search[np.ndarray]:
         known = np.array([mask.tobytes() in said for mask in hidden])
         scores = yield from subject.said(~hidden, np.full(len(hidden), fill), again=known)
         said.update(zip((mask.tobytes() for mask in hidden), scores, strict=True))
-        if isinstance(spec.target_class, int):
-            return lead(scores, spec.target_class)
-        return -lead(scores, subject.prediction)
+        return lead(scores, wanted) if isinstance(wanted, int) else -lead(scores, subject.prediction)
 
     held = yield from hide(subject.superpixels, ask, rivals)
     return _Try(held, said, fill, neighbour)

@@ -20,8 +20,9 @@ class Region(Inpainted):
     target_class: Requestable[Literal["other"] | Class] = "other"
     """The class to reach: any `other`, or a number or name (SEDC-T)."""
     change: Requestable[Literal["hide", "paste"]] = "hide"
-    """What is done to superpixels: `hide` them, or `paste` those of a known image that the model gives the
-    class sought. Where the spec says `paste`, training rows are kept for that, and shown to whoever asks."""
+    """What is done to superpixels: `hide` them, or `paste` those of a known image of another class, or of the
+    class sought, until the image has it. Where the spec says `paste`, training rows are kept for that, and
+    shown to whoever asks."""
     k: Requestable[Annotated[int, Field(ge=1, le=10)]] = 3
     """How many known images are tried side by side, where superpixels are pasted."""
     n_reference: Annotated[int, Field(ge=1, le=100_000)] = 200

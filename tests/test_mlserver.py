@@ -215,6 +215,19 @@ def test_served_answers_equal_those_in_process(cnn, cnn_path, anchor_path, count
     assert served.tensors["explanation"][2][4:] == document
 
 
+def test_a_class_is_asked_for_by_name_over_every_transport(cnn, images):
+    by_number = ask_rest(cnn, "counterfactual", images, parameters={"target_class": 1})
+    assert (
+        ask_rest(cnn, "counterfactual", images, parameters={"target_class": "middle"}).tensors
+        == by_number.tensors
+    )
+    assert ask_grpc(cnn, "counterfactual", images, target_class="middle").tensors == by_number.tensors
+    refused = ask_rest(cnn, "counterfactual", images, parameters={"target_class": "midle"})
+    assert refused.status == 422
+    assert "target_class: expected 'other', 'same' or a class from 0 to 2, got 'midle'" in str(refused.body)
+    assert "near to it are 'middle'" in str(refused.body)
+
+
 def test_an_explainer_in_another_process_equals_one_in_this(cnn, explainers, anchor_path, images):
     document, arrays = tensors_in_process(anchor_path, f"grpc://127.0.0.1:{cnn.ports.grpc}/cnn", images, SEED)
     served = ask_rest(explainers, "over-rest", images, parameters={"explain_parameters": json.dumps(SEED)})

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _COLUMNS = (
     "original_class",
     "counterfactual_class",
+    "hidden_class",
+    "unlike_class",
     "target_proba",
     "distance_l1",
     "prediction",
@@ -74,8 +76,8 @@ def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
     small = {name: array.tolist() for name, array in explanation.arrays.items() if array.ndim == 1}
     rows = [dict(zip(small, values, strict=True)) for values in zip(*small.values(), strict=True)]
     for row in rows:
-        for name in ("original_class", "counterfactual_class", "target_class", "prediction"):
-            if name in row and contract.class_names:
+        for name in [name for name in small if name.endswith("_class") or name == "prediction"]:
+            if contract.class_names and row[name] >= 0:
                 row[f"{name}_name"] = contract.class_names[row[name]]
     for row, picture in zip(rows, explanation.meta.get("pictures", ()), strict=False):
         row["picture"] = picture

@@ -95,14 +95,15 @@ def drawn(seen: View, inputs: Inputs, size: int, sent: Sequence[Sent] = ()) -> l
         sent: The pictures that the rows were: where one was resized it is drawn on at its own size, up to
             three times `size`. None draws on the rows.
     """
-    made = []
-    for card, one in zip(seen.cards, sent or repeat(None), strict=bool(sent)):
-        picture = smaller(one, _TIMES * size) if one is not None and one.resize != "none" else None
-        panels, said = tuple(_panel(panel, inputs, size, picture) for panel in card.panels), card.note
-        if picture is not None:
-            said = f"{said} {note(picture, inputs)}".strip()
-        made.append(Card(**{**vars(card), "panels": panels, "note": said}))
-    return made
+    were = (smaller(one, _TIMES * size) if one.resize != "none" else None for one in sent)
+    pairs = zip(seen.cards, were if sent else repeat(None), strict=bool(sent))
+    return [_drawn(card, inputs, size, picture) for card, picture in pairs]
+
+
+def _drawn(card: Card[Picture], inputs: Inputs, size: int, sent: Sent | None) -> Card[Panel]:
+    panels = tuple(_panel(picture, inputs, size, sent) for picture in card.panels)
+    said = card.note if sent is None else f"{card.note} {note(sent, inputs)}".strip()
+    return Card(**{**vars(card), "panels": panels, "note": said})
 
 
 def check(inputs: Inputs, shape: tuple[int, ...] | None = None) -> None:

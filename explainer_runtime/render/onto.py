@@ -56,20 +56,18 @@ def onto(picture: Picture, sent: Sent, inputs: Inputs) -> Picture:
             whole[place] = np.where(there, shown, whole[place])
     marks = picture.marks
     if marks is not None:
-        outside = np.full(whole.shape[:2], False if marks.dtype.kind == "b" else -1, marks.dtype)
-        outside[place] = _enlarged(marks[..., None].astype(np.float32), size, Image.Resampling.NEAREST)[
-            ..., 0
-        ].astype(marks.dtype)
-        marks = outside
+        there = _enlarged(marks[..., None].astype(np.float32), size, Image.Resampling.NEAREST)[..., 0]
+        nothing = False if marks.dtype.kind == "b" else -1
+        marks = np.full(whole.shape[:2], nothing, marks.dtype)
+        marks[place] = there.astype(marks.dtype)
     return replace(picture, image=whole, marks=marks)
 
 
 def veiled(pixels: np.ndarray, sent: Sent) -> np.ndarray:
     """What is drawn of a picture `(h, w, 3)`, with all that the model did not see pale and hatched."""
     tall, wide = pixels.shape[:2]
-    left, top, right, bottom = (
-        end * tall // sent.pixels.shape[0] for end in sent.box
-    )  # enlarged, or as it is
+    factor = tall // sent.pixels.shape[0]
+    left, top, right, bottom = (end * factor for end in sent.box)
     outside = np.ones((tall, wide), bool)
     outside[top:bottom, left:right] = False
     if not outside.any():

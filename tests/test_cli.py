@@ -1,24 +1,22 @@
 """The command line: two roads to the same answer, mistakes told in one line, results as one JSON object."""
 
-import io
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from rich.console import Console
 from typer.testing import CliRunner
 
 from explainer_runtime import artifact, pictures
-from explainer_runtime.cli import answers, app, requests, training
+from explainer_runtime.cli import app, requests, training
 from explainer_runtime.errors import ExplainerError, InvalidInput
+from explainer_runtime.explainers import fit
 from explainer_runtime.hosts.platform import arguments, deployment
-from explainer_runtime.spec import Inputs
+from explainer_runtime.spec import AnchorImage, Inputs
 
 SHAPE = (6, 4, 1)
 ANCHOR = "kind: anchor_image\nsegmentation: {kind: grid, rows: 2, columns: 2}\nfill: image_mean\n"
@@ -465,15 +463,13 @@ def test_what_is_lacking_without_rows_is_said(place, words, named):
 
 
 def test_of_many_classes_a_handful_is_shown_and_the_count(place):
-    names = [f"name, of {number}" for number in range(1000)]
-    contract = {"shape": [6, 4, 1], "low": 0, "high": 1, "classes": 1000, "class_names": names}
-    files = {"explainer.json": 1}
-    manifest = {"kind": "region", "inputs": contract, "model": {}, "created": "", "versions": {}, "spec": {}}
-    report = SimpleNamespace(manifest=manifest, digest="", bytes=1, files=files)
-    shown = io.StringIO()
-    Console(file=shown, width=200).print(answers.card("a", report, settings=True))
-    assert "1,000: name, of 0, name, of 1," in shown.getvalue()
-    assert shown.getvalue().count("name, of") == 5
+    names = [f"bird{number}" for number in range(1000)]
+    many = Inputs(shape=(6, 4, 1), low=0, high=1, classes=1000, class_names=names)
+    artifact.save(fit(AnchorImage(), inputs=many), place / "many")
+    words = run(place, "inspect", "@many").stdout
+    assert "1,000: bird0, bird1," in words
+    assert words.count("bird") == 5
+    assert document(place, "inspect", "@many")["inputs"]["class_names"] == names
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 3), ("P", 1), ("1", 1)])

@@ -104,8 +104,12 @@ def check_rows(x: Any, contract: Inputs, most: int) -> np.ndarray:
     # A float32 near the bound is the bound: clients round.
     slack = 1e-5 * (contract.high - contract.low)
     if rows.min() < contract.low - slack or rows.max() > contract.high + slack:
+        may_be = rows.min() >= 0 and contract.high < rows.max() <= 255 and (rows == np.rint(rows)).all()
+        scale = (
+            f"; if they are bytes, let 0 be {contract.low:g} and 255 be {contract.high:g}" if may_be else ""
+        )
         raise InvalidInput(
             f"expected values in [{contract.low:g}, {contract.high:g}], "
-            f"got [{rows.min():.4g}, {rows.max():.4g}]"
+            f"got [{rows.min():.4g}, {rows.max():.4g}]{scale}"
         )
     return rows

@@ -336,6 +336,18 @@ def encode(explanation: Explanation, wanted: Collection[str] = ()) -> list[Tenso
     return tensors
 
 
+def listed(array: np.ndarray) -> list[Any]:
+    """An array as a flat list of Python's numbers. Of a float32, which Python has not, it is the one that is
+    written with as few digits."""
+    flat = np.ascontiguousarray(array).ravel()
+    pieces = (flat[at : at + _PIECE] for at in range(0, flat.size, _PIECE))
+    return [
+        *chain.from_iterable(
+            orjson.loads(orjson.dumps(one, option=orjson.OPT_SERIALIZE_NUMPY)) for one in pieces
+        )
+    ]
+
+
 def decode(tensors: Iterable[Tensor], seconds: float = 0.0) -> Explanation:
     """The answer that `encode` made these tensors of, `explanation` among them.
 

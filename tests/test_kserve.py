@@ -116,6 +116,10 @@ def test_every_road_gives_the_bytes_of_the_other_host(served, images, expected):
     by_grpc = ask_grpc(served, "linear", images, **SEED)
     assert by_rest.tensors == by_grpc.tensors
     assert_explained(by_rest, expected)
+    digits = max(
+        len(str(one)) for output in by_rest.body["outputs"] for one in output["data"] if type(one) is float
+    )
+    assert digits <= 16  # what float32 takes
     assert by_rest.headers["x-seldon-alibi-type"] == "explanation"
     assert by_rest.headers["x-seldon-alibi-method"] == "anchor_image"
 

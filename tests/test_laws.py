@@ -299,6 +299,7 @@ BAD_ROWS = {
     "beyond float32": (np.full((1, *SHAPE), 1e300), "finite"),
     "too large": (np.full((1, *SHAPE), 1.1), r"\[0, 1\]"),
     "too small": (np.full((1, *SHAPE), -0.1), r"\[0, 1\]"),
+    "bytes": (np.full((1, *SHAPE), 200, np.uint8), "if they are bytes, let 0 be 0 and 255 be 1"),
     "words": (np.full((1, *SHAPE), "a"), "numbers"),
     "truths": (np.zeros((1, *SHAPE), bool), "numbers"),
     "ragged": ([[1.0], [1.0, 2.0]], "ragged"),

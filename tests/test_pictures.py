@@ -260,3 +260,22 @@ def test_a_large_picture_is_drawn_smaller_and_a_small_one_enlarged(tmp_path):
     assert {panel.pixels.shape for panel in card.panels} == {(100, 150, 3)}
     _, card = drawn_on(saved(tmp_path / "p.png", 12, 9), "centre_crop", size=60)
     assert {panel.pixels.shape for panel in card.panels} == {(45, 60, 3)}
+
+
+@pytest.mark.parametrize(("classes", "named"), [(10, 0), (11, 5), (1000, 5)])
+def test_of_many_classes_the_five_likeliest_are_named(classes, named):
+    scores = np.zeros((2, classes), np.float32)  # the second row was not asked about
+    scores[0, [7, 3, 9, 1, 5]] = 0.4, 0.3, 0.15, 0.1, 0.05
+    names = tuple(f"name {number}" for number in range(classes))
+    inputs = Inputs(shape=(4, 4, 1), low=0, high=1, classes=classes, class_names=names)
+    fields = {
+        "found": np.zeros(2, bool),
+        "status": np.array(["not_found", "budget_exhausted"]),
+        "original_class": np.array([7, -1]),
+        "original_proba": scores,
+    }
+    told, nothing = render.cards(Explanation("region", fields), np.zeros((2, 4, 4, 1), "f"), inputs)
+    assert told.note.count("name ") == named
+    said = "Likeliest: name 7 0.40, name 3 0.30, name 9 0.15, name 1 0.10, name 5 0.05."
+    assert told.note.endswith(said) is bool(named)
+    assert "Likeliest" not in nothing.note

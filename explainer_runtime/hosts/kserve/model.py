@@ -357,11 +357,21 @@ def _tensor(one: Any) -> Tensor:
     return Tensor(one.name, one.datatype, tuple(one.shape), data)
 
 
+class _Output(InferOutput):
+    """KServe's, in whose JSON a float32 had the digits of a double."""
+
+    def set_data_from_numpy(self, output_tensor: np.ndarray, binary_data: bool = True) -> None:
+        """See there; called when it is sent."""
+        super().set_data_from_numpy(output_tensor, binary_data)
+        if not binary_data and output_tensor.dtype == np.float32:
+            self._data = wire.listed(output_tensor)
+
+
 def _output(tensor: Tensor, payload: Any) -> Any:
     data = tensor.data
     if not isinstance(data, np.ndarray):
         data = np.array(data, dtype=object).reshape(tensor.shape)
-    output = InferOutput(tensor.name, list(tensor.shape), tensor.datatype, data)
+    output = _Output(tensor.name, list(tensor.shape), tensor.datatype, data)
     if payload.from_grpc is True:  # where KServe 0.21 fails on arrays
         output.set_data_from_numpy(data, binary_data=payload.use_binary_outputs)
     return output

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
-import orjson
 from fastapi.responses import Response
 from mlserver import MLModel, ModelSettings
 from mlserver.codecs.json import encode_to_json_bytes
@@ -24,7 +22,7 @@ from mlserver.types import (
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.hosts.service.names import check_id
 from explainer_runtime.hosts.service.status import fault
-from explainer_runtime.wire import PICTURE, Tensor
+from explainer_runtime.wire import PICTURE, Tensor, listed
 
 
 def settings_of(settings: ModelSettings) -> Mapping[str, Any]:
@@ -80,21 +78,10 @@ def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None =
     return Response(body, status, headers, media_type="application/json")
 
 
-_PIECE = 64 * 1024
-"""Numbers made Python's without a break; the interpreter's lock is held meanwhile."""
-
-
-def _listed(numbers: np.ndarray) -> list[Any]:
-    """Numbers as Python's, which has no float32: of each the one that is written with its few digits."""
-    listed: list[Any] = orjson.loads(orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY))
-    return listed
-
-
 def _output(tensor: Tensor) -> ResponseOutput:
     data = tensor.data
     if isinstance(data, np.ndarray):
-        flat = data.ravel()
-        data = [*chain.from_iterable(_listed(flat[at : at + _PIECE]) for at in range(0, flat.size, _PIECE))]
+        data = listed(data)
     said = {"parameters": Parameters(content_type="base64")} if tensor.name == PICTURE else {}
     return ResponseOutput(
         name=tensor.name,

@@ -29,6 +29,7 @@ from explainer_runtime.predictors.backends import network as asked_of
 from explainer_runtime.predictors.base import LocalPredictor, named, told
 from explainer_runtime.predictors.canary import Canary
 from explainer_runtime.predictors.checking import Strangeness, examine, introduced
+from explainer_runtime.predictors.layers import up_to
 from explainer_runtime.predictors.merging import Merging
 from explainer_runtime.predictors.tally import Tally
 from explainer_runtime.search.asks import Ask, Search
@@ -75,7 +76,9 @@ def fit(
             None takes them from `x`.
         autoencoder: Keras model that rebuilds rows; what `gamma` weighs, and what tells the plausibility of
             an answer.
-        encoder: Keras model that places rows; in whose space `theta` weighs the distance to a prototype.
+        encoder: Keras model that places rows, in whose space `theta` weighs the distance to a prototype; or
+            the name of a layer of `predictor`, a Keras model, which it then is up to there; `'auto'` is what
+            the last layer with weights is given.
         decoder: Keras model that makes rows of codes; in whose codes a change lives with `space='latent'`. An
             `encoder` that gives such codes says where a row lies; without one that is searched for.
         force: Whether a model is taken however often it is wrong about `y`.
@@ -92,6 +95,8 @@ def fit(
     spec = _numbered(spec, contract)
     method = methods.of(spec.kind)
     known = introduced(model, contract, x, y, force=force)
+    if isinstance(encoder, str):
+        encoder = up_to(model, encoder)
     models = {"autoencoder": autoencoder, "encoder": encoder, "decoder": decoder}
     models = {name: network for name, network in models.items() if network is not None}
     for name in models:

@@ -88,7 +88,10 @@ def fit(
         ),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A .keras file that places rows; what theta weighs.")
+        str | None,
+        typer.Option(
+            metavar="FILE|LAYER", help="A .keras file that places rows, or a layer of the model, or auto."
+        ),
     ] = None,
     decoder: Annotated[
         str | None,
@@ -130,7 +133,7 @@ def fit(
             predictor=connected,
             inputs=parse(Inputs, contract, "inputs"),
             autoencoder=training.read_network(autoencoder),
-            encoder=training.read_network(encoder),
+            encoder=training.read_encoder(encoder),
             decoder=training.read_network(decoder),
             force=force,
             progress=step,

@@ -66,6 +66,13 @@ def read_network(path: str | None) -> Any:
     return read_model(path)
 
 
+def read_encoder(said: str | None) -> Any:
+    """The Keras model in a `.keras` file, or what else was said: the name of a layer of the model."""
+    if said is None or not (said.endswith(".keras") or Path(said).exists()):
+        return said
+    return read_network(said)
+
+
 def read_training(source: str, value_range: tuple[float, float] | None) -> Training:
     """Training rows from a file, or from a data set by name.
 

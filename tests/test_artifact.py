@@ -152,6 +152,15 @@ def test_verify_reports_digest_and_sizes(saved):
     assert report.manifest == json.loads((saved / "explainer.json").read_bytes())
 
 
+def test_verify_reports_what_makes_the_size(saved):
+    parts = verify(saved).parts
+    assert sum(parts.values()) == verify(saved).bytes
+    assert {name: parts[name] for name in FITTED.arrays} == {
+        name: array.nbytes for name, array in FITTED.arrays.items()
+    }
+    assert list(parts.values()) == sorted(parts.values(), reverse=True)
+
+
 def test_load_takes_only_the_digest_it_is_given(saved):
     load(saved, digest=verify(saved).digest)
     with pytest.raises(InvalidArtifact, match=r"explainer\.json: expected an artifact with digest 0000"):

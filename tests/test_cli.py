@@ -211,6 +211,7 @@ def test_fit_inspect_and_verify_agree_on_what_was_fitted(place):
     fitted = document(place, *FIT, "--out", "agreed")
     inspected, verified = (document(place, command, "@agreed") for command in ("inspect", "verify"))
     assert fitted == verified
+    assert sum(fitted["parts"].values()) == fitted["bytes"]
     assert inspected["manifest"]["spec"]["threshold"] == 0.95
     assert fitted["digest"] == artifact.verify(place / "agreed").digest
     assert fitted["inputs"] == {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import platform
 import time
@@ -76,6 +77,20 @@ class Report:
     def bytes(self) -> int:
         """Size of all files together."""
         return sum(self.files.values())
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """What makes that size: bytes of each array, of each model, and of the rest, the largest first."""
+        found = {
+            name: math.prod(array["shape"]) * np.dtype(array["dtype"]).itemsize
+            for name, array in self.manifest["arrays"].items()
+        }
+        for name, size in self.files.items():
+            if name.startswith(f"{MODELS}/"):
+                stem = name.rpartition(".")[0]
+                found[stem] = found.get(stem, 0) + size
+        found["the rest"] = self.bytes - sum(found.values())
+        return dict(sorted(found.items(), key=lambda part: -part[1]))
 
 
 def save(fitted: Fitted, path: str | Path) -> Path:

@@ -131,6 +131,7 @@ def described(path: Path, report: Report) -> dict[str, Any]:
         "digest": report.digest,
         "signature": report.signature,
         "bytes": report.bytes,
+        "parts": report.parts,
         "inputs": manifest["inputs"],
         "model": manifest.get("model", {}),
         "created": manifest.get("created"),
@@ -150,6 +151,7 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
         "digest": report.digest,
         "signature": report.signature,
         "size": f"{report.bytes:,} bytes in {len(report.files)} file{'s' * (len(report.files) > 1)}",
+        **_parts(report),
         **({"created": manifest["created"]} if "created" in manifest else {}),
     }
     if settings:
@@ -178,6 +180,14 @@ def _sources(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 str(one.get("name")),
                 str(digest.get("sha256") if isinstance(digest, Mapping) else one.get("uri")),
             )
+
+
+def _parts(report: Report) -> dict[str, str]:
+    """What makes the size of an artifact, and whether training rows are in it."""
+    some = [f"{name}  {size:,}" for name, size in report.parts.items() if size >= report.bytes / 100]
+    rows = report.manifest["arrays"].get("reference_rows")
+    kept = {"training rows": f"{rows['shape'][0]:,} are in it (reference_rows)"} if rows else {}
+    return {"of that": "\n".join(some), **kept}
 
 
 def needed(title: str, reasons: Mapping[str, str], target: str) -> Table:

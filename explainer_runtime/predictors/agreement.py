@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from explainer_runtime.errors import InvalidInput, InvalidSpec
-from explainer_runtime.predictors.base import Predictor, named
+from explainer_runtime.predictors.base import Predictor, answered, named
 from explainer_runtime.predictors.meaning import PAGE
 from explainer_runtime.spec import Inputs
 
@@ -83,9 +83,7 @@ def _by_chance(classes: int, rows: int) -> float:
 
 
 def _share(predictor: Predictor, rows: np.ndarray, truth: np.ndarray) -> float:
-    size = predictor.rows_per_call(rows.shape[1:])
-    parts = [predictor(rows[start : start + size]) for start in range(0, len(rows), size)]
-    return float((np.concatenate(parts).argmax(axis=1) == truth).mean()) if parts else 0.0
+    return float((answered(predictor, rows).argmax(axis=1) == truth).mean()) if len(rows) else 0.0
 
 
 def _spaced(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidInput
+from explainer_runtime.errors import InvalidInput, PredictorTimeout
 from explainer_runtime.predictors import meaning
 from explainer_runtime.predictors.settings import Endpoint, ModelContract
 
@@ -284,14 +284,23 @@ class CallablePredictor:
 def answered(
     predictor: Predictor, x: np.ndarray, progress: Callable[[float], None] | None = None
 ) -> np.ndarray:
-    """Scores `(M, K)` of many rows `(M, *S)`, in as many calls as they take: each has the time of one.
+    """Scores `(M, K)` of many rows `(M, *S)`, in as many calls as they take: each has the time of one, and a
+    model that is too slow for that is asked about fewer rows from then on.
 
     Raises:
         PredictorError: The model failed.
     """
-    size, answers = max(1, min(_TOGETHER, predictor.rows_per_call(x.shape[1:]))), []
-    for start in range(0, len(x), size):
-        answers.append(predictor(x[start : start + size]))
+    size, start, answers = max(1, min(_TOGETHER, predictor.rows_per_call(x.shape[1:]))), 0, []
+    while start < len(x):
+        part = x[start : start + size]
+        try:
+            answers.append(predictor(part))
+        except PredictorTimeout:
+            if len(part) == 1:
+                raise
+            size = max(1, len(part) // 8)
+            continue
+        start += len(part)
         if progress is not None:
-            progress(min(1.0, (start + size) / len(x)))
+            progress(start / len(x))
     return np.concatenate(answers)

@@ -6,8 +6,8 @@ model is, how much had to change. A row without an explanation says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import numpy as np
@@ -39,6 +39,7 @@ class Picture:
         marks: `(H, W)`: numbers of parts, or truths; None where the look needs none.
         limit: Of a signed map, the change that has the full colour, in input units; else None.
         another: Whether it shows another row than the one that is explained.
+        ends: What the two ends of its scale mean: less, more.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Picture:
     marks: np.ndarray | None = None
     limit: float | None = None
     another: bool = False
+    ends: tuple[str, str] = ("darker", "brighter")
 
 
 P_co = TypeVar("P_co", bound=Picture, covariant=True)
@@ -84,12 +86,35 @@ class View:
         idea: What they are, in a sentence.
         cards: One a row.
         numbers: Fields of one number a row that people ask for, and what they mean in a word or two.
+        found: What it means that an answer was found, in sentences.
+        limits: When it would not hold, in sentences.
     """
 
     title: str
     idea: str
     cards: tuple[Card[Picture], ...]
     numbers: Mapping[str, str] = field(default_factory=dict)
+    found: str = ""
+    limits: str = ""
+
+
+def one_scale(seen: Iterable[View]) -> list[View]:
+    """The same, with one scale of colours for all signed maps whose ends mean the same: on one page a colour
+    stands for one number."""
+    views = list(seen)
+    widest: dict[tuple[str, str], float] = {}
+    for picture in (picture for view in views for card in view.cards for picture in card.panels):
+        widest[picture.ends] = max(widest.get(picture.ends, 0.0), picture.limit or 0.0)
+
+    def scaled(picture: Picture) -> Picture:
+        return picture if picture.limit is None else replace(picture, limit=widest[picture.ends])
+
+    return [
+        replace(
+            view, cards=tuple(replace(card, panels=tuple(map(scaled, card.panels))) for card in view.cards)
+        )
+        for view in views
+    ]
 
 
 def photograph(
@@ -105,7 +130,8 @@ def change(title: str, difference: np.ndarray) -> Picture:
     count, of = int((np.abs(difference) > 1e-6).any(axis=-1).sum()), difference[..., 0].size
     limit = max(float(np.abs(difference).max()), 1e-6)
     pixels = f"{count} of {of} pixels"
-    told = f"{title.capitalize()}: {pixels}, by up to {number(limit)}; red is brighter, blue is darker"
+    most = f"{pixels}, by up to {number(limit)}"
+    told = f"{title.capitalize()}: {most}; red is brighter, blue and striped is darker"
     return Picture(title, pixels, told, difference, "change", limit=limit)
 
 
@@ -115,6 +141,27 @@ def image(values: np.ndarray, inputs: Inputs) -> np.ndarray:
     if values.ndim == 2:
         return values[..., None]
     return np.moveaxis(values, 0, -1) if inputs.layout == "channels_first" else values
+
+
+MEANINGS = {
+    "L1": "all changes added up, in the units of the input",
+    "L2": "the root of all squared changes added up, in the units of the input",
+    "values": "how many of the input's values were changed",
+    "L1 kept": "all that was kept added up, by its distance from nothing",
+    "L2 kept": "the root of all squares of what was kept, by its distance from nothing",
+    "values kept": "how many of the input's values were kept",
+    "probability": "what the model gives the class of the answer, from 0 to 1",
+    "precision": "share of random hidings in which the class stayed, with the anchor shown",
+    "coverage": "share of random hidings that happen to show all of the anchor; less for a larger one",
+    "superpixels": "pieces of the image that are shown or hidden as a whole",
+    "of the image": "the model's score of the class for the image",
+    "with all hidden": "its score where every superpixel is hidden; the parts add up to the difference",
+    "share of the image": "how much of its area has to be hidden",
+    "to its own class": "distance to the nearest kept row of the same class",
+    "to another": "distance to the nearest kept row of another class",
+    "trust score": "distance to another class in distances to its own: below 1 it is more like the other",
+}
+"""What the words for numbers mean, in a sentence, where a person may not know."""
 
 
 # --- numbers and words as people read them ----------------------------------------------------------------

@@ -353,7 +353,10 @@ def test_all_numbers_of_a_positive_are_of_the_part_that_was_kept(space):
     x, explanation = positives(space)
     (card,) = render.cards(explanation, x, contract())
     assert [panel.title for panel in card.panels] == ["input", "pertinent positive", "kept"]
-    assert (card.detail, card.panels[2].caption) == ("kept: 4 of 24 values, L1 4", "4 of 24 pixels")
+    assert (card.detail, card.panels[2].caption) == (
+        "kept: 4 of 24 values, which add up to 4 (L1)",
+        "4 of 24 pixels",
+    )
     text = render.html(explanation, x, contract())
     assert "Pertinent positives" in text
     assert "L1 kept" in text
@@ -365,7 +368,7 @@ def test_a_positive_whose_nothing_is_not_known_shows_its_difference_from_the_inp
     explanation.meta["spec"]["no_info_val"] = None
     (card,) = render.cards(explanation, x, contract())
     assert (card.panels[2].title, card.panels[2].caption) == ("difference", "8 of 24 pixels")
-    assert card.detail == "kept: 4 of 24 values, L1 4"
+    assert card.detail == "kept: 4 of 24 values, which add up to 4 (L1)"
 
 
 # --- channels first ---------------------------------------------------------------------------------------
@@ -400,3 +403,46 @@ def test_what_cannot_be_drawn_is_refused_by_its_contract_alone(shape):
     with pytest.raises(InvalidInput, match="pictures need images"):
         render.check(contract(shape))
     render.check(contract((6, 4, 1)))
+
+
+# --- what does not mislead ----------------------------------------------------------------------------------
+
+
+def test_less_and_more_differ_without_colours():
+    change = np.array([[[-0.6], [0.6]]])
+    less, more = np.split(panels.signed(change, 0.6, 24).mean(axis=2), 2, axis=1)
+    assert np.ptp(more) == 0  # plain
+    assert np.ptp(less) > 100  # striped
+
+
+def test_an_anchor_of_background_says_so():
+    x = np.full((1, 6, 4, 1), -0.5, np.float32)
+    x[0, 4:] = images(1)[0, 4:]
+    (card,) = render.cards(anchors(x), x, contract())
+    assert card.note.startswith("100% of its pixels are one even tone")
+    x[0, :2] = images(1)[0, :2]
+    (card,) = render.cards(anchors(x), x, contract())
+    assert not card.note
+
+
+def test_an_anchor_whose_class_stays_with_all_hidden_says_so():
+    x = images(1)
+    (card,) = render.cards(dataclasses.replace(anchors(x), raw=({"holds_masked": True},)), x, contract())
+    assert "With everything hidden the class is the same" in card.note
+
+
+def test_a_page_says_how_hidden_parts_looked_and_no_more():
+    x = images(1)
+    said = dataclasses.replace(anchors(x), meta={"spec": {"fill": "blur", "threshold": 0.9, "p_sample": 0.4}})
+    text = render.html(said, x, contract())
+    assert "Hidden parts showed a blur; no other way of hiding was tried" in text
+    assert "stayed in 90% or more" in text
+    assert "with a chance of 40%" in text
+
+
+def test_a_page_says_how_often_the_model_is_right_or_that_nobody_said():
+    x = images(1)
+    assert "Right about 0.851 of 1000 rows" in render.html(
+        anchors(x), x, contract(), accuracy="0.851 of 1000 rows"
+    )
+    assert "Nobody has said how often it is right" in render.html(anchors(x), x, contract())

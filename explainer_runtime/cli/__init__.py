@@ -190,6 +190,7 @@ def explain(
     options = {**request.options, **requests.read_options(option or [])}
     if server is not None:
         models.refuse(model, predictor, logits, label)
+        asked = None
         with progress("explaining") as step:
             explanation = remote.explain(server, x, options, step)
     else:
@@ -200,11 +201,13 @@ def explain(
         limits = Limits(max_batch=max(1, len(x)), max_rows=10**9, max_calls=10**9, max_seconds=10**6)
         with progress("explaining") as step:
             explanation = prepared(x, options, limits=limits, progress=lambda at: step(at.fraction))
+        asked = prepared.predictor
     if sent:
         said = {**explanation.meta, "pictures": [one.said() for one in sent]}
         explanation = dataclasses.replace(explanation, meta=said)
     if out and encode:
-        out.write_bytes(encode(explanation, x, fitted.inputs, sent))
+        about = answers.origin(path, input_path, asked, server)
+        out.write_bytes(encode(explanation, x, fitted, sent, about))
     summary = answers.summary(explanation, fitted.inputs)
     document = {"artifact": str(path), **summary, "out": str(out) if out else None}
     tell(json, document, lambda: answers.explained(summary, out))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,11 @@ from explainer_runtime import render
 from explainer_runtime.complaints import printable
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.explanation import Explanation
+from explainer_runtime.fitted import Fitted
 from explainer_runtime.pictures import Sent
+from explainer_runtime.predictors import Predictor
+from explainer_runtime.predictors.base import named
+from explainer_runtime.predictors.fingerprint import identity
 from explainer_runtime.spec import Inputs
 
 if TYPE_CHECKING:
@@ -39,7 +45,9 @@ _NAMES = 12
 _FEW = 5
 _LONGEST = 200
 """Characters of a setting that are shown."""
-Encoder = Callable[[Explanation, np.ndarray, Inputs, Sequence[Sent]], bytes]
+Encoder = Callable[[Explanation, np.ndarray, Fitted, Sequence[Sent], Mapping[str, str]], bytes]
+"""Makes the bytes of a file: of an answer, what was explained, with what, the pictures that were sent, and in
+words where all that is from."""
 
 
 def encoder(path: Path) -> Encoder:
@@ -49,10 +57,10 @@ def encoder(path: Path) -> Encoder:
         InvalidInput: A suffix that is none of `.html`, `.png`, `.json`, `.npz`, or no directory for it.
     """
     encoders: dict[str, Encoder] = {
-        ".html": lambda answer, x, inputs, sent: render.html(answer, x, inputs, sent=sent).encode(),
-        ".png": lambda answer, x, inputs, sent: render.png(answer, x, inputs, sent=sent),
-        ".json": lambda answer, x, inputs, sent: answer.to_json(),
-        ".npz": lambda answer, x, inputs, sent: _npz(answer),
+        ".html": _page,
+        ".png": lambda answer, x, fitted, sent, about: render.png(answer, x, fitted.inputs, sent=sent),
+        ".json": lambda answer, x, fitted, sent, about: answer.to_json(),
+        ".npz": lambda answer, x, fitted, sent, about: _npz(answer),
     }
     if path.suffix.lower() not in encoders:
         raise InvalidInput(f"{path}: expected a name that ends in {', '.join(encoders)}", "out")
@@ -69,6 +77,27 @@ def check(path: Path, contract: Inputs) -> None:
     """
     if path.suffix.lower() in (".html", ".png"):
         render.check(contract)
+
+
+def origin(path: Path, data: Path, predictor: Predictor | None, server: str | None) -> dict[str, str]:
+    """Where an answer comes from, in words: when it was made, by which artifact and model, of which file.
+
+    Args:
+        path: The artifact.
+        data: The file that was explained.
+        predictor: The model that was asked; None where a `server` has asked its own.
+        server: The address of that, without what it is opened with.
+    """
+    if predictor is None:
+        model = f"the one behind {str(server).rpartition('@')[2]}"
+    else:
+        model = ", ".join([named(predictor), *(f"{k} {v}" for k, v in identity(predictor).items())])
+    return {
+        "made on": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "model": model,
+        "explainer": f"{path}, SHA-256 {_sha256(path / 'explainer.json')}",
+        "data": f"{data}, SHA-256 {_sha256(data)}",
+    }
 
 
 def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
@@ -215,6 +244,18 @@ def _listed(title: str, lines: Mapping[str, str]) -> Table:
     for name, text in lines.items():
         table.add_row(escape(name), escape(printable(text, "\n")))
     return table
+
+
+def _page(
+    answer: Explanation, x: np.ndarray, fitted: Fitted, sent: Sequence[Sent], about: Mapping[str, str]
+) -> bytes:
+    accuracy = fitted.model.get("accuracy")
+    return render.html(answer, x, fitted.inputs, sent=sent, accuracy=accuracy, about=about).encode()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _npz(explanation: Explanation) -> bytes:

@@ -11,16 +11,39 @@ from explainer_runtime.spec import Inputs
 from explainer_runtime.views import Card, Picture, View, chance, change, image, name, number, photograph, why
 
 DISTANCES = {"distance_l1": "L1", "distance_l2": "L2", "distance_l0": "values"}
-NUMBERS = {**DISTANCES, "target_proba": "p"}
+NUMBERS = {**DISTANCES, "target_proba": "probability"}
 """Numbers that people ask for of a change, and what they mean."""
+CHANGED = (
+    "The model, asked last about just this changed image, gave it the class, as surely as was asked for."
+)
+"""What it means that a change was found."""
+BORDER = (
+    "It shows where this model draws its line, not what makes the other class: such a small change may "
+    "mean nothing to people, and another model as good need not follow it. Other changes may do as well."
+)
+"""When an answer that is a change would not hold."""
+_FILLS = {
+    "image_mean": "the mean colour of the image",
+    "mean": "their own mean colour",
+    "blur": "a blur",
+    "constant": "one even tone",
+    "background": "pieces of other images",
+    "inpaint": "what is around them",
+}
 
 
 def counterfactuals(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     """What is to be seen of counterfactuals, whoever found them."""
     cards = changed(explanation, x, inputs, "counterfactual", "counterfactual")
-    return View(
-        "Counterfactuals", "The smallest change found that gives the image another class.", cards, NUMBERS
-    )
+    idea = "The smallest change found that gives the image another class."
+    return View("Counterfactuals", idea, cards, NUMBERS, CHANGED, BORDER)
+
+
+def hiding(explanation: Explanation) -> str:
+    """What hidden parts have shown, and that nothing is known of anything else, in a sentence."""
+    fill = explanation.meta.get("spec", {}).get("fill")
+    shown = _FILLS.get(fill, "what its fill shows")
+    return f"Hidden parts showed {shown}; no other way of hiding was tried, and with another it may differ."
 
 
 def changed(
@@ -35,7 +58,7 @@ def changed(
         return Card(
             True,
             f"{name(before, inputs)} → {other}" if before != after else f"{other}, now {sure}",
-            f"L1 {number(explanation['distance_l1'][row])} · {difference.caption}",
+            f"{difference.caption}, changes add up to {number(explanation['distance_l1'][row])} (L1)",
             (original, photograph(title, f"{other} {sure}", answer, inputs), difference),
         )
 

@@ -15,7 +15,7 @@ from explainer_runtime.explanation import Explanation
 from explainer_runtime.pictures import Sent
 from explainer_runtime.render.onto import note, onto, smaller, veiled
 from explainer_runtime.render.panels import outlined, photograph, signed, spotlight
-from explainer_runtime.views import Card, Picture, View, chance, name
+from explainer_runtime.views import Card, Picture, View, chance, name, one_scale
 
 if TYPE_CHECKING:
     from explainer_runtime.spec import Inputs
@@ -54,7 +54,7 @@ def view(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     check(inputs, x.shape[1:])
     if len(x) != len(explanation):
         raise InvalidInput(f"expected the {len(explanation)} rows that were explained, got {len(x)}")
-    seen = methods.of(explanation.kind).draw(explanation, x, inputs)
+    (seen,) = one_scale([methods.of(explanation.kind).draw(explanation, x, inputs)])
     likely = _likeliest(explanation, inputs)
     if not likely:
         return seen

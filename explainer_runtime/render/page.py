@@ -7,8 +7,7 @@ several: each returns HTML in which everything that came from outside has been e
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from explainer_runtime import __version__
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.pictures import Sent
 from explainer_runtime.render.cards import SIZE, Panel, drawn, view
 from explainer_runtime.render.sheet import encode
-from explainer_runtime.views import Card, View, number
+from explainer_runtime.views import MEANINGS, Card, View, number
 
 if TYPE_CHECKING:
     from explainer_runtime.spec import Inputs
@@ -35,8 +35,10 @@ def html(
     title: str | None = None,
     size: int = 2 * SIZE,
     sent: Sequence[Sent] = (),
+    accuracy: str | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> str:
-    """The page of one explanation: pictures, numbers, and what it took.
+    """The page of one explanation: how sure to be, pictures, numbers, where it comes from and what it took.
 
     Args:
         explanation: Of the rows `x`.
@@ -45,6 +47,8 @@ def html(
         title: What to call the page; None names the method.
         size: Pixels that the longer side of a panel should about have.
         sent: The pictures that the rows were, to draw on; see `cards.drawn`.
+        accuracy: How often the model is right, in words, such as ".85 of 1000 rows"; None is not known.
+        about: Where it comes from, such as the date, the model, the artifact and their digests, the data.
 
     Raises:
         InvalidInput: The rows are not images.
@@ -55,10 +59,18 @@ def html(
     return document(
         title or seen.title,
         f"{seen.idea} Found for {found} of {len(shown)}.",
-        gallery(shown),
+        section("How sure to be", terms(_sure(explanation, seen, accuracy))),
+        section("The answers", prose(READING), gallery(shown)),
         section("Numbers", _numbers(explanation, seen)),
-        section("How it was produced", _provenance(explanation)),
+        section("Where it comes from", *_provenance(explanation, about or {})),
     )
+
+
+READING = (
+    "The number after a class is the probability, or score, that the model gives it. In maps red is more and "
+    "blue, which is striped, is less; in all maps of a kind on this page a colour stands for the same number."
+)
+"""How cards are read."""
 
 
 # --- pieces ---------------------------------------------------------------------------------------------
@@ -91,9 +103,16 @@ def code(text: str) -> str:
     return f"<pre><code>{escape(text)}</code></pre>"
 
 
-def gallery(shown: Sequence[Card[Panel]]) -> str:
-    """Cards in a grid that follows the width of the window."""
-    return '<div class="grid">\n' + "\n".join(map(_card, shown)) + "\n</div>"
+def terms(said: Mapping[str, str]) -> str:
+    """Words, and what is to be said of each."""
+    pairs = [f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>\n" for word, text in said.items() if text]
+    return f"<dl>\n{''.join(pairs)}</dl>" if pairs else ""
+
+
+def gallery(shown: Sequence[Card[Panel]], questions: Sequence[str] = ()) -> str:
+    """Cards in a grid that follows the width of the window, each below the question it answers, if any."""
+    asked = [*questions, *[""] * (len(shown) - len(questions))]
+    return '<div class="grid">\n' + "\n".join(map(_card, shown, asked)) + "\n</div>"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -101,8 +120,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return (
-        f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table></div>"
+        f'<div class="scroll" role="region" aria-label="{escape(header[0])}" tabindex="0"><table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 
 
@@ -112,10 +131,11 @@ def _cell(value: Any) -> str:
     return f"<td>{escape(number(value) if isinstance(value, float) else str(value))}</td>"
 
 
-def _card(card: Card[Panel]) -> str:
+def _card(card: Card[Panel], question: str) -> str:
+    asked = f'<p class="asked">{escape(question)}</p>\n' if question else ""
     note = f'\n<p class="note">{escape(card.note)}</p>' if card.note and card.detail else ""
     return (
-        f'<article class="card{"" if card.found else " missing"}">\n<h3>{escape(card.headline)}</h3>\n'
+        f'<article class="card{"" if card.found else " missing"}">\n{asked}<h3>{escape(card.headline)}</h3>\n'
         f'<p class="detail">{escape(card.detail or card.note)}</p>\n'
         f'<div class="panels">\n{"".join(map(_figure, card.panels))}</div>{note}\n</article>'
     )
@@ -126,8 +146,9 @@ def _figure(panel: Panel) -> str:
     data = base64.b64encode(encode(Image.fromarray(panel.pixels))).decode()
     below = f"<figcaption>{escape(panel.caption)}</figcaption>"
     if panel.limit is not None:
-        end = f"{panel.limit:.2g}"
-        below = f'<div class="legend" aria-hidden="true">−{end}<i></i>+{end}</div>'
+        ends = (f"{sign}{panel.limit:.2g} {word}" for sign, word in zip("−+", panel.ends, strict=True))
+        words = "".join(f"<span>{escape(end)}</span>" for end in ends)
+        below = f'<div class="legend" aria-hidden="true"><i></i>{words}</div>'
     return (
         f'<figure><div class="over">{escape(panel.title)}</div>'
         f'<img alt="{escape(panel.alt)}" width="{width}" height="{height}" '
@@ -137,7 +158,7 @@ def _figure(panel: Panel) -> str:
 
 def _numbers(explanation: Explanation, seen: View) -> str:
     columns = {name: word for name, word in seen.numbers.items() if name in explanation.arrays}
-    return table(
+    shown = table(
         ["answer", "found", "status", *columns.values()],
         [
             [card.headline, card.found, explanation["status"][row]]
@@ -145,17 +166,33 @@ def _numbers(explanation: Explanation, seen: View) -> str:
             for row, card in enumerate(seen.cards)
         ],
     )
+    return shown + terms({word: MEANINGS.get(word, "") for word in columns.values()})
 
 
-def _provenance(explanation: Explanation) -> str:
+def _sure(explanation: Explanation, seen: View, accuracy: str | None) -> dict[str, str]:
+    right = (
+        f"Right about {accuracy} that it was fitted with, by their labels."
+        if accuracy
+        else ("Nobody has said how often it is right: the explainer was fitted without labels.")
+    )
+    return {
+        "The model": f"{right} An explanation says why it answers so, not whether the answer is right.",
+        "What found means": seen.found,
+        "When it would not hold": seen.limits,
+        "Warning": " ".join(explanation.meta.get("warnings", ())),
+    }
+
+
+def _provenance(explanation: Explanation, about: Mapping[str, str]) -> Iterable[str]:
     cost = explanation.cost
     # An explanation that came over a wire does not say how long it took.
     seconds = f", which took {cost.seconds:.2f} seconds" if cost.seconds else ""
-    settings = json.dumps(explanation.meta.get("spec", {}), indent=2, default=str)
-    return (
-        prose(f"The model was asked {cost.calls:,} times about {cost.rows:,} rows in all{seconds}.")
-        + f"\n<details><summary>Settings</summary>{code(settings)}</details>"
-    )
+    yield prose(f"The model was asked {cost.calls:,} times about {cost.rows:,} rows in all{seconds}.")
+    yield terms({"made by": f"explainer_runtime {__version__}", **about})
+    settings = explanation.meta.get("spec", {})
+    if settings:
+        said = terms({name: str(value) for name, value in settings.items()})
+        yield f"<details><summary>Settings</summary>\n{said}</details>"
 
 
 @cache

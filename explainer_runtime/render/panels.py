@@ -24,9 +24,13 @@ def photograph(image: np.ndarray, low: float, high: float, factor: int) -> np.nd
 
 
 def signed(change: np.ndarray, limit: float, factor: int) -> np.ndarray:
-    """The change of each pixel's most changed channel: `-limit` is blue, 0 exactly white, `limit` red."""
+    """The change of each pixel's most changed channel: `-limit` is blue, 0 exactly white, `limit` red.
+
+    What is negative is striped, too, which is seen without colours and in print.
+    """
     strongest = np.abs(change).argmax(axis=-1)[..., None]
-    return enlarge(diverging(np.take_along_axis(change, strongest, axis=-1)[..., 0] / limit), factor)
+    value = enlarge(np.take_along_axis(change, strongest, axis=-1)[..., 0] / limit, factor)
+    return striped(diverging(value), value < 0, max(6, factor // 2))
 
 
 def outlined(image: np.ndarray, segments: np.ndarray, low: float, high: float, factor: int) -> np.ndarray:
@@ -53,6 +57,12 @@ def diverging(value: np.ndarray) -> np.ndarray:
     """Colours `(..., 3)`, uint8, of values in [-1, 1]."""
     channels = [np.interp(value, _STOPS, _COLOURS[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def striped(pixels: np.ndarray, where: np.ndarray, period: int) -> np.ndarray:
+    """Pale lines across `pixels` `(h, w, 3)` where `where` `(h, w)` holds: two rows of each `period`."""
+    lines = where & (np.arange(len(pixels)) % period >= period - 2)[:, None]
+    return np.where(lines[..., None], (pixels.astype(np.uint16) + 3 * 255) // 4, pixels).astype(np.uint8)
 
 
 def enlarge(image: np.ndarray, factor: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.pictures import Sent
 from explainer_runtime.render.cards import SIZE, Panel, cards
-from explainer_runtime.render.panels import diverging
+from explainer_runtime.render.panels import diverging, striped
 from explainer_runtime.views import Card
 
 if TYPE_CHECKING:
@@ -132,22 +132,19 @@ def _panel(block: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, left: in
     if panel.limit is None:
         _write(draw, (left, below), panel.caption, _TEXT, _INK, side)
     else:
-        _legend(block, draw, panel.limit, (left, below), side)
+        _legend(block, draw, panel, (left, below), side)
 
 
 def _legend(
-    block: Image.Image, draw: ImageDraw.ImageDraw, limit: float, at: tuple[int, int], side: int
+    block: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, at: tuple[int, int], side: int
 ) -> None:
-    """A bar of the signed colours between the two ends of their scale."""
-    ends = f"-{limit:.2g}", f"+{limit:.2g}"
-    font = _font(_SMALL)
-    before, after = (int(font.getlength(end)) + 8 for end in ends)
-    left, top = at
-    bar = diverging(np.linspace(-1, 1, max(8, side - before - after)))[None].repeat(8, axis=0)
-    block.paste(Image.fromarray(bar), (left + before, top + 5))
-    draw.rectangle((left + before - 1, top + 4, left + before + bar.shape[1], top + 13), outline=_LINE)
-    draw.text((left, top + 2), ends[0], _GREY, font)
-    draw.text((left + side - after + 8, top + 2), ends[1], _GREY, font)
+    """A bar of the signed colours, and below it what its two ends mean."""
+    (left, top), font, level = at, _font(_SMALL), np.linspace(-1, 1, side)[None].repeat(10, axis=0)
+    block.paste(Image.fromarray(striped(diverging(level), level < 0, 5)), (left, top))
+    draw.rectangle((left - 1, top - 1, left + side, top + 10), outline=_LINE)
+    less, more = (f"{sign}{panel.limit:.2g} {word}" for sign, word in zip("-+", panel.ends, strict=True))
+    draw.text((left, top + 13), less, _GREY, font)
+    draw.text((left + side - int(font.getlength(more)), top + 13), more, _GREY, font)
 
 
 # --- text -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Anchors: which part of the image holds the answer in place, whatever the rest shows?
+"""Anchors: which part of the image holds the answer in place while the rest is hidden?
 
 Ribeiro, Singh, Guestrin (AAAI 2018) cut an image into superpixels and look for the fewest of them that, when
 shown, keep the model's answer with high probability while all others are masked at random. The search among

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.methods.drawing import cards
+from explainer_runtime.methods.drawing import cards, hiding
 from explainer_runtime.spec import Inputs
 from explainer_runtime.views import Card, Picture, View, image, name, number
+
+ENDS = "against", "for"
+"""What blue and red say."""
 
 
 def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
@@ -21,11 +24,11 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
         limit, speaks = max(float(np.abs(added).max()), 1e-6), added > 2 * errors
         most = f"up to {number(limit)} a superpixel"
         parts = f"{len(np.unique(segments[speaks]))} of {len(np.unique(segments))} superpixels"
-        signed = f"For and against {called}: {most}; red is for, blue is against"
+        signed = f"For and against {called}: {most}; red is for, blue and striped is against"
         surely, shown = f"What surely speaks for {called}: {parts}", image(x[row], inputs)
         pictures = (
             start,
-            Picture("for and against", most, signed, added[..., None], "change", limit=limit),
+            Picture("for and against", most, signed, added[..., None], "change", limit=limit, ends=ENDS),
             Picture("speaks for it", parts, surely, shown, "spotlight", speaks),
         )
         value, base = (number(float(explanation[key][row])) for key in ("value", "base_value"))
@@ -38,4 +41,9 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
         "What each part of the image adds to the score of a class; together they add up to it.",
         cards(explanation, x, inputs, "no attribution", card),
         {"value": "of the image", "base_value": "with all hidden"},
+        "The parts add up to what the image's score is above that with everything hidden. Only parts whose "
+        "value is more than two standard errors above zero are said to speak for the class.",
+        hiding(explanation)
+        + " It is an average over many hidings: which parts would have to go for another answer "
+        "is another question.",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.methods.drawing import DISTANCES, NUMBERS, cards, changed
+from explainer_runtime.methods.drawing import BORDER, CHANGED, DISTANCES, NUMBERS, cards, changed
 from explainer_runtime.spec import Inputs
 from explainer_runtime.views import Card, Picture, View, chance, change, image, name, number, photograph
 
@@ -16,7 +16,7 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     if spec.get("mode") != "PP":
         seen = changed(explanation, x, inputs, "pertinent", "pertinent negative")
         idea = "The least addition found that takes the image's class away."
-        return View("Pertinent negatives", idea, seen, NUMBERS)
+        return View("Pertinent negatives", idea, seen, NUMBERS, CHANGED, BORDER)
 
     def part(row: int, before: int, original: Picture) -> Card[Picture]:
         """The input, the part of it that is enough for its class, and how that part differs from nothing.
@@ -35,7 +35,7 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
         return Card(
             True,
             f"{name(before, inputs)}, from part of the image",
-            f"kept: {count}, L1 {number(explanation['distance_l1'][row])}",
+            f"kept: {count}, which add up to {number(explanation['distance_l1'][row])} (L1)",
             (original, photograph("pertinent positive", said, kept, inputs), map_),
         )
 
@@ -43,4 +43,8 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     numbers = {field: f"{word} kept" if field in DISTANCES else word for field, word in NUMBERS.items()}
     idea = "The least part found that is enough for the image's class."
     seen = cards(explanation, x, inputs, "no pertinent positive found", part)
-    return View("Pertinent positives", idea, seen, numbers)
+    held = "The model, asked last about this part alone, gave it the class of the image."
+    part_of = (
+        "It is enough for this model, on a ground of nothing, and need not look like anything to people."
+    )
+    return View("Pertinent positives", idea, seen, numbers, held, part_of)

@@ -32,4 +32,7 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
         "The known pictures that are most like this one, of the class that it is given, and of another.",
         cards(explanation, x, inputs, "no neighbours", card, note),
         {"like_distance": "to its own class", "unlike_distance": "to another", "trust_score": "trust score"},
+        "Of the rows that the explainer keeps, by the classes that the model gives them, these are nearest.",
+        "Near is measured in pixels, or in codes where an encoder was fitted; the model may look at "
+        "something else. Other rows kept would give other neighbours.",
     )

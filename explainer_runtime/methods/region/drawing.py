@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.methods.drawing import cards
+from explainer_runtime.methods.drawing import cards, hiding
 from explainer_runtime.spec import Inputs
 from explainer_runtime.views import Card, Picture, View, chance, image, name, photograph
 
@@ -52,4 +52,6 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
             "No set of superpixels that was tried changes the class.",
         ),
         {"size": "superpixels", "area": "share of the image"},
+        "The model, asked last about just this picture with those parts changed, gave another class.",
+        hiding(explanation) + " Other parts may do as well. Which class is reached is often incidental.",
     )

@@ -435,7 +435,7 @@ def test_a_page_says_how_hidden_parts_looked_and_no_more():
     x = images(1)
     said = dataclasses.replace(anchors(x), meta={"spec": {"fill": "blur", "threshold": 0.9, "p_sample": 0.4}})
     text = render.html(said, x, contract())
-    assert "Hidden parts showed a blur; no other way of hiding was tried" in text
+    assert "It was sought with hidden parts showing a blur: with another way" in text
     assert "stayed in 90% or more" in text
     assert "with a chance of 40%" in text
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from explainer_runtime import demo
 from explainer_runtime.cli.output import progress, tell
-from explainer_runtime.demo import report
+from explainer_runtime.demo import questions, report
 from explainer_runtime.demo.report import Outcome
 from explainer_runtime.demo.servers import Server
 
@@ -38,7 +38,7 @@ def walk(out: Path, *, keep: bool, retrain: bool, json: bool) -> int:
 def _hold(servers: list[Server], out: Path, console: Console) -> None:
     """Wait until Ctrl-C, or until a server is gone."""
     console.print("\nThe servers stay up until Ctrl-C. Ask one of them:\n")
-    for server, name in zip(servers, (demo.CF, demo.ANCHOR), strict=True):
+    for server, name in zip(servers, (questions.CF, questions.ANCHOR), strict=True):
         url = server.url(f"/v2/models/{name}/explain")
         header = "-H 'content-type: application/json'"
         console.print(f"  curl -s {url} {header} -d @{out / 'request.json'}", soft_wrap=True)

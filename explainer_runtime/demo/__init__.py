@@ -22,26 +22,18 @@ from explainer_runtime.artifact import Fitted
 from explainer_runtime.data import Dataset
 from explainer_runtime.demo import network, report
 from explainer_runtime.demo.asking import request
-from explainer_runtime.demo.report import ENOUGH, FROM_OUTSIDE, NEAREST, Outcome
-from explainer_runtime.demo.roads import failures, travel
+from explainer_runtime.demo.questions import BLACK, CF, QUESTIONS, SPECS
+from explainer_runtime.demo.report import Network, Outcome
+from explainer_runtime.demo.roads import Jury, failures, travel
 from explainer_runtime.demo.servers import Server, free_ports, serving, tail
 from explainer_runtime.errors import ExplainerError, InvalidSpec
-from explainer_runtime.methods.anchor.settings import AnchorImage
-from explainer_runtime.methods.counterfactual.settings import Counterfactual
-from explainer_runtime.methods.segmentation import Grid
 from explainer_runtime.predictors import CallablePredictor, Predictor, connect
 from explainer_runtime.predictors.keras import KerasPredictor
 from explainer_runtime.predictors.settings import Endpoint
-from explainer_runtime.spec import Inputs, Spec
+from explainer_runtime.spec import Inputs
 
 IMAGES = 8
-MODEL, CF, ANCHOR = "fashion-cnn", "fashion-cf", "fashion-anchor"
-SPECS: dict[str, Spec] = {
-    CF: Counterfactual(),
-    # Masked tiles show the mean grey of the image. Each with its own mean, most images would be recognised
-    # with everything masked, and an empty anchor would be the answer.
-    ANCHOR: AnchorImage(segmentation=Grid(rows=4, columns=7), fill="image_mean", p_sample=0.8),
-}
+MODEL, SECOND = "fashion-cnn", "second-cnn"
 
 Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 
@@ -75,12 +67,15 @@ def run(
         (out / stale).unlink(missing_ok=True)
 
     dataset = data.load("fashion_mnist", sample=True, scale="symmetric")
-    model = _network(out / f"{MODEL}.keras", dataset, retrain, bar)
-    accuracy = network.accuracy(model, dataset)
-    say(f"network: {network.PARAMETERS:,} parameters, {accuracy:.1%} of the test images")
-    fitted = {name: _fit(out / name, dataset, model) for name in SPECS}
+    model = _network(network.build, out / f"{MODEL}.keras", dataset, retrain, bar)
+    second = _network(network.build_second, out / f"{SECOND}.keras", dataset, retrain, bar)
+    judged = [Network.judged(one, dataset) for one in (model, second)]
+    say(f"network: {network.PARAMETERS:,} parameters, {judged[0].accuracy:.1%} of the test images")
+    say(f"another to hold it against: {judged[1].accuracy:.1%}")
+    with bar("fitting the explainers"):
+        fitted = {name: _fit(out / name, dataset, model) for name in SPECS}
     digests = {name: artifact.verify(out / name).digest for name in SPECS}
-    say(f"explainers: {', '.join(f'{name} ({digest[:12]})' for name, digest in digests.items())}")
+    say(f"explainers: {len(fitted)} fitted, saved and verified")
     chosen = choose(model, dataset)
     (out / "request.json").write_bytes(orjson.dumps(request(dataset.x_test[chosen[:1]])))
 
@@ -89,15 +84,13 @@ def run(
         x = dataset.x_test[chosen]
         beside, alone = servers
         served = connect(Endpoint(url=f"grpc://{beside.target}", model=MODEL, timeout=60))
-        roads = []
-        for name, server, explainer in (
-            (NEAREST, beside, CF),
-            (FROM_OUTSIDE, alone, CF),
-            (ENOUGH, alone, ANCHOR),
-        ):
-            with bar(name):
-                road = travel(name, server, explainer, fitted[explainer], x, served, model)
-            say(f"{name}: {road.valid.sum()} of {len(x)} hold, {road.seconds_rest:.1f} s")
+        others = {"black": np.full_like(x[:1], BLACK), "other images": dataset.x_train[:200]}
+        jury, roads = Jury(served, model, second, others), []
+        for question in QUESTIONS:
+            with bar(question.name):
+                server = beside if question.beside else alone
+                road = travel(question, server, fitted[question.explainer], x, jury)
+            say(f"{question.name}: {road.valid.sum()} of {len(x)} hold, {road.seconds_rest:.1f} s")
             roads.append(road)
         outcome = Outcome(
             roads=roads,
@@ -105,7 +98,9 @@ def run(
             indices=chosen.tolist(),
             labels=[dataset.class_names[label] for label in dataset.y_test[chosen]],
             inputs=fitted[CF].inputs,
-            accuracy=accuracy,
+            network=judged[0],
+            second=judged[1],
+            agrees=int((second(x).argmax(axis=1) == model(x).argmax(axis=1)).sum()),
             digests=digests,
             seconds=time.monotonic() - start,
             failures=tuple(failures(roads)),
@@ -116,21 +111,25 @@ def run(
 
 
 def choose(model: Predictor, dataset: Dataset) -> np.ndarray:
-    """Indices of eight test images: the first of each class that the model gets right, in order."""
-    right = np.flatnonzero(model(dataset.x_test).argmax(axis=1) == dataset.y_test)
-    _, first = np.unique(dataset.y_test[right], return_index=True)
-    return right[np.sort(first)[:IMAGES]]
+    """Indices of eight test images: of seven classes the first that the model gets right, in order, and the
+    first of all that it gets wrong."""
+    right = model(dataset.x_test).argmax(axis=1) == dataset.y_test
+    known = np.flatnonzero(right)
+    _, first = np.unique(dataset.y_test[known], return_index=True)
+    return np.append(known[np.sort(first)[: IMAGES - 1]], np.flatnonzero(~right)[:1])
 
 
 # --- steps ----------------------------------------------------------------------------------------------
 
 
-def _network(path: Path, dataset: Dataset, retrain: bool, bar: Bar) -> KerasPredictor:
+def _network(
+    made: Callable[[], Any], path: Path, dataset: Dataset, retrain: bool, bar: Bar
+) -> KerasPredictor:
     if not retrain:
         with suppress(InvalidSpec):  # there is none yet, or it was damaged
             return KerasPredictor.load(path)
-    with bar("training the network") as step:
-        network.train(dataset, path, step)
+    with bar(f"training {path.stem}") as step:
+        network.train(made, dataset, path, step)
     return KerasPredictor.load(path)
 
 
@@ -140,24 +139,22 @@ def _fit(path: Path, dataset: Dataset, model: Predictor) -> Fitted:
         shape=dataset.x_train.shape[1:], low=-0.5, high=0.5, classes=classes, class_names=dataset.class_names
     )
     # As a plain function the network is a black box: a surrogate is taught, for servers that only ask it.
-    asked = CallablePredictor(lambda rows: model(rows))
-    artifact.save(explainers.fit(SPECS[path.name], dataset.x_train, inputs=inputs, predictor=asked), path)
+    asked = CallablePredictor(lambda rows: model(rows)) if path.name == CF else model
+    x, y = dataset.x_train, dataset.y_train
+    artifact.save(explainers.fit(SPECS[path.name], x, y=y, inputs=inputs, predictor=asked), path)
     return artifact.load(path)
 
 
 @contextmanager
 def _servers(out: Path, bar: Bar) -> Iterator[list[Server]]:
-    """The network with a counterfactual explainer beside it, and the explainers alone."""
+    """The network with explainers beside it that follow its gradients, and explainers alone."""
     ports = free_ports(6)
+    beside, alone = (
+        [str(out / one.explainer) for one in QUESTIONS if one.beside == here] for here in (True, False)
+    )
     commands = [
-        (
-            out / "model.log",
-            [str(out / CF), "--model", str(out / f"{MODEL}.keras"), "--name", CF, "--name", MODEL],
-        ),
-        (
-            out / "explainers.log",
-            [str(out / CF), str(out / ANCHOR), "--predictor", f"grpc://127.0.0.1:{ports[1]}/{MODEL}"],
-        ),
+        (out / "model.log", [*beside, "--model", str(out / f"{MODEL}.keras")]),
+        (out / "explainers.log", [*alone, "--predictor", f"grpc://127.0.0.1:{ports[1]}/{MODEL}"]),
     ]
     with ExitStack() as stack:
         with bar("starting the servers"):

@@ -1,4 +1,7 @@
-"""The network to explain: the small Fashion-MNIST CNN of the literature, trained in seconds."""
+"""The network to explain, the small Fashion-MNIST CNN of the literature, and another one to hold it against.
+
+Both are trained in seconds.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,38 @@ def build() -> Any:
     return model
 
 
-def train(dataset: Dataset, path: Path, told: Callable[[float], None] = lambda fraction: None) -> None:
-    """Train the network on `dataset` with a fixed seed, and save it as the `.keras` file `path`.
+def build_second() -> Any:
+    """A smaller network of another shape, with fresh weights: as good, and not the same."""
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Dropout(0.3),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dropout(0.3),
+            layers.Dense(10, activation="softmax"),
+        ],
+        name="second_cnn",
+    )
+
+
+def train(
+    made: Callable[[], Any],
+    dataset: Dataset,
+    path: Path,
+    told: Callable[[float], None] = lambda fraction: None,
+) -> None:
+    """Train a network on `dataset` with a fixed seed, and save it as the `.keras` file `path`.
 
     Args:
+        made: Makes it: `build` or `build_second`.
         dataset: Images in the range that the model is to take.
         path: Where to save it.
         told: Told the fraction that is done.
@@ -51,7 +82,7 @@ def train(dataset: Dataset, path: Path, told: Callable[[float], None] = lambda f
     import keras
 
     keras.utils.set_random_seed(0)
-    model = build()
+    model = made()
     steps = EPOCHS * -(-len(dataset.x_train) // _BATCH)
     # Warm up, then let the rate fall to nothing: a few epochs do the work of many at a constant rate.
     rate = keras.optimizers.schedules.CosineDecay(

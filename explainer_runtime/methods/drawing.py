@@ -40,10 +40,10 @@ def counterfactuals(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> 
 
 
 def hiding(explanation: Explanation) -> str:
-    """What hidden parts have shown, and that nothing is known of anything else, in a sentence."""
+    """What hidden parts showed in the search, in a sentence."""
     fill = explanation.meta.get("spec", {}).get("fill")
     shown = _FILLS.get(fill, "what its fill shows")
-    return f"Hidden parts showed {shown}; no other way of hiding was tried, and with another it may differ."
+    return f"It was sought with hidden parts showing {shown}: with another way of hiding it may be another."
 
 
 def changed(

@@ -109,6 +109,12 @@ def terms(said: Mapping[str, str]) -> str:
     return f"<dl>\n{''.join(pairs)}</dl>" if pairs else ""
 
 
+def details(title: str, values: Mapping[str, Any]) -> str:
+    """Values that few people look at, behind their title; in print they are shown."""
+    said = terms({name: str(value) for name, value in values.items()})
+    return f"<details><summary>{escape(title)}</summary>\n{said}</details>" if values else ""
+
+
 def gallery(shown: Sequence[Card[Panel]], questions: Sequence[str] = ()) -> str:
     """Cards in a grid that follows the width of the window, each below the question it answers, if any."""
     asked = [*questions, *[""] * (len(shown) - len(questions))]
@@ -171,9 +177,10 @@ def _numbers(explanation: Explanation, seen: View) -> str:
 
 def _sure(explanation: Explanation, seen: View, accuracy: str | None) -> dict[str, str]:
     right = (
-        f"Right about {accuracy} that it was fitted with, by their labels."
+        f"Right about {accuracy} of those the explainer was fitted with, and most likely less often about "
+        "others, if it was trained on them."
         if accuracy
-        else ("Nobody has said how often it is right: the explainer was fitted without labels.")
+        else "Nobody has said how often it is right: the explainer was fitted without labels."
     )
     return {
         "The model": f"{right} An explanation says why it answers so, not whether the answer is right.",
@@ -189,10 +196,7 @@ def _provenance(explanation: Explanation, about: Mapping[str, str]) -> Iterable[
     seconds = f", which took {cost.seconds:.2f} seconds" if cost.seconds else ""
     yield prose(f"The model was asked {cost.calls:,} times about {cost.rows:,} rows in all{seconds}.")
     yield terms({"made by": f"explainer_runtime {__version__}", **about})
-    settings = explanation.meta.get("spec", {})
-    if settings:
-        said = terms({name: str(value) for name, value in settings.items()})
-        yield f"<details><summary>Settings</summary>\n{said}</details>"
+    yield details("Settings", explanation.meta.get("spec", {}))
 
 
 @cache

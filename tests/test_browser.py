@@ -36,7 +36,7 @@ def pages(tmp_path_factory):
         for found in (True, False) if name in ("region", "anchor") else (True,):
             fitted, answer = answered(name, found)
             path = folder / f"{name}-{'found' if found else 'missed'}.html"
-            path.write_bytes(answers.encoder(path)(answer, X, fitted, {"model": "a" * 80}))
+            path.write_bytes(answers.encoder(path)(answer, X, fitted, (), {"model": "a" * 80}))
             if found:
                 roads.append(Road(question, answer, 1.0, 2.0, (), answer["found"], **others(answer.kind)))
     network = Network(0.85, 1000, 6000, "ab" * 32)

@@ -1,5 +1,6 @@
 """The command line: two roads to the same answer, mistakes told in one line, results as one JSON object."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -306,7 +307,11 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_computed(p
 def test_every_kind_of_answer_is_what_its_name_says(place):
     for name in ("answer.html", "answer.PNG", "answer.json", "answer.npz"):
         assert document(place, *EXPLAIN, "@x.npz", "--out", name)["out"] == str(place / name)
-    assert (place / "answer.html").read_text().startswith("<!doctype html>")
+    page = (place / "answer.html").read_text()
+    assert page.startswith("<!doctype html>")
+    for file in (place / "fitted" / "explainer.json", place / "x.npz"):
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in page
+    assert artifact.load(place / "fitted").model["digest"] in page
     assert (place / "answer.PNG").read_bytes().startswith(b"\x89PNG")
     data = json.loads((place / "answer.json").read_bytes())["data"]
     with np.load(place / "answer.npz") as arrays:

@@ -41,8 +41,10 @@ def counterfactuals(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> 
 
 def hiding(explanation: Explanation) -> str:
     """What hidden parts showed in the search, in a sentence."""
-    fill = explanation.meta.get("spec", {}).get("fill")
-    shown = _FILLS.get(fill, "what its fill shows")
+    spec = explanation.meta.get("spec", {})
+    if spec.get("change") == "paste":
+        return "It was sought with parts of one known image: with those of another it may be another."
+    shown = _FILLS.get(spec.get("fill"), "what its fill shows")
     return f"It was sought with hidden parts showing {shown}: with another way of hiding it may be another."
 
 

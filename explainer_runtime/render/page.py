@@ -71,6 +71,8 @@ READING = (
     "blue, which is striped, is less; in all maps of a kind on this page a colour stands for the same number."
 )
 """How cards are read."""
+_LONGEST = 200
+"""Characters of a setting that are shown."""
 
 
 # --- pieces ---------------------------------------------------------------------------------------------
@@ -110,8 +112,9 @@ def terms(said: Mapping[str, str]) -> str:
 
 
 def details(title: str, values: Mapping[str, Any]) -> str:
-    """Values that few people look at, behind their title; in print they are shown."""
-    said = terms({name: str(value) for name, value in values.items()})
+    """Values that few people look at, behind their title, long ones cut; in print they are shown."""
+    words = {name: str(value) for name, value in values.items()}
+    said = terms({name: text[:_LONGEST] + "…" * (len(text) > _LONGEST) for name, text in words.items()})
     return f"<details><summary>{escape(title)}</summary>\n{said}</details>" if values else ""
 
 

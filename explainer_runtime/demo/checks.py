@@ -15,7 +15,7 @@ from explainer_runtime.methods.counterfactual.settings import Counterfactual
 from explainer_runtime.predictors import Predictor
 from explainer_runtime.spec import Inputs
 
-SAMPLES, FEWER = 5_000, 1_000
+SAMPLES, FEWER = 5_000, 500
 """Images drawn for an anchor, and for it with something else in place of what is hidden."""
 _CHUNK = 1_000
 _CHANGED = {

@@ -34,7 +34,9 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
         value, base = (number(float(explanation[key][row])) for key in ("value", "base_value"))
         error = f"standard error {number(float(errors.max()))} at most"
         detail = f"{value} for the image, {base} with everything hidden · {error}"
-        return Card(True, f"What speaks for {called}", detail, pictures)
+        unsure = "No part surely speaks for it: none is two standard errors above zero. More n_samples tell."
+        note = "" if speaks.any() else unsure
+        return Card(True, f"What speaks for {called}", detail, pictures, note)
 
     return View(
         "Attributions",

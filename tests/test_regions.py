@@ -158,6 +158,26 @@ def test_a_search_that_is_stopped_tells_the_best_so_far(calls):
         assert len(held.regions) == known[margin(known) > 0].sum(axis=1).min()
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.floats(0.1, 0.9))
+def test_a_search_gives_up_where_another_has_ended_with_a_set_no_larger(seed, level):
+    margin = additive(seed, level)
+
+    def beside(rivals):
+        def ask(hidden):
+            yield Rows(hidden)
+            return margin(hidden)
+
+        return drive(hide(COUNT, ask, rivals), asked_and_told)
+
+    alone = beside([])
+    assert beside([COUNT + 1]) == alone
+    for size in range(COUNT + 1):
+        held = beside([size])
+        assert len(held.regions) < size if held.found else size <= COUNT
+    assert not beside([len(alone.regions)]).found
+
+
 # --- what is seen where something is hidden -------------------------------------------------------------
 
 IMAGES = st.integers(0, 10**6)

@@ -276,6 +276,6 @@ def test_of_many_classes_the_five_likeliest_are_named(classes, named):
     }
     told, nothing = render.cards(Explanation("region", fields), np.zeros((2, 4, 4, 1), "f"), inputs)
     assert told.note.count("name ") == named
-    said = "Likeliest: name 7 0.40, name 3 0.30, name 9 0.15, name 1 0.10, name 5 0.05."
+    said = "Likeliest: name 7 0.40 · name 3 0.30 · name 9 0.15 · name 1 0.10 · name 5 0.05."
     assert told.note.endswith(said) is bool(named)
     assert "Likeliest" not in nothing.note

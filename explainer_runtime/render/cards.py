@@ -72,7 +72,7 @@ def _likeliest(explanation: Explanation, inputs: Inputs) -> list[str]:
         return []
     first = np.argsort(-scores, axis=1, kind="stable")[:, :_LIKELY]
     said = [
-        ", ".join(f"{name(int(one), inputs)} {chance(float(row[one]))}" for one in order)
+        " · ".join(f"{name(int(one), inputs)} {chance(float(row[one]))}" for one in order)
         for row, order in zip(scores, first, strict=True)
     ]
     return [f"Likeliest: {one}." if row.any() else "" for one, row in zip(said, scores, strict=True)]

@@ -111,7 +111,7 @@ def _cases(schedule: Any) -> Iterator[tuple[str, Prepared]]:
 
 @cache
 def _fitted() -> Fitted:
-    spec = CounterfactualProto(gamma=100, theta=100)
+    spec = CounterfactualProto(gamma=100, theta=100, coreset=None)  # all rows, as the record's
     networks = {"autoencoder": _keras("mnist_ae"), "encoder": _keras("mnist_enc")}
     return fit(spec, _train(), predictor=reference.model("mnist_cnn_proto"), inputs=CONTRACT, **networks)
 

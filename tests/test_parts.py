@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_progress_is_that_of_all_rows_and_cancelling_ends_all(x, monkeypatch):
     assert answer.cost.calls == told[-1].calls == 6
     with pytest.raises(Cancelled):
         explain(x, asking(2), Counting(rowwise(W)), Budget(), cancel=lambda: len(told) > 0)
+
+
+def test_the_time_that_superpixels_take_is_that_of_the_explanation(x):
+    def slow(image):
+        time.sleep(0.2)
+        return np.arange(36).reshape(6, 6) // 12
+
+    model = Counting(rowwise(W))
+    contract = Inputs(shape=SHAPE, low=0, high=1, classes=3)
+    run = prepare(fit(Region(), inputs=contract), model, segment=slow, warm=False)
+    answer = run(x[:1], limits=Limits(max_seconds=0.1))
+    assert answer["status"].tolist() == ["budget_exhausted"]
+    assert run(x[:1], limits=PATIENT)["status"].tolist() != ["budget_exhausted"]
 
 
 LARGE = (64, 64, 3)

@@ -177,12 +177,22 @@ def sign(
         OSError: The signature cannot be written.
     """
     path = Path(os.path.abspath(path))
-    signing = _signing()
+    signing, files = _signing(), contents(path)
+    put(path / SIGNATURE, signing.signed(path.name, _digests(files), key, certificate, password))
+    return verify(path)
+
+
+def contents(path: str | Path) -> dict[str, bytes]:
+    """Every file of a directory that `verify` has nothing against, and what lies beside them, by path.
+
+    Raises:
+        InvalidArtifact: As `verify`.
+    """
     with _about(path):
         files, more = _read(path, None, MAX_BYTES, whole=True)
         _parse(files)
-    put(path / SIGNATURE, signing.signed(path.name, _digests(files, more), key, certificate, password))
-    return verify(path)
+        _made(files)
+    return {**files, **more}
 
 
 def trusted(path: str | Path, name: str = "key") -> Trust:
@@ -281,13 +291,12 @@ def _vouched(files: Mapping[str, bytes], more: Mapping[str, bytes], trust: Trust
         return "not verified" if SIGNATURE in more else "unsigned"
     if SIGNATURE not in more:
         raise InvalidArtifact(f"{SIGNATURE}: is missing, and a signature is asked for; sign the artifact")
-    return _signing().check(more[SIGNATURE], _digests(files, more), trust)
+    return _signing().check(more[SIGNATURE], _digests({**files, **more}), trust)
 
 
-def _digests(files: Mapping[str, bytes], more: Mapping[str, bytes]) -> dict[str, str]:
+def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
     """The SHA-256 of each file but the signature."""
-    every = {**files, **more}
-    return {name: hashlib.sha256(data).hexdigest() for name, data in every.items() if name != SIGNATURE}
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != SIGNATURE}
 
 
 def _signing() -> Any:

@@ -1,4 +1,4 @@
-"""`explainer-runtime`: fit, explain, serve, inspect, sign, verify, replay, demo.
+"""`explainer-runtime`: fit, explain, serve, inspect, sign, verify, pack, replay, demo.
 
 This file is the table of contents: each command says what it takes, does its work in a few lines, and tells
 the result once, as words for people or as one JSON object (`--json`). Whatever takes long to import is
@@ -13,7 +13,9 @@ from typing import Annotated
 
 import typer
 
+from explainer_runtime.cli import evidence
 from explainer_runtime.cli.output import Commands, import_tensorflow_quietly, progress, tell
+from explainer_runtime.cli.words import Address, Artifact, Json, Label, Logits, ModelFile, Resize
 
 app = typer.Typer(
     cls=Commands,
@@ -22,29 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Explain image classifiers: fit an explainer once, save it as a directory, serve it anywhere.",
 )
-
-Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Directory of a fitted explainer.")]
-ModelFile = Annotated[
-    str | None,
-    typer.Option("--model", metavar="FILE", help="A .keras or .onnx file or SavedModel, run here."),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--predictor",
-        metavar="URL",
-        help="A served model: grpc://..., http://..., v1+http://host:port/name; JSON settings, or @FILE.",
-    ),
-]
-Logits = Annotated[bool, typer.Option("--logits", help="The model answers with logits.")]
-Label = Annotated[
-    int | None, typer.Option(min=0, metavar="K", help="Explain label K of a multi-label model.")
-]
-Resize = Annotated[
-    str | None,
-    typer.Option(metavar="WORD", help="What is done with pictures of another size: none, fit, centre_crop."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 
 
 def main() -> None:
@@ -333,94 +312,8 @@ def inspect(
     tell(json, document, lambda: answers.card(str(path), report, settings=True))
 
 
-@app.command()
-def sign(
-    path: Artifact,
-    key: Annotated[Path, typer.Option(metavar="FILE", help="PEM private key, P-256, P-384 or P-521.")],
-    certificate: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="PEM certificate of the key, then those between it and a root."),
-    ] = None,
-    password: Annotated[
-        str | None,
-        typer.Option(envvar="EXPLAINER_RUNTIME_KEY_PASSWORD", hidden=True, help="Of an encrypted key."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Sign every file of a fitted explainer, as OpenSSF Model Signing says; writes model.sig into it."""
-    from explainer_runtime import artifact
-    from explainer_runtime.cli import answers
-
-    report = artifact.sign(path, key, certificate, password=password)
-    tell(json, answers.described(path, report), lambda: answers.card(f"{path} is signed", report))
-
-
-@app.command()
-def verify(
-    path: Artifact,
-    digest: Annotated[
-        str | None, typer.Option(metavar="SHA256", help="Digest that it must have, as printed by fit.")
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="PEM public key by which it must be signed.")
-    ] = None,
-    certificate_chain: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="PEM roots, and what is between, to which its signer must lead."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Check that a directory is exactly what was saved, and who signed it: format, files, digests."""
-    from explainer_runtime import artifact
-    from explainer_runtime.cli import answers
-    from explainer_runtime.errors import InvalidInput
-
-    if key and certificate_chain:
-        raise InvalidInput("give --key or --certificate-chain, not both", "key")
-    given = key or certificate_chain
-    trust = artifact.trusted(given, "key" if key else "certificate-chain") if given else None
-    report = artifact.verify(path, digest=digest, trust=trust)
-    tell(json, answers.described(path, report), lambda: answers.card(f"{path} is intact", report))
-
-
-@app.command()
-def replay(
-    record: Annotated[Path, typer.Argument(metavar="RECORD", help="Audit records, one JSON object a line.")],
-    path: Artifact,
-    input_path: Annotated[
-        Path, typer.Option("--input", metavar="FILE", help="The rows, as `explain` takes them.")
-    ],
-    model: ModelFile = None,
-    predictor: Address = None,
-    logits: Logits = False,
-    label: Label = None,
-    chosen: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Which record, where there are several.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option that the record has no words for."),
-    ] = None,
-    rows: Annotated[
-        str | None, typer.Option("--rows", metavar="LIST", help="Which rows of the input, such as 0,3,8:12.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Explain again what was recorded, and say whether the bytes are the same; status 1 if not."""
-    from explainer_runtime import artifact, explainers
-    from explainer_runtime.cli import answers, models, replaying, requests
-
-    line = replaying.read(record, chosen)
-    fitted = artifact.load(path, digest=line["artifact"])
-    request = requests.read_rows(input_path, fitted.inputs, fitted.spec.kind)
-    given = {**request.options, **requests.read_options(option or [])}
-    connected = models.connected(model, predictor, **models.said(logits, label))
-    prepared = explainers.prepare(fitted, connected, warm=False)
-    with progress("explaining"):
-        report = replaying.again(line, prepared, requests.select(request.x, rows), given)
-    document = {"id": line.get("id"), "time": line.get("time"), **report}
-    tell(json, document, lambda: answers.replayed(document))
-    raise typer.Exit(0 if report["same"] else 1)
+for command in (evidence.sign, evidence.verify, evidence.pack, evidence.replay):
+    app.command()(command)
 
 
 @app.command()

@@ -226,6 +226,12 @@ def needed(title: str, reasons: Mapping[str, str], target: str) -> Table:
     return _listed(title, {**extras, "image": image})
 
 
+def packed(to: Path | None, document: Mapping[str, Any]) -> Table:
+    """An artifact that was packed, for people."""
+    lines = {"image": document["image"], "artifact": document["digest"], "signature": document["signature"]}
+    return _listed(f"{to}: {document['artifact']} in /models", lines)
+
+
 def replayed(document: Mapping[str, Any]) -> Table:
     """How an explanation that was made again compares, for people."""
     same = "the bytes are the same" if document["same"] else "the bytes are not the same"

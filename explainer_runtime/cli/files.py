@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,19 @@ def text(path: Path, field: str) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InvalidInput(f"{path}: is not text", field) from None
+
+
+def write_new(folder: Path, content: Mapping[str, bytes], field: str) -> None:
+    """Write files, by their paths, into a directory that is new or empty.
+
+    Raises:
+        InvalidInput: There is something in it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInput(f"{folder}: is there already, and not empty", field)
+    for name, data in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
 def array(path: Path, keys: Sequence[str], field: str, kinds: str = "fiu") -> np.ndarray:

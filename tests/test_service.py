@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextvars
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -316,3 +318,24 @@ def test_another_model_is_a_metric_and_a_warning_and_strict_refuses_it(tmp_path,
     finally:
         service.close()
         withdraw("stranger", strict)
+
+
+def test_counters_are_made_once_however_many_explainers_are_the_first():
+    """A server loads its explainers at the same time, in threads; a counter made twice is an error."""
+    code = """
+import sys, threading
+from explainer_runtime.hosts.service import metrics
+sys.setswitchinterval(1e-6)
+start, failed = threading.Barrier(16), []
+def first(index):
+    start.wait()
+    try:
+        metrics.Meter(str(index), "anchor_image").now(running=0)
+    except Exception as error:
+        failed.append(error)
+threads = [threading.Thread(target=first, args=(index,)) for index in range(16)]
+[one.start() for one in threads]
+[one.join() for one in threads]
+sys.exit(len(failed))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -8,6 +8,7 @@ Metrics are made on first use: with worker processes MLServer decides how to kee
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from types import SimpleNamespace
 from typing import Literal
@@ -23,8 +24,16 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _KINDS = {PredictorTimeout: "timeout", PredictorUnavailable: "unavailable", InvalidPrediction: "invalid"}
 
 
-@cache
+_making = threading.Lock()
+
+
 def _metrics() -> SimpleNamespace:
+    with _making:  # two explainers of one server may be the first at the same time
+        return _made()
+
+
+@cache
+def _made() -> SimpleNamespace:
     each = ["model", "method"]
 
     def gauge(name: str, words: str, mode: Literal["livesum", "max", "min"]) -> Gauge:

@@ -130,6 +130,14 @@ class Tls(Value):
     """Whether clients must show a certificate that the Secret's `ca.crt` has signed; health needs none."""
 
 
+class Signature(Value):
+    """By whom the artifact has to be signed."""
+
+    secret: str = ""
+    """Name of a Secret with an entry `signer.pem`: a public key, or certificates with a root. A server starts
+    with no artifact that is not signed by it (not with Seldon)."""
+
+
 class KServe(Value):
     """How KServe deploys."""
 
@@ -169,6 +177,13 @@ class Switch(Value):
 
     enabled: bool = False
     """Whether to make it."""
+
+
+class Audit(Value):
+    """A record of each explanation, without rows."""
+
+    enabled: bool = False
+    """Whether each explanation is recorded, without rows, as a line of JSON on stdout."""
 
 
 class Spread(Switch):
@@ -297,6 +312,10 @@ class Values(Value):
     """Certificates of the server (mode deployment)."""
     tokenSecret: str = ""
     """Name of a Secret with an entry `token`: bearer tokens, one a line, of which a request needs one."""
+    signature: Signature = Signature()
+    """By whom the artifact has to be signed."""
+    audit: Audit = Audit()
+    """A record of each explanation, without rows."""
     timeout: Annotated[int, Field(ge=1, le=3600)] = 60
     """Seconds that routes wait for an explanation; not less than what `limits.max_seconds` allows."""
     resources: Resources = Resources()

@@ -102,6 +102,7 @@ WRONG_FOR = {
     ("seldon-v2", "artifact.uri=pvc://a/b"): "Seldon Core 2 downloads s3:// and gs:// only",
     ("seldon-v2", "serviceMonitor.enabled=true"): "in mode seldon-v2 the pods are the operator's",
     ("seldon-v1", "tokenSecret=tokens"): "the operator calls the server without a token",
+    ("seldon-v2", "signature.secret=signer"): "nothing can be mounted beside what the operator mounts",
 }
 
 

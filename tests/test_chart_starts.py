@@ -304,6 +304,28 @@ def test_with_certificates_helms_test_shows_its_own_and_others_are_refused(
         assert asked_by_helm(objects, server, **variables) == "fashion: explained one row: ok"
 
 
+def test_a_signed_artifact_starts_and_its_explanations_are_recorded(folder, anchor, served):
+    import pki
+
+    pki.private(folder / "signer-key.pem")
+    (folder / "signer").mkdir()
+    shutil.copy(folder / "signer-key.pub", folder / "signer" / "signer.pem")
+    signed = shutil.copytree(anchor, folder / "signed")
+    artifact.sign(signed, folder / "signer-key.pem")
+    objects = rendered(case("deployment"), "--set", "signature.secret=explainer-signer,audit.enabled=true")
+    container = explainer_container(objects)
+    places = place("deployment", signed, None, None, f"127.0.0.1:{served}")
+    places["/var/run/signer"] = str(folder / "signer")
+    words = [replaced(word, places) for word in container["args"]]
+    env = {name: replaced(value, places) for name, value in env_of(container).items()}
+    with started(words, env, folder / "signed-server") as server:
+        assert asked_by_helm(objects, server) == "fashion: explained one row: ok"
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    (record,) = [line for line in lines if "record" in line]
+    assert record["signature"].startswith("key ")
+    assert record["artifact"] == artifact.verify(signed).digest
+
+
 # --- the model's own traffic --------------------------------------------------------------------------------
 
 

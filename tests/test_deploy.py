@@ -25,6 +25,7 @@ each_overlay = pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: pat
 MODE = {
     "deployment": "deployment",
     "deployment-tls": "deployment",
+    "deployment-signed": "deployment",
     "kserve-standard": "kserve-explainer",
     "kserve-knative": "kserve-explainer",
     "seldon-v1": "seldon-v1",
@@ -35,6 +36,7 @@ MODE = {
 MORE = {
     "kserve-knative": ("--set", "kserve.deploymentMode=Knative"),
     "deployment-tls": ("--set", "tls.secret=explainer-tls"),
+    "deployment-signed": ("--set", "signature.secret=explainer-signer"),
 }
 
 
@@ -63,7 +65,7 @@ def test_an_overlay_runs_the_container_that_the_chart_runs(overlay):
     assert explainer_container(built(overlay)) == explainer_container(objects)
 
 
-@pytest.mark.parametrize("name", ["deployment", "deployment-tls"])
+@pytest.mark.parametrize("name", ["deployment", "deployment-tls", "deployment-signed"])
 def test_a_deployment_is_the_charts_but_for_what_helm_says_of_itself(name):
     objects = rendered(case("deployment"), *MORE.get(name, ()))
     for made in built(ROOT / "deploy" / "overlays" / name):
@@ -72,6 +74,21 @@ def test_a_deployment_is_the_charts_but_for_what_helm_says_of_itself(name):
             for spec in (made["spec"], theirs):
                 spec["template"]["metadata"]["labels"] = dict(spec["selector"]["matchLabels"])
         assert made["spec"] == theirs
+
+
+def test_the_operator_verifies_what_the_server_reads_by_the_key_that_it_has():
+    """The init container that sigstore's operator adds has the mounts of the pod's containers."""
+    objects = built(ROOT / "deploy" / "model-validation")
+    asked, made = of_kind(objects, "ModelValidation"), of_kind(objects, "Deployment")
+    template = made["spec"]["template"]
+    assert template["metadata"]["labels"]["validation.ml.sigstore.dev/ml"] == asked["metadata"]["name"]
+    (container,) = template["spec"]["containers"]
+    read = {one["name"]: one["value"] for one in container["env"]}["MLSERVER_MODEL_URI"]
+    assert asked["spec"]["model"] == {"path": read, "signaturePath": f"{read}/model.sig"}
+    key = asked["spec"]["config"]["publicKeyConfig"]["keyPath"]
+    assert f"--require-signature={key}" in container["args"]
+    mounts = {one["mountPath"] for one in container["volumeMounts"]}
+    assert {read, key.rpartition("/")[0]} <= mounts
 
 
 @each_overlay

@@ -90,6 +90,9 @@
 {{- if and $v.tokenSecret (hasPrefix "seldon" $mode) }}
 {{- fail (printf "tokenSecret: in mode %s the operator calls the server without a token" $mode) }}
 {{- end }}
+{{- if and $v.signature.secret (hasPrefix "seldon" $mode) }}
+{{- fail (printf "signature.secret: in mode %s nothing can be mounted beside what the operator mounts" $mode) }}
+{{- end }}
 {{- if and (eq $v.kserve.deploymentMode "Knative") (hasPrefix "kserve" $mode) (or $v.spread.enabled $v.podDisruptionBudget.enabled $v.networkPolicy.enabled) }}
 {{- fail "spread.enabled, podDisruptionBudget.enabled, networkPolicy.enabled: Knative manages its pods, and calls them, by itself" }}
 {{- end }}

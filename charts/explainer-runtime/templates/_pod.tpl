@@ -27,6 +27,12 @@ seccompProfile: {type: RuntimeDefault}
 {{- if .Values.tokenSecret }}{{ $_ := set $guard "token_file" "/var/run/explainer/token" }}{{ end }}
 {{- if eq .Values.mode "seldon-v2" }}{{ $_ := set $guard "management" true }}{{ end }}
 - {{ printf "--guard=%s" (toJson $guard) | quote }}
+{{- if .Values.signature.secret }}
+- --require-signature=/var/run/signer/signer.pem
+{{- end }}
+{{- if .Values.audit.enabled }}
+- --audit=-
+{{- end }}
 {{- if .Values.tls.secret }}
 - --tls-cert=/var/run/tls/tls.crt
 - --tls-key=/var/run/tls/tls.key
@@ -82,6 +88,10 @@ seccompProfile: {type: RuntimeDefault}
 - name: tls
   secret: {secretName: {{ .Values.tls.secret }}, defaultMode: 288}
 {{- end }}
+{{- if .Values.signature.secret }}
+- name: signer
+  secret: {secretName: {{ .Values.signature.secret }}, defaultMode: 288}
+{{- end }}
 {{- if include "er.mounted" . }}
 {{- $uri := .Values.artifact.uri }}
 {{- $rest := regexReplaceAll "^[a-z0-9]+://" $uri "" }}
@@ -105,6 +115,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- if .Values.tls.secret }}
 - {name: tls, mountPath: /var/run/tls, readOnly: true}
+{{- end }}
+{{- if .Values.signature.secret }}
+- {name: signer, mountPath: /var/run/signer, readOnly: true}
 {{- end }}
 {{- if include "er.mounted" . }}
 - name: artifact

@@ -13,8 +13,9 @@ SELDON := .venv-seldon/.ready
 JAX := .venv-jax/.ready
 SIGNING := .venv-signing/.ready
 TOOLS := .tools/.ready
+PINNED := mlserver mlserver-tensorflow kserve
 
-.PHONY: help demo check test fuzz soak lint bench lock bundle image-base clean
+.PHONY: help demo check test fuzz soak lint bench lock sbom audit bundle image-base clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -49,6 +50,16 @@ bench: $(READY)  ## measure against the recorded reference; writes benchmarks/re
 
 lock: $(READY)  ## pin the image's packages anew; writes deploy/image/requirements
 	$(BIN)/python scripts/write_locks.py
+
+sbom: $(READY)  ## bills of materials (CycloneDX) of what the image pins; writes dist/sbom
+	@mkdir -p dist/sbom
+	for target in $(PINNED); do PYTHONWARNINGS=ignore $(BIN)/uv tool run --quiet --from 'cyclonedx-bom>=7,<8' \
+	  cyclonedx-py requirements deploy/image/requirements/$$target.txt --pyproject pyproject.toml \
+	  --mc-type application --output-reproducible -o dist/sbom/$$target.cdx.json || exit 1; done
+
+audit: $(READY)  ## ask PyPI whether what the image pins has known vulnerabilities; fails where PyPI cannot say
+	for target in $(PINNED); do $(BIN)/uv tool run --quiet 'pip-audit>=2.9,<3' --strict --no-deps --disable-pip \
+	  --require-hashes --progress-spinner off -r deploy/image/requirements/$$target.txt || exit 1; done
 
 bundle: $(READY) $(TOOLS)  ## everything for a site without network; writes dist/bundle (BUNDLE_TARGET=mlserver)
 	$(BIN)/python scripts/make_bundle.py dist/bundle $${BUNDLE_TARGET:-mlserver}

@@ -26,7 +26,7 @@ UNUSED = {
     "yarl": "of aiohttp", "frozenlist": "of aiohttp", "propcache": "of aiohttp", "attrs": "of aiohttp",
     "gevent": "of tritonclient", "greenlet": "of gevent", "geventhttpclient": "of tritonclient",
     "zope-event": "of gevent", "zope-interface": "of gevent", "brotli": "of geventhttpclient",
-    "cffi": "of gevent", "pycparser": "of cffi", "urllib3": "of geventhttpclient",
+    "pycparser": "of cffi", "urllib3": "of geventhttpclient",
     # scikit-image's graphs and files.
     "networkx": "of scikit-image", "imageio": "of scikit-image", "tifffile": "of scikit-image",
 }  # fmt: skip
@@ -36,14 +36,14 @@ TENSORFLOW_UNUSED = {"libclang": "of TensorFlow's build", "wheel": "of astunpars
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     # extras, other requirements, what is left out
     "build": ((), ("pip>=25", "hatchling>=1.25"), ()),
-    "mlserver": (("mlserver", "superpixels"), (), (*UNUSED, "ml-dtypes")),
+    "mlserver": (("mlserver", "superpixels", "sign"), (), (*UNUSED, "ml-dtypes")),
     # The same TensorFlow without what only its GPUs need, a third smaller.
     "mlserver-tensorflow": (
-        ("mlserver", "superpixels"),
+        ("mlserver", "superpixels", "sign"),
         ("tensorflow-cpu>=2.21,<2.22", "keras>=3.15,<4"),
         (*(UNUSED.keys() - {"urllib3"}), *TENSORFLOW_UNUSED),  # Keras asks for it, by requests
     ),
-    "kserve": (("kserve", "superpixels"), (), ("networkx", "imageio", "tifffile")),
+    "kserve": (("kserve", "superpixels", "sign"), (), ("networkx", "imageio", "tifffile")),
 }
 
 

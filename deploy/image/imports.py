@@ -9,7 +9,12 @@ server on a read-only root start quickly.
 import importlib
 import sys
 
-COMMON = ["explainer_runtime.cli.serving", "explainer_runtime.methods.anchor", "explainer_runtime.render"]
+COMMON = [
+    "explainer_runtime.cli.serving",
+    "explainer_runtime.methods.anchor",
+    "explainer_runtime.render",
+    "explainer_runtime.artifact.signing",
+]
 NAMES = {
     "mlserver": [*COMMON, "explainer_runtime.hosts.launcher", "explainer_runtime.hosts.mlserver"],
     "kserve": [*COMMON, "explainer_runtime.hosts.kserve"],

@@ -120,6 +120,7 @@ TO_CHANGE = (
     InvalidSpec,
     InvalidArtifact,
     MessageTooLarge,
+    MissingExtra,
     OSError,
 )
 """What ends a command with 2: trying again without a change gives the same. Anything else ends it with 1."""

@@ -55,6 +55,7 @@ def fit(
     autoencoder: Any | None = None,
     encoder: Any | None = None,
     decoder: Any | None = None,
+    surrogate: bool = True,
     force: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
@@ -66,9 +67,7 @@ def fit(
         y: Class of each of these rows `(M,)`, where it is known: how often the model agrees is kept in
             `Fitted.model`, and a model that knows no better than chance is refused.
         predictor: The model, or anything that `predictors.connect` takes. It is asked about a few rows, to
-            learn how many classes it has, where `classes` is not given, and to know it again. A surrogate is
-            taught by it, from at most 8,500 rows: with `gradient='surrogate'`, and with `'auto'` if it is not
-            in this process and there are rows `x`.
+            learn how many classes it has, where `classes` is not given, and to know it again.
         inputs: The whole input contract, instead of one taken from `x`.
         classes: How many class scores the model answers with.
         class_names: A name for each class.
@@ -81,6 +80,10 @@ def fit(
             the last layer with weights is given.
         decoder: Keras model that makes rows of codes; in whose codes a change lives with `space='latent'`. An
             `encoder` that gives such codes says where a row lies; without one that is searched for.
+        surrogate: Whether a surrogate is taught where the method can use one (`gradient='auto'`, schedule
+            `fast`) and there are 50 rows `x` or more: it answers in place of a model that is asked at an
+            endpoint. It takes at most 8,500 rows of the model, and some seconds. Of rows of more than 16,384
+            features it is taught only where the model is not in this process.
         force: Whether a model is taken however often it is wrong about `y`.
         progress: Told the share that is done of asking about training rows, and of encoding them.
 
@@ -107,7 +110,9 @@ def fit(
     networks = Networks(asked.get("autoencoder"), asked.get("encoder"), contract.high - contract.low)
     if networks.autoencoder is not None:
         _check_autoencoder(networks.autoencoder, contract)
-    given = Given(spec, contract, x, model, networks, background, progress, asked.get("decoder"), code)
+    given = Given(
+        spec, contract, x, model, networks, background, progress, asked.get("decoder"), code, surrogate
+    )
     arrays = method.fit(given)
     words = spec.model_dump(mode="json")
     made = provenance.made(words, known.words, _given(rows=x, labels=y, background=background))
@@ -245,6 +250,11 @@ class Prepared:
         canary = Canary(self.merging or self.predictor, self.predictor, self.fitted.inputs.classes)
         with self.merging.running() if self.merging else contextlib.nullcontext():
             yield canary
+
+    @property
+    def dear(self) -> str:
+        """What makes answers dear that need not be, in a sentence; nothing where nothing does."""
+        return teaching.missed(self.fitted.spec) if self._road == "random" else ""
 
     @property
     def coalescer(self) -> Merging | None:

@@ -10,6 +10,7 @@ import pytest
 
 from explainer_runtime import artifact
 from explainer_runtime.artifact import Fitted, Report
+from explainer_runtime.errors import MissingExtra
 from explainer_runtime.hosts.platform import needs
 from explainer_runtime.spec import CEM, AnchorImage, Felzenszwalb, Grid, Inputs
 
@@ -86,6 +87,35 @@ def test_a_server_without_tensorflow_says_in_its_last_line_which_image_to_take(t
         "installed: take the image with it "
         "(image.tensorflow: true in the chart), or pip install 'explainer-runtime[tensorflow]'"
     )
+
+
+def test_commands_say_what_is_not_installed_before_they_do_anything(tmp_path):
+    (tmp_path / "model.keras").touch()
+    (tmp_path / "cf.yaml").write_text("kind: counterfactual\n")
+    fit = ["fit", "cf.yaml", "--model", "model.keras", "--data", "nothing.npz", "--out", "cf"]
+    for words, what in ((["demo"], "the demo"), (fit, "model.keras")):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT + MAIN, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"error: {what} needs what is not installed (tensorflow): "
+            "pip install 'explainer-runtime[tensorflow]'\n"
+        )
+
+
+def test_networks_may_be_computed_by_jax(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    here = {"jax", "keras"}
+    monkeypatch.setattr(needs, "find_spec", lambda name: name if name in here else None)
+    needs.check(report(CEM(), "models/autoencoder.json"), "cem")
+    here.remove("jax")
+    with pytest.raises(MissingExtra, match="needs jax, which is not installed"):
+        needs.check(report(CEM(), "models/autoencoder.json"), "cem")
 
 
 def test_a_sidecar_without_tensorflow_asks_the_model_that_it_cannot_load(tmp_path):

@@ -16,11 +16,13 @@ from explainer_runtime.explainers import fit
 from explainer_runtime.hosts.service.service import Service, _less
 from explainer_runtime.hosts.service.settings import parse_settings
 from explainer_runtime.hosts.service.status import RULES, STATUS, fault, retry_after
+from explainer_runtime.methods import teaching
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.predictors.colocated import announce, withdraw
 from explainer_runtime.spec import (
     AnchorImage,
     Colocated,
+    Counterfactual,
     Endpoint,
     Grid,
     Inputs,
@@ -141,6 +143,17 @@ def test_service_loads_without_its_model_and_explains_once_it_is_there(directory
     finally:
         withdraw("late", predictor)
         service.close()
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_a_service_says_when_it_takes_the_dear_road_for_want_of_a_surrogate(tmp_path, taught, caplog):
+    x = np.random.default_rng(0).random((60, 4, 4, 1), np.float32)
+    made = fit(Counterfactual(), x, predictor=CallablePredictor(brightness), surrogate=taught)
+    path = save(made, tmp_path / "cf")
+    Service(parse_settings(str(path), {"predictor": "grpc://127.0.0.1:1/m"}), "cf").load()
+    assert [line for line in caplog.messages if "no surrogate was fitted" in line] == (
+        [] if taught else [f"cf: {teaching.missed(made.spec)}"]
+    )
 
 
 def test_service_asks_the_colocated_model_that_is_served_now(beside, service, rows):

@@ -224,13 +224,18 @@ def test_an_artifact_of_the_first_version_is_explained_by_its_student():
     assert (again >= 0.95).all()
 
 
-def test_auto_teaches_a_surrogate_where_the_model_is_elsewhere_and_only_there():
+def test_a_surrogate_is_taught_wherever_the_model_is_and_searched_only_where_it_has_no_slopes():
     there = fit(Counterfactual(), TRAIN[:60], predictor=Counting(rowwise(W)), inputs=CONTRACT)
     here = fit(Counterfactual(), TRAIN[:60], predictor=Linear(W), inputs=CONTRACT)
-    assert teaching.taught(there)
-    assert not teaching.taught(here)
+    bare = fit(Counterfactual(), TRAIN[:60], predictor=Linear(W), inputs=CONTRACT, surrogate=False)
+    assert [teaching.taught(fitted) for fitted in (there, here, bare)] == [True, True, False]
     row = TRAIN[:1]
     black = Counting(rowwise(W), 4096)
-    roads = [(there, black, "surrogate"), (there, Linear(W), "exact"), (here, black, "random")]
+    roads = [
+        (there, black, "surrogate"),
+        (here, black, "surrogate"),
+        (there, Linear(W), "exact"),
+        (bare, black, "random"),
+    ]
     for fitted, predictor, road in roads:
         assert prepare(fitted, predictor, warm=False)(row)["gradient_source"] == road

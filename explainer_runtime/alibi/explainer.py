@@ -21,6 +21,7 @@ from explainer_runtime.artifact import Fitted
 from explainer_runtime.errors import InvalidInput, InvalidSpec
 from explainer_runtime.explanation import Explanation as Answer
 from explainer_runtime.methods import parse_spec, settings_of
+from explainer_runtime.predictors import WhiteBox
 from explainer_runtime.spec import Limits, Spec
 
 NO_LIMITS = Limits(max_batch=1, max_rows=2**53, max_calls=2**53, max_seconds=7 * 86_400.0)
@@ -118,7 +119,9 @@ class Explainer:
     def _learn(self, spec: Spec, rows: np.ndarray | None = None, **more: Any) -> None:
         """Fit to `rows` `(N, *S)`, with the networks there are and `more` arguments of `explainers.fit`."""
         kept = {name: model for name, model in self._fitted.models.items() if name != "student"}
-        self._fitted = explainers.fit(spec, rows, inputs=self._fitted.inputs, **kept, **more)
+        # A notebook has its model at hand; a surrogate is for those that cannot be looked into.
+        black = not isinstance(self._predictor, WhiteBox)
+        self._fitted = explainers.fit(spec, rows, inputs=self._fitted.inputs, surrogate=black, **kept, **more)
 
     def _check_fitted(self) -> None:
         """Raise `InvalidSpec` where `fit` has to be called first."""

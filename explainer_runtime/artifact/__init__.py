@@ -39,7 +39,7 @@ from explainer_runtime.artifact.directory import (
 )
 from explainer_runtime.artifact.manifest import Manifest
 from explainer_runtime.artifact.networks import Network
-from explainer_runtime.artifact.replace import put, replace
+from explainer_runtime.artifact.replace import kept, put, replace
 from explainer_runtime.complaints import printable
 from explainer_runtime.errors import InvalidArtifact, InvalidOption, InvalidSpec, MissingExtra
 from explainer_runtime.fitted import Fitted
@@ -65,6 +65,7 @@ class Report:
         files: Size of each file in bytes, by its path in the directory.
         signature: `unsigned`, `not verified`, or who signed it, by `key` or by `certificate`.
         made: What it says it was made of; see `provenance.py`. It says so itself: a signature vouches for it.
+        arrays: What was fitted, by name.
     """
 
     manifest: dict[str, Any]
@@ -72,6 +73,7 @@ class Report:
     files: Mapping[str, int]
     signature: str = "unsigned"
     made: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def bytes(self) -> int:
@@ -116,6 +118,16 @@ def save(fitted: Fitted, path: str | Path) -> Path:
     return path
 
 
+def check_place(path: str | Path) -> None:
+    """Refuse a path that `save` would refuse, before there is anything to save.
+
+    Raises:
+        InvalidArtifact: There is something at `path` that is not an artifact.
+    """
+    with _about(path):
+        kept(Path(os.path.abspath(path)))
+
+
 def load(
     path: str | Path, *, digest: str | None = None, max_bytes: int = MAX_BYTES, trust: Trust | None = None
 ) -> Fitted:
@@ -149,12 +161,14 @@ def verify(
     """
     with _about(path):
         files, more = _read(path, digest, max_bytes)
+        parts = _parse(files)
         return Report(
-            manifest=_parse(files).manifest.model_dump(mode="json", exclude_unset=True),
+            manifest=parts.manifest.model_dump(mode="json", exclude_unset=True),
             digest=manifests.digest_of(files[MANIFEST]),
             files={name: len(data) for name, data in files.items()},
             signature=_vouched(files, more, trust),
             made=_made(files),
+            arrays=parts.arrays,
         )
 
 

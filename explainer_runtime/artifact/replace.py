@@ -33,10 +33,10 @@ def replace(path: Path, files: Mapping[str, bytes]) -> None:
         InvalidArtifact: There is something else at `path`.
         OSError: The disk is full, permission is missing, ...; what was there is still there.
     """
-    kept = _kept(path)
+    settings = kept(path)
     fresh = _sibling(path)
     try:
-        _write(fresh, {**files, **kept})
+        _write(fresh, {**files, **settings})
         _swap(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)  # it is gone already when all went well
@@ -60,7 +60,12 @@ def put(path: Path, data: bytes) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _kept(path: Path) -> dict[str, bytes]:
+def kept(path: Path) -> dict[str, bytes]:
+    """What stays of an artifact that is replaced, of nothing where there is none.
+
+    Raises:
+        InvalidArtifact: What is at `path` is something else, and will not be replaced.
+    """
     if not os.path.lexists(path):
         return {}
     if path.is_symlink():
@@ -72,12 +77,12 @@ def _kept(path: Path) -> dict[str, bytes]:
             if not names:
                 return {}
             manifest = strict_json.parse(earlier.read(MANIFEST, strict_json.LIMIT), MANIFEST)
-            kept = {BESIDE: earlier.read(BESIDE, strict_json.LIMIT)} if BESIDE in names else {}
+            settings = {BESIDE: earlier.read(BESIDE, strict_json.LIMIT)} if BESIDE in names else {}
     except InvalidArtifact as error:
         raise InvalidArtifact(f"{refusal}: {error}") from None
     if manifest.get("format") != FORMAT:
         raise InvalidArtifact(f"{refusal}: its {MANIFEST} is of another format")
-    return kept
+    return settings
 
 
 def _sibling(path: Path) -> Path:

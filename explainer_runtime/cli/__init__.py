@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from explainer_runtime.cli import evidence
-from explainer_runtime.cli.output import Commands, import_tensorflow_quietly, progress, tell
+from explainer_runtime.cli.output import Commands, import_tensorflow_quietly, progress, say, tell
 from explainer_runtime.cli.words import Address, Artifact, Json, Label, Logits, ModelFile, Resize
 
 app = typer.Typer(
@@ -22,13 +22,29 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Explain image classifiers: fit an explainer once, save it as a directory, serve it anywhere.",
 )
 
 
 def main() -> None:
     """Entry point of the command line."""
     app()
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from explainer_runtime import __version__
+
+        typer.echo(f"explainer-runtime {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Explain image classifiers: fit an explainer once, save it as a directory, serve it anywhere."""
 
 
 @app.command()
@@ -84,6 +100,12 @@ def fit(
     force: Annotated[
         bool, typer.Option("--force", help="Fit even if the model is wrong about most of the rows.")
     ] = False,
+    surrogate: Annotated[
+        bool,
+        typer.Option(
+            help="Teach a small stand-in of the model, to explain it cheaply where only an endpoint is there."
+        ),
+    ] = True,
     json: Json = False,
 ) -> None:
     """Fit an explainer to a model and its data, and save it."""
@@ -91,9 +113,16 @@ def fit(
     from explainer_runtime.cli import answers, models, training
     from explainer_runtime.spec import Inputs, parse
 
+    # Everything is looked at before anything that takes seconds is imported, or asked.
     settings = training.read_spec(spec)
+    artifact.check_place(out)
+    said = models.chosen(model, predictor, **models.said(logits, label))
+    for network in filter(None, (autoencoder, training.file_of(encoder), decoder)):
+        models.check(network)
     rows = training.read_training(data, value_range) if data is not None else None
-    connected = models.connected(model, predictor, **models.said(logits, label))
+    if rows is not None:
+        say(f"{data}: {rows.seen()}")
+    connected = models.connected(said)
     rows = rows or training.without_data(shape, value_range, connected)
     with progress("fitting") as step:
         contract = {
@@ -115,6 +144,7 @@ def fit(
             encoder=training.read_encoder(encoder),
             decoder=training.read_network(decoder),
             force=force,
+            surrogate=surrogate,
             progress=step,
         )
         artifact.save(fitted, out)
@@ -154,31 +184,44 @@ def explain(
 ) -> None:
     """Explain images with a fitted explainer."""
     from explainer_runtime import artifact, explainers
+    from explainer_runtime.artifact.directory import MODELS
     from explainer_runtime.cli import answers, models, remote, requests
-    from explainer_runtime.spec import Inputs, Limits, parse
+    from explainer_runtime.fitted import check_rows
+    from explainer_runtime.hosts.platform import needs
+    from explainer_runtime.methods import parse_spec
+    from explainer_runtime.spec import Inputs, Limits, parse, parse_options
 
+    # Everything is looked at before anything that takes seconds is imported.
     encode = answers.encoder(out) if out else None
-    fitted = artifact.load(path)
+    report = artifact.verify(path)
+    spec, inputs = parse_spec(report.manifest["spec"]), parse(Inputs, report.manifest["inputs"], "inputs")
     if out:
-        answers.check(out, fitted.inputs)
-    if model is not None and server is None:
-        import_tensorflow_quietly()
-    inputs = parse(Inputs, {**dict(fitted.inputs), **({"resize": resize} if resize else {})}, "inputs")
-    request = requests.read_rows(input_path, inputs, fitted.spec.kind).select(chosen)
+        answers.check(out, inputs)
+    contract = parse(Inputs, {**dict(inputs), **({"resize": resize} if resize else {})}, "inputs")
+    request = requests.read_rows(input_path, contract, spec.kind).select(chosen)
     x, sent = request.x, request.sent
     options = {**request.options, **requests.read_options(option or [])}
     if server is not None:
         models.refuse(model, predictor, logits, label)
+    else:
+        parse_options(spec, options)
+        check_rows(x, inputs, len(x))
+        needs.check(report, str(path))
+        connected = models.connected(models.chosen(model, predictor, **models.said(logits, label)))
+    if any(name.startswith(f"{MODELS}/") for name in report.files):
+        import_tensorflow_quietly()
+    fitted = artifact.load(path, digest=report.digest)
+    if server is not None:
         asked = None
-        with progress("explaining") as step:
+        with progress("explaining", quiet=True) as step:
             explanation = remote.explain(server, x, options, step)
     else:
-        prepared = explainers.prepare(
-            fitted, models.connected(model, predictor, **models.said(logits, label)), warm=False
-        )
+        prepared = explainers.prepare(fitted, connected, warm=False)
+        if prepared.dear:
+            say(prepared.dear)
         # Nobody else waits here: only what the caller asks for limits the work.
         limits = Limits(max_batch=max(1, len(x)), max_rows=10**9, max_calls=10**9, max_seconds=10**6)
-        with progress("explaining") as step:
+        with progress("explaining", quiet=True) as step:
             explanation = prepared(x, options, limits=limits, progress=lambda at: step(at.fraction))
         asked = prepared.predictor
     if sent:
@@ -187,7 +230,7 @@ def explain(
     if out and encode:
         about = answers.origin(path, input_path, asked, server)
         out.write_bytes(encode(explanation, x, fitted, sent, about))
-    summary = answers.summary(explanation, fitted.inputs)
+    summary = answers.summary(explanation, inputs)
     document = {"artifact": str(path), **summary, "out": str(out) if out else None}
     tell(json, document, lambda: answers.explained(summary, out))
 
@@ -326,7 +369,11 @@ def demo(
     json: Json = False,
 ) -> None:
     """Train, fit, serve, explain and check, from nothing to a page of explanations."""
+    from explainer_runtime.hosts.platform import needs
+
+    needs.require("the demo", "tensorflow", "mlserver")
+    say("loading TensorFlow ...")
+    import_tensorflow_quietly()
     from explainer_runtime.cli import walk
 
-    import_tensorflow_quietly()
     raise typer.Exit(walk.walk(out, keep=keep, retrain=retrain, json=json))

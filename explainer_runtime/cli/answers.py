@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explainer_runtime import render
+from explainer_runtime import methods, render
+from explainer_runtime.artifact.directory import MODELS
 from explainer_runtime.complaints import printable
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.explanation import Explanation
@@ -177,6 +178,7 @@ def card(title: str, report: Report, *, settings: bool = False) -> Table:
         "input": f"{size}, from {contract['low']:g} to {contract['high']:g}",
         "classes": _classes(contract["class_names"] or (), contract["classes"]),
         **{f"model's {name}": text for name, text in manifest.get("model", {}).items()},
+        **({"surrogate": taught} if (taught := _taught(report)) else {}),
         "digest": report.digest,
         "signature": report.signature,
         "size": f"{report.bytes:,} bytes in {len(report.files)} file{'s' * (len(report.files) > 1)}",
@@ -217,6 +219,18 @@ def _parts(report: Report) -> dict[str, str]:
     rows = report.manifest["arrays"].get("reference_rows")
     kept = {"training rows": f"{rows['shape'][0]:,} are in it (reference_rows)"} if rows else {}
     return {"of that": "\n".join(some), **kept}
+
+
+def _taught(report: Report) -> str:
+    """What is known of the surrogate of an artifact; nothing of a method that has no use for one."""
+    if not methods.parse_spec(report.manifest["spec"]).slopes:
+        return ""
+    if not ("surrogate_kernel_0" in report.arrays or f"{MODELS}/student.json" in report.files):
+        return "none: behind an endpoint, slopes are estimated, a thousand rows and more an explanation"
+    known = {name.partition("_")[2]: array for name, array in report.arrays.items() if array.size == 1}
+    rows, agrees = known.get("rows"), known.get("agreement")
+    taught = "" if rows is None else f" from {rows.item():,} answers of the model"
+    return f"taught{taught}" + ("" if agrees is None else f"; agrees on {agrees.item():.1%} of untaught rows")
 
 
 def needed(title: str, reasons: Mapping[str, str], target: str) -> Table:

@@ -121,7 +121,7 @@ def replay(
     fitted = artifact.load(path, digest=line["artifact"])
     request = requests.read_rows(input_path, fitted.inputs, fitted.spec.kind)
     given = {**request.options, **requests.read_options(option or [])}
-    connected = models.connected(model, predictor, **models.said(logits, label))
+    connected = models.connected(models.chosen(model, predictor, **models.said(logits, label)))
     prepared = explainers.prepare(fitted, connected, warm=False)
     with progress("explaining"):
         report = replaying.again(line, prepared, requests.select(request.x, rows), given)

@@ -18,6 +18,7 @@ from explainer_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from explainer_runtime.predictors import Predictor
+    from explainer_runtime.predictors.settings import PredictorSettings
 
 
 def said(logits: bool = False, label: int | None = None) -> dict[str, Any]:
@@ -51,27 +52,50 @@ def with_contract(predictor: str, contract: Mapping[str, Any]) -> str:
     return parse_predictor(predictor, **contract).model_dump_json(exclude_unset=True)
 
 
-def connected(model: str | None, predictor: str | None, **contract: Any) -> Predictor:
-    """The model being explained, from the one of two options that was given.
+def chosen(model: str | None, predictor: str | None, **contract: Any) -> PredictorSettings:
+    """What was said of the model being explained, by the one of two options that was given. It is looked at
+    as far as that goes without importing what runs it.
 
     Raises:
         InvalidInput: Both or none were given.
-        InvalidSpec: It cannot be used as it was said.
+        InvalidSpec: It cannot be used as it was said, or is not there.
+        MissingExtra: What runs it is not installed.
     """
-    from explainer_runtime.predictors import connect
     from explainer_runtime.predictors.settings import KerasModel, parse_predictor
     from explainer_runtime.spec import parse
 
-    if model is not None and predictor is None:
-        if not model.endswith(".onnx"):
-            import_tensorflow_quietly()
-        return connect(parse(KerasModel, {"path": model, **contract}, "model"))
-    if predictor is not None and model is None:
-        settings = parse_predictor(written(predictor), **contract)
-        if settings.kind == "keras":
-            import_tensorflow_quietly()
-        return connect(settings)
-    raise InvalidInput("give either --model FILE or --predictor URL", "predictor")
+    if (model is None) == (predictor is None):
+        raise InvalidInput("give either --model FILE or --predictor URL", "predictor")
+    if model is not None:
+        said: PredictorSettings = parse(KerasModel, {"path": model, **contract}, "model")
+    else:
+        said = parse_predictor(written(predictor or ""), **contract)
+    if isinstance(said, KerasModel):
+        check(said.path)
+    return said
+
+
+def check(path: str) -> None:
+    """Refuse a model's file that is not there, or that nothing here can run.
+
+    Raises:
+        InvalidSpec, MissingExtra: It is one.
+    """
+    from explainer_runtime.hosts.platform import needs
+    from explainer_runtime.predictors import backends
+
+    backends.check(Path(path))
+    needs.require(path, "onnx" if path.endswith(".onnx") else "tensorflow")
+
+
+def connected(said: PredictorSettings) -> Predictor:
+    """The model that was `chosen`."""
+    from explainer_runtime.predictors import connect
+    from explainer_runtime.predictors.settings import KerasModel
+
+    if isinstance(said, KerasModel) and not said.path.endswith(".onnx"):
+        import_tensorflow_quietly()
+    return connect(said)
 
 
 def refuse(*given: object) -> None:

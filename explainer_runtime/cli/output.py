@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,6 +20,9 @@ import typer
 from typer.core import TyperGroup
 
 from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidSpec
+
+_START = time.monotonic()
+"""About when the command began: this is among the first that it imports."""
 
 
 class Commands(TyperGroup):
@@ -49,10 +53,22 @@ def tell(json: bool, document: Mapping[str, Any], show: Callable[[], Any]) -> No
         Console().print(show())
 
 
+def say(line: str) -> None:
+    """A step that is done, or begun, on stderr, with the seconds since the command was."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    clock = f"[dim]{time.monotonic() - _START:5.1f} s[/]"
+    Console(stderr=True, highlight=False).print(f"{clock}  {escape(line)}", soft_wrap=True)
+
+
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar on stderr, where that is a terminal; told the fraction that is done."""
+def progress(label: str, quiet: bool = False) -> Iterator[Callable[[float], None]]:
+    """A progress bar on stderr where that is a terminal, told the fraction that is done; elsewhere a line,
+    unless it is to be `quiet`."""
     if not sys.stderr.isatty():
+        if not quiet:
+            say(f"{label} ...")
         yield lambda fraction: None
         return
     from rich.console import Console

@@ -36,6 +36,12 @@ class Training(NamedTuple):
         """A row to ask the model about `(1, *S)`, in order to see how it answers."""
         return np.full((1, *self.shape), self.low, np.float32) if self.x is None else self.x[:1]
 
+    def seen(self) -> str:
+        """What has been read, in one line."""
+        count, size = 0 if self.x is None else len(self.x), " × ".join(str(side) for side in self.shape)
+        labels = "no labels" if self.y is None else f"labels of {len(np.unique(self.y))} classes"
+        return f"{count:,} rows of {size}, from {self.low:g} to {self.high:g}, {labels}"
+
 
 def read_spec(path: Path) -> Spec:
     """The spec in a YAML or JSON file.
@@ -68,9 +74,12 @@ def read_network(path: str | None) -> Any:
 
 def read_encoder(said: str | None) -> Any:
     """The Keras model in a `.keras` file, or what else was said: the name of a layer of the model."""
-    if said is None or not (said.endswith(".keras") or Path(said).exists()):
-        return said
-    return read_network(said)
+    return said if file_of(said) is None else read_network(said)
+
+
+def file_of(encoder: str | None) -> str | None:
+    """What was said of an encoder, where that is a file."""
+    return encoder if encoder is not None and (encoder.endswith(".keras") or Path(encoder).exists()) else None
 
 
 def read_training(source: str, value_range: tuple[float, float] | None) -> Training:

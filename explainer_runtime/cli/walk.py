@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from explainer_runtime import demo
-from explainer_runtime.cli.output import progress, tell
+from explainer_runtime.cli.output import progress, say, tell
 from explainer_runtime.demo import questions, report
 from explainer_runtime.demo.report import Outcome
 from explainer_runtime.demo.servers import Server
@@ -18,10 +18,6 @@ from explainer_runtime.demo.servers import Server
 def walk(out: Path, *, keep: bool, retrain: bool, json: bool) -> int:
     """Run the demo and tell how it went; the exit status, 0 if everything held."""
     console = Console(stderr=True, highlight=False)
-    start = time.monotonic()
-
-    def say(line: str) -> None:
-        console.print(f"[dim]{time.monotonic() - start:5.1f} s[/]  {line}", soft_wrap=True)
 
     def ready(outcome: Outcome, servers: list[Server]) -> None:
         tell(json, report.summary(outcome), lambda: report.table(outcome))

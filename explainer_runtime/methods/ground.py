@@ -38,6 +38,7 @@ class Given(NamedTuple):
         background: Images that masked pixels may show, or None.
         progress: Told the share that is done, or None.
         decoder: Codes -> rows, or None; `code` is the shape of one.
+        surrogate: Whether one may be taught that nobody has asked for.
     """
 
     spec: Any
@@ -49,6 +50,7 @@ class Given(NamedTuple):
     progress: Callable[[float], None] | None = None
     decoder: Network | None = None
     code: tuple[int, ...] = ()
+    surrogate: bool = True
 
     def codes(self, x: np.ndarray) -> np.ndarray:
         """Codes of rows `(M, *S)` -> `(M, E)`, float32, some rows at a time."""

@@ -1,4 +1,4 @@
-"""Fitting to a black box: teach a surrogate from its answers, once, and keep some of them.
+"""Fitting for a black box: teach a surrogate from the model's answers, once, and keep some of them.
 
 What it costs is known beforehand: at most `MOST` rows, in calls of a few hundred. The artifact then holds the
 surrogate, a few hundred rows with the model's own answers (where nearest unlike neighbours are looked for),
@@ -8,13 +8,14 @@ taught.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.fitted import Fitted, Shape, check_arrays
-from explainer_runtime.predictors.base import Predictor, WhiteBox, answered
+from explainer_runtime.predictors.base import WhiteBox, answered
 from explainer_runtime.search import surrogate
 from explainer_runtime.search.feedback import Guide
 from explainer_runtime.search.kept import Kept, as_bytes
@@ -29,14 +30,17 @@ MOST = 8500
 """Rows the model is asked about at most."""
 _LESSONS, _ROWS, _CHECKS = 8000, 4000, 500
 """Rows taught, of which so many at most are training rows (the rest are mixtures of them); rows to check."""
+_SMALL = 2**14
+"""Features of a row up to which one is taught of a model in this process, unasked: of larger rows the lessons
+alone would be gigabytes."""
 _KEPT = 500
 """Training rows kept with their answers."""
 _TINY = float(np.finfo(np.float32).tiny)
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
-    """What an explainer of this model needs to search without it: arrays of a `Fitted`; none where the model
-    itself serves as well.
+    """What an explainer of this model needs to search without it: arrays of a `Fitted`; none where it is not
+    to be taught.
 
     The seed of the spec is that of the choice of rows, of the mixtures and of the surrogate.
 
@@ -45,7 +49,7 @@ def fit(given: Given) -> dict[str, np.ndarray]:
         PredictorError: The model failed.
     """
     x, predictor, inputs, seed = given.rows(), given.predictor, given.inputs, given.spec.seed
-    if not _useful(given.spec, x, predictor) or x is None or predictor is None:
+    if not _useful(given, x) or x is None or predictor is None:
         return {}
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(x))
@@ -67,15 +71,20 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     }
 
 
-def _useful(spec: Any, x: np.ndarray | None, predictor: Predictor | None) -> bool:
-    """Whether a surrogate is to be taught: where it is asked for, or nothing else would do as well."""
-    enough = predictor is not None and x is not None and len(x) >= LEAST
+def _useful(given: Given, x: np.ndarray | None) -> bool:
+    """Whether a surrogate is to be taught: where it is asked for, or can be without being asked for.
+
+    A model in this process has slopes of its own now, but may be behind an endpoint when it is explained.
+    """
+    spec = given.spec
+    enough = given.predictor is not None and x is not None and len(x) >= LEAST
     if spec.gradient == "surrogate":
         if not enough:
             raise InvalidSpec(f"gradient='surrogate' needs a `predictor` and {LEAST} or more rows `x` at fit")
         return True
-    black = not isinstance(predictor, WhiteBox)
-    return enough and black and (spec.gradient, spec.schedule) == ("auto", "fast")
+    if not (given.surrogate and enough and (spec.gradient, spec.schedule) == ("auto", "fast")):
+        return False
+    return not isinstance(given.predictor, WhiteBox) or math.prod(given.inputs.shape) <= _SMALL
 
 
 def check(fitted: Fitted) -> None:
@@ -107,6 +116,17 @@ def check(fitted: Fitted) -> None:
 def taught(fitted: Fitted) -> bool:
     """Whether a surrogate was fitted."""
     return "surrogate_kernel_0" in fitted.arrays or "student" in fitted.models
+
+
+def missed(spec: Any) -> str:
+    """What it costs, in a sentence, that estimated slopes are searched for want of a surrogate; nothing where
+    one would not be searched."""
+    if (spec.gradient, spec.schedule) != ("auto", "fast"):
+        return ""
+    return (
+        "no surrogate was fitted, so slopes are estimated: a thousand rows and more an explanation in place "
+        "of some 150, and larger changes; fit it again, with rows and the model"
+    )
 
 
 def guide(fitted: Fitted) -> Guide:

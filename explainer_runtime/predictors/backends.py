@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +86,9 @@ def read_model(path: str | Path) -> Any:
         InvalidSpec: There is no such file, it is another format, or it holds code.
         MissingExtra: Keras, or its back end, is not installed.
     """
-    keras, path = import_keras(), Path(path)
-    if not path.exists():
-        raise InvalidSpec(f"{path}: there is no such file")
-    if path.suffix in (".h5", ".hdf5"):
-        raise InvalidSpec(
-            f"{path}: HDF5 is not read; load it with Keras and write it with `model.save('model.keras')`; "
-            f"{meaning.PAGE}"
-        )
-    if not (path.is_file() and path.suffix == ".keras"):
-        raise InvalidSpec(
-            f"{path}: expected a .keras or .onnx file, or a SavedModel directory; {meaning.PAGE}"
-        )
+    path = Path(path)
+    check(path, (".keras",))
+    keras = import_keras()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds for one cause: this file is not a model
@@ -107,6 +98,29 @@ def read_model(path: str | Path) -> Any:
                 f"with `model.export(directory)` and give that directory; {meaning.PAGE}"
             ) from error
         raise InvalidSpec(f"{path}: cannot be loaded as a Keras model: {one_line(str(error))}") from error
+
+
+def check(path: Path, suffixes: Collection[str] = (".keras", ".onnx", "")) -> None:
+    """Refuse what is no model by its name and place, before anything that takes seconds is imported.
+
+    Args:
+        path: Of the model.
+        suffixes: Of files that are taken; nothing stands for the directory of a SavedModel.
+
+    Raises:
+        InvalidSpec: It is none.
+    """
+    if not path.exists():
+        raise InvalidSpec(f"{path}: there is no such file")
+    if path.suffix in (".h5", ".hdf5"):
+        new = path.with_suffix(".keras").name
+        script = f"import keras; keras.saving.load_model('{path}', compile=False).save('{new}')"
+        raise InvalidSpec(f'{path}: HDF5 is not read; write it anew: python -c "{script}"; {meaning.PAGE}')
+    saved = "" in suffixes and (path / "saved_model.pb").is_file()
+    if not (saved or (path.is_file() and path.suffix and path.suffix in suffixes)):
+        raise InvalidSpec(
+            f"{path}: expected a .keras or .onnx file, or a SavedModel directory; {meaning.PAGE}"
+        )
 
 
 def import_keras() -> Any:

@@ -7,6 +7,7 @@ at the first request, or by a crash, helps nobody: `inspect --needs` says it whe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,14 @@ from explainer_runtime.artifact.directory import MODELS
 from explainer_runtime.errors import MissingExtra
 from explainer_runtime.methods import parse_spec
 
-_MODULES = {"tensorflow": "tensorflow", "superpixels": "skimage"}
+_MODULES = {
+    "tensorflow": ("tensorflow",),
+    "jax": ("jax", "keras"),
+    "onnx": ("onnxruntime",),
+    "superpixels": ("skimage",),
+    "mlserver": ("mlserver", "httpx"),
+}
+"""What each extra of this package brings that is imported."""
 
 
 class Needs(NamedTuple):
@@ -57,7 +65,20 @@ def of(report: Report) -> Needs:
 
 def installed(extra: str) -> bool:
     """Whether what an extra of this package brings is here."""
-    return find_spec(_MODULES[extra]) is not None
+    return not _missing(extra)
+
+
+def require(what: str, *wanted: str) -> None:
+    """Refuse to begin `what` without all of these extras; Keras may compute with JAX where that is asked for.
+
+    Raises:
+        MissingExtra: With the one line that installs them.
+    """
+    if missing := {extra: _missing(extra) for extra in map(_backed, wanted) if _missing(extra)}:
+        names, extras = ", ".join(map(", ".join, missing.values())), ",".join(missing)
+        raise MissingExtra(
+            f"{what} needs what is not installed ({names}): pip install 'explainer-runtime[{extras}]'"
+        )
 
 
 def check(report: Report, name: str) -> None:
@@ -67,8 +88,17 @@ def check(report: Report, name: str) -> None:
         MissingExtra: With which image, or which extra, to take instead.
     """
     for extra, why in of(report).reasons.items():
-        if not installed(extra):
-            instead = f"pip install 'explainer-runtime[{extra}]'"
+        if missing := _missing(_backed(extra)):
+            instead = f"pip install 'explainer-runtime[{_backed(extra)}]'"
             if extra == "tensorflow":
                 instead = "take the image with it (image.tensorflow: true in the chart), or " + instead
-            raise MissingExtra(f"{name}: {why} needs {_MODULES[extra]}, which is not installed: {instead}")
+            raise MissingExtra(f"{name}: {why} needs {missing[0]}, which is not installed: {instead}")
+
+
+def _missing(extra: str) -> list[str]:
+    return [name for name in _MODULES[extra] if find_spec(name) is None]
+
+
+def _backed(extra: str) -> str:
+    """`extra`, or that with what Keras computes with instead."""
+    return "jax" if extra == "tensorflow" and os.environ.get("KERAS_BACKEND") == "jax" else extra

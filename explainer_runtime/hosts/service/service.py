@@ -7,6 +7,7 @@ into its own (`status.py`). Admission, the deadline, metrics and spans are there
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -114,6 +115,8 @@ class Service:
         self._audited = audit.check()
         with suppress(PredictorUnavailable):
             self._prepared = prepare(self.fitted, self._connect())
+            if self._prepared.dear:
+                _log.warning("%s: %s", self._name, self._prepared.dear)
         for name in ("surrogate_agreement", "student_agreement"):  # the second is what 0.1.0 called it
             if name in self.fitted.arrays:
                 self._meter.now(agreement=float(self.fitted.arrays[name][0]))
@@ -188,6 +191,7 @@ class Service:
             return self._prepared
 
 
+_log = logging.getLogger(__name__)
 _FIRST_GUESS = 1000.0
 """Rows that explaining one row is expected to take before anything is known."""
 _NEWS = 0.2

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,9 +145,7 @@ class Prepared:
         self._shard = None
         if self._road == "exact" and isinstance(predictor, WhiteBox):
             self._shard = shard_of(predictor, _made_up(fitted.inputs))
-        self._guide = None
-        if self._road == "surrogate":
-            self._guide = teaching.guide(fitted)
+        self._guide = teaching.guide(fitted) if self._road == "surrogate" else None
 
     def __call__(
         self,
@@ -208,18 +207,17 @@ class Prepared:
                 shard=self._shard,
             )
         meta: dict[str, Any] = {"spec": spec.model_dump(mode="json")}
-        warnings = [self.strangeness.warning] if self.strangeness.warning else []
-        if self._vanished(answer):
-            warnings.append(_VANISHED)
-        if warnings:
-            meta["warnings"] = warnings
+        warnings = [self.strangeness.warning, _VANISHED if self._vanished(answer) else ""]
+        if any(warnings):
+            meta["warnings"] = [one for one in warnings if one]
         if self.fitted.inputs.class_names:
             meta["class_names"] = list(self.fitted.inputs.class_names)
         if self._road:
             arrays = {**answer.arrays, "gradient_source": np.full(len(answer), self._road)}
             answer = dataclasses.replace(answer, arrays=arrays)
         cost = answer.cost + Cost(met.calls, met.rows)
-        return dataclasses.replace(answer, meta=meta, cost=cost)
+        shown = partial(_shown, rows, self.fitted.inputs)
+        return dataclasses.replace(answer, meta=meta, cost=cost, shown=shown)
 
     def _search(self, rows: np.ndarray, spec: Spec, predictor: Predictor) -> Search[Explanation]:
         ground = Ground(
@@ -351,6 +349,12 @@ def _road(fitted: Fitted, predictor: Predictor) -> str | None:
     if isinstance(predictor, WhiteBox):
         return "exact"
     return "surrogate" if spec.schedule == "fast" and teaching.taught(fitted) else "random"
+
+
+def _shown(rows: np.ndarray, inputs: Inputs, answer: Explanation) -> str | None:
+    from explainer_runtime import render  # nobody looks at most answers
+
+    return render.snippet(answer, rows, inputs)
 
 
 def _made_up(inputs: Inputs) -> np.ndarray:

@@ -10,7 +10,7 @@ is named in `meta.tensors`. Labels of pixels, truths or numbers, are told as run
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ class Cost:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """The answer for a batch of N rows.
 
@@ -60,6 +60,7 @@ class Explanation:
         raw: One mapping a row of what has no fixed shape (ragged lists, examples); JSON values and arrays.
         meta: The spec in force, with the options of the request; class names and warnings, if any.
         cost: What the model was asked for all rows together.
+        shown: Makes its picture as HTML, for notebooks; None where the rows are not known.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Explanation:
     raw: tuple[Mapping[str, Any], ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     cost: Cost = Cost()
+    shown: Callable[[Explanation], str | None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         lengths = {name: len(array) for name, array in self.arrays.items()}
@@ -81,6 +83,14 @@ class Explanation:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
+
+    def __repr__(self) -> str:
+        found = f"found {int(self['found'].sum())} of {len(self)}"
+        return f"<Explanation by {self.kind}: {found}; {self.cost.calls} calls, {self.cost.rows} rows>"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the picture, or nothing where there is none, and then it shows the words."""
+        return self.shown(self) if self.shown else None
 
     def to_json(self, *, short: bool = False) -> bytes:
         """The answer as one JSON document, `{"meta": {...}, "data": {...}}`.

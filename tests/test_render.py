@@ -1,7 +1,9 @@
 """Pictures: what a colour means, what a card says, and that a page needs nothing but itself."""
 
+import base64
 import dataclasses
 import io
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +14,9 @@ from PIL import Image
 
 from explainer_runtime import render
 from explainer_runtime.errors import InvalidInput
+from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.explanation import Cost, Explanation
+from explainer_runtime.methods import parse_spec
 from explainer_runtime.render import page, panels
 from explainer_runtime.spec import Inputs
 from explainer_runtime.views import chance
@@ -446,3 +450,38 @@ def test_a_page_says_how_often_the_model_is_right_or_that_nobody_said():
         anchors(x), x, contract(), accuracy="0.851 of 1000 rows"
     )
     assert "Nobody has said how often it is right" in render.html(anchors(x), x, contract())
+
+
+# --- in a notebook --------------------------------------------------------------------------------------
+
+
+def answered_by(kind, shape):
+    """What a prepared explainer answers about one row of a model that knows two classes by their sum."""
+    inputs = Inputs(shape=shape, low=0, high=1, classes=2)
+
+    def model(x):
+        high = 1 / (1 + np.exp(-4 * (x.reshape(len(x), -1).sum(axis=1) - 8)))
+        return np.stack([1 - high, high], axis=1)
+
+    return prepare(fit(parse_spec({"kind": kind}), inputs=inputs), model)(np.full((1, *shape), 0.2, "f"))
+
+
+def test_a_notebook_shows_the_picture_of_an_answer_and_says_it_to_those_who_cannot_see_it():
+    shown = answered_by("attribution", (8, 8, 1))._repr_html_()
+    picture = re.search(r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)">', shown)
+    assert picture
+    assert Image.open(io.BytesIO(base64.b64decode(picture[2]))).width > 100
+
+
+def test_rows_that_are_no_images_are_shown_in_words():
+    answer = answered_by("counterfactual", (16,))
+    assert answer._repr_html_() is None
+    assert repr(answer).startswith("<Explanation by counterfactual: found 1 of 1; ")
+    assert len(repr(answer)) < 100
+
+
+def test_a_snippet_has_only_its_own_tags():
+    x = images(9)
+    shown = render.snippet(counterfactuals(x, after=2), x, contract())
+    assert re.findall(r"<(\w+)", shown) == ["p", "img"]
+    assert "The first 8 are shown." in shown

@@ -147,7 +147,7 @@ class Explainer:
     def _explanation(self, answer: Answer, data: Mapping[str, Any]) -> Explanation:
         meta = self._meta(parse_spec(answer.meta["spec"]))
         cost = {"calls": answer.cost.calls, "rows": answer.cost.rows, "steps": answer.cost.steps}
-        return Explanation({**meta, "cost": cost}, data)
+        return Explanation({**meta, "cost": cost}, data, answer)
 
     def _meta(self, spec: Spec) -> dict[str, Any]:
         return {

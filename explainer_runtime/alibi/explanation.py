@@ -8,6 +8,7 @@ from warnings import warn
 
 import orjson
 
+from explainer_runtime.explanation import Explanation as Answer
 from explainer_runtime.explanation import jsonable
 
 
@@ -23,8 +24,10 @@ class Explanation:
     meta: Mapping[str, Any]
     data: Mapping[str, Any]
 
-    def __init__(self, meta: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        self.meta, self.data = meta, data
+    def __init__(
+        self, meta: Mapping[str, Any], data: Mapping[str, Any], answer: Answer | None = None
+    ) -> None:
+        self.meta, self.data, self._answer = meta, data, answer
 
     def __getattr__(self, name: str) -> Any:
         for part in (self.__dict__.get("data", {}), self.__dict__.get("meta", {})):
@@ -44,6 +47,10 @@ class Explanation:
 
     def __repr__(self) -> str:
         return f"<Explanation by {self._name}: {', '.join(self.data)}>"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the picture, where the rows are images and it was not read from JSON."""
+        return None if self._answer is None else self._answer._repr_html_()
 
     def to_json(self) -> str:
         """`{"meta": ..., "data": ...}` as JSON: arrays as nested lists, numbered keys as strings."""

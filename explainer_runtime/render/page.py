@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -17,10 +18,11 @@ import numpy as np
 from PIL import Image
 
 from explainer_runtime import __version__
+from explainer_runtime.errors import InvalidInput
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.pictures import Sent
 from explainer_runtime.render.cards import SIZE, Panel, drawn, view
-from explainer_runtime.render.sheet import encode
+from explainer_runtime.render.sheet import encode, sheet
 from explainer_runtime.views import MEANINGS, Card, View, number
 
 if TYPE_CHECKING:
@@ -64,6 +66,25 @@ def html(
         section("Numbers", _numbers(explanation, seen)),
         section("Where it comes from", *_provenance(explanation, about or {})),
     )
+
+
+def snippet(explanation: Explanation, x: np.ndarray, inputs: Inputs, most: int = 8) -> str | None:
+    """A few lines of HTML for the cell of a notebook: what it is, and one picture of the first `most` rows.
+
+    Returns:
+        None where the rows are no images.
+    """
+    try:
+        seen = view(explanation, x, inputs)
+    except InvalidInput:
+        return None
+    shown = drawn(replace(seen, cards=seen.cards[:most]), inputs, SIZE)
+    alt = "; ".join(card.headline for card in shown)
+    words = f"{seen.idea} Found for {sum(card.found for card in seen.cards)} of {len(seen.cards)}."
+    if len(seen.cards) > most:
+        words += f" The first {most} are shown."
+    data = base64.b64encode(encode(sheet(shown))).decode()
+    return f'<p>{escape(words)}</p><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
 
 
 READING = (

@@ -17,8 +17,7 @@ import numpy as np
 
 from explainer_runtime import methods
 from explainer_runtime.artifact import provenance
-from explainer_runtime.driver import Budget, Progress, explain, shard_of, solve
-from explainer_runtime.driver.estimated import CentralDifferences, Estimator, RandomDirections
+from explainer_runtime.driver import Budget, Progress, estimated, explain, shard_of, solve
 from explainer_runtime.driver.solve import TINY
 from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
 from explainer_runtime.explanation import Cost, Explanation
@@ -187,7 +186,7 @@ class Prepared:
             min(limits.max_calls, asked.max_calls or limits.max_calls),
             min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
         )
-        estimator = _estimator(spec, self._road, self.fitted.inputs)
+        estimator = estimated.of(spec, self._road, self.fitted.inputs)
         met = Tally()
         if self.strangeness.price(self.predictor) <= budget.rows:
             met = self.strangeness.meet(self.merging or self.predictor, self.predictor)
@@ -361,18 +360,6 @@ def _made_up(inputs: Inputs) -> np.ndarray:
     """One row of nothing in particular `(1, *S)`."""
     rng = np.random.default_rng(0)
     return rng.uniform(inputs.low, inputs.high, (1, *inputs.shape)).astype(np.float32)
-
-
-def _estimator(spec: Any, road: str | None, contract: Inputs) -> Estimator | None:
-    """What infers slopes from answers; None where they are exact or none are needed."""
-    if road not in ("full", "random"):
-        return None
-    eps = spec.eps if spec.schedule == "reference" else spec.eps * (contract.high - contract.low)
-    low, high = np.float32(contract.low), np.float32(contract.high)
-    if road == "full":
-        return CentralDifferences(eps, low, high)
-    first = contract.layout == "channels_first"
-    return RandomDirections(eps, low, high, seed=spec.seed, channels_first=first)
 
 
 def _numbered(spec: Spec, inputs: Inputs) -> Spec:

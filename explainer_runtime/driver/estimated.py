@@ -15,6 +15,7 @@ import numpy as np
 
 from explainer_runtime.driver.meter import Meter
 from explainer_runtime.search.asks import Slopes
+from explainer_runtime.spec import Inputs
 
 _BYTES = 64 * 2**20
 """Of rows that are made up at a time."""
@@ -35,6 +36,19 @@ class Estimator(Protocol):
         """The slope `(*S)` at a point, from how much more there was above than below `(P,)`, all parts
         joined."""
         ...
+
+
+def of(spec: Any, road: str | None, inputs: Inputs) -> Estimator | None:
+    """What infers slopes from answers, by the settings of a method; None where they are exact or none are
+    needed."""
+    if road not in ("full", "random"):
+        return None
+    eps = spec.eps if spec.schedule == "reference" else spec.eps * (inputs.high - inputs.low)
+    low, high = np.float32(inputs.low), np.float32(inputs.high)
+    if road == "full":
+        return CentralDifferences(eps, low, high)
+    first = inputs.layout == "channels_first"
+    return RandomDirections(eps, low, high, seed=spec.seed, channels_first=first)
 
 
 def estimate(

@@ -121,7 +121,7 @@ def taught(fitted: Fitted) -> bool:
 def missed(spec: Any) -> str:
     """What it costs, in a sentence, that estimated slopes are searched for want of a surrogate; nothing where
     one would not be searched."""
-    if (spec.gradient, spec.schedule) != ("auto", "fast"):
+    if (spec.slopes, spec.schedule) != ("auto", "fast"):
         return ""
     return (
         "no surrogate was fitted, so slopes are estimated: a thousand rows and more an explanation in place "

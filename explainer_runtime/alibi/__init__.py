@@ -19,6 +19,7 @@ from explainer_runtime.alibi.cem import CEM
 from explainer_runtime.alibi.counterfactual import Counterfactual
 from explainer_runtime.alibi.explainer import Explainer
 from explainer_runtime.alibi.explanation import Explanation
+from explainer_runtime.alibi.older import modernise
 from explainer_runtime.alibi.prototype import CounterfactualProto
 from explainer_runtime.errors import InvalidSpec
 
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 E = TypeVar("E", bound=Explainer)
+modernise()
 
 
 def load_explainer(path: str | Path, predictor: Any) -> Explainer:

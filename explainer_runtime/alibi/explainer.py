@@ -15,6 +15,7 @@ import numpy as np
 from explainer_runtime import __version__, artifact, explainers
 from explainer_runtime.alibi.explanation import Explanation
 from explainer_runtime.alibi.models import as_predictor, classes_of, said_of_model
+from explainer_runtime.alibi.older import without_session
 from explainer_runtime.alibi.ranges import bounds, contract, within
 from explainer_runtime.alibi.settings import no_effect, plain, row_shape
 from explainer_runtime.artifact import Fitted
@@ -40,6 +41,9 @@ class Explainer:
 
     _fitted: Fitted
     _predictor: Any
+
+    def __init_subclass__(cls) -> None:
+        cls.__init__ = without_session(cls.__init__)  # type: ignore[method-assign]
 
     @classmethod
     def over(cls, fitted: Fitted, predictor: Any) -> Self:

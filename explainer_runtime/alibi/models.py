@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from explainer_runtime.alibi.older import check_eager, quiet
 from explainer_runtime.errors import InvalidPrediction, InvalidSpec
 from explainer_runtime.predictors import CallablePredictor, Predictor, connect
+from explainer_runtime.predictors.connecting import keras_model
 from explainer_runtime.predictors.settings import ModelContract
 from explainer_runtime.spec import Value
 
@@ -33,10 +35,10 @@ def as_predictor(given: Any, shape: tuple[int, ...], **contract: Any) -> Predict
     """
     if not callable(given) and not isinstance(given, str | os.PathLike | Mapping | Value):
         raise InvalidSpec(
-            f"predict: expected a Keras model or a function of rows, got {type(given).__name__}; "
-            "sessions are gone, the model comes first"
+            f"predict: expected a Keras model or a function of rows, got {type(given).__name__}"
         )
-    return connect(given, shape=shape, **contract)
+    check_eager()
+    return connect(given if keras_model(given) is not None else quiet(given), shape=shape, **contract)
 
 
 def classes_of(predictor: Predictor, shape: tuple[int, ...]) -> int:

@@ -205,7 +205,8 @@ def of_keras(
             return chosen_output(called, model(x, training=False), (), contract)
 
         return Form(plain, tuple(shape), called, smooth=plain, weights=_weights(model), keep=model)
-    kinds = {one: (tuple(spec.shape[1:]), str(spec.dtype)) for one, spec in inputs.items()}
+    # Of Keras 2 a datatype is an object of TensorFlow's.
+    kinds = {k: (tuple(it.shape[1:]), getattr(it.dtype, "name", it.dtype)) for k, it in inputs.items()}
     rows = row_input(called, kinds, contract)
     held = held_values(tf, called, kinds, rows, contract)
     names = getattr(model, "output_names", ())
@@ -217,15 +218,9 @@ def of_keras(
 
         return call
 
-    form = Form(
-        through(model),
-        kinds[rows][0],
-        called,
-        dtype=kinds[rows][1],
-        batch=inputs[rows].shape[0],
-        weights=_weights(model),
-        keep=model,
-    )
+    size, dtype = kinds[rows]
+    known = {"dtype": dtype, "batch": inputs[rows].shape[0], "weights": _weights(model), "keep": model}
+    form = Form(through(model), size, called, **known)
     if form.whole is None:
         return form._replace(smooth=form.call)
     return form._replace(smooth=_of_floats(tf, model, rows, through, form, slope or partial(_taped, tf)))

@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from explainer_runtime.hosts.service import audit, logs
 
 _log = logging.getLogger("explainer_runtime.printed")
 _LONGEST = 1000
+_CHATTER = re.compile(r"I\d{4} |WARNING: All log messages before absl::InitializeLog")
+"""What TensorFlow says at every start, whatever level it is told."""
 
 
 @contextlib.contextmanager
@@ -56,5 +59,5 @@ def one_voice() -> Iterator[None]:
 def _listen(reader: int) -> None:
     with os.fdopen(reader, errors="backslashreplace") as lines:
         for line in lines:
-            if line.strip():
+            if line.strip() and not _CHATTER.match(line):
                 _log.info("%s", line.strip()[:_LONGEST])

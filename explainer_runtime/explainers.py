@@ -114,8 +114,7 @@ def fit(
         spec, contract, x, model, networks, background, progress, asked.get("decoder"), code, surrogate
     )
     arrays = method.fit(given)
-    words = spec.model_dump(mode="json")
-    made = provenance.made(words, known.words, _given(rows=x, labels=y, background=background))
+    made = provenance.made(spec, known.words, rows=x, labels=y, background=background)
     fitted = Fitted(spec, contract, {**arrays, **known.arrays}, models, known.words, made)
     _check(fitted)
     return fitted
@@ -318,12 +317,6 @@ def prepare(
 
 
 # --- helpers --------------------------------------------------------------------------------------------
-
-
-def _given(**arrays: Any) -> dict[str, np.ndarray]:
-    """Those that were given, under the names by which provenance knows them."""
-    given = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
-    return {name: array.astype(str) if array.dtype.hasobject else array for name, array in given.items()}
 
 
 def _code(decoder: Any) -> tuple[int, ...]:

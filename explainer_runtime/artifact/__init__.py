@@ -13,11 +13,8 @@ import contextlib
 import hashlib
 import math
 import os
-import platform
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -386,28 +383,12 @@ def _describe(fitted: Fitted, arrays: Mapping[str, np.ndarray], files: Mapping[s
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for name, data in files.items()
         },
-        **_created(),
-        "versions": _versions(("numpy", "safetensors", *(("keras", "tensorflow") if fitted.models else ()))),
+        **manifests.written("numpy", "safetensors", *(("keras", "tensorflow") if fitted.models else ())),
     }
 
 
 def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in arrays.items()}
-
-
-def _created() -> dict[str, str]:
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    return {} if epoch is None else {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(epoch)))}
-
-
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    from explainer_runtime import __version__
-
-    found = {"explainer_runtime": __version__, "python": platform.python_version()}
-    for name in packages:
-        with contextlib.suppress(metadata.PackageNotFoundError):  # tensorflow-cpu is TensorFlow, too
-            found[name] = metadata.version(name)
-    return found
 
 
 @contextlib.contextmanager

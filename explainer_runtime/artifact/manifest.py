@@ -7,8 +7,13 @@ write the digest down.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import platform
 import re
+import time
+from importlib import metadata
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -30,6 +35,7 @@ Size = Annotated[int, Field(ge=0, lt=2**63)]
 
 _CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{64})"')
 _BLANK = "0" * 64
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class File(Value, strict=True):
@@ -66,6 +72,20 @@ class Manifest(Value, strict=True):
     fit gives the same bytes."""
     versions: dict[str, str]
     """What wrote it; for people, nothing depends on it."""
+
+
+def written(*packages: str) -> dict[str, Any]:
+    """What wrote an artifact: this package, Python, and these where they are installed; and when, by
+    `SOURCE_DATE_EPOCH`, where that is set."""
+    from explainer_runtime import __version__
+
+    versions = {"explainer_runtime": __version__, "python": platform.python_version()}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # tensorflow-cpu is TensorFlow, too
+            versions[name] = metadata.version(name)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    created = {} if epoch is None else {"created": time.strftime(_TIME, time.gmtime(int(epoch)))}
+    return {**created, "versions": versions}
 
 
 def dump(value: dict[str, Any]) -> bytes:

@@ -18,6 +18,7 @@ import numpy as np
 from explainer_runtime.artifact import strict_json
 from explainer_runtime.artifact.directory import MANIFEST, PROVENANCE
 from explainer_runtime.errors import InvalidArtifact
+from explainer_runtime.spec import Spec
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -34,18 +35,19 @@ def digest(array: np.ndarray) -> str:
     return found.hexdigest()
 
 
-def made(
-    spec: Mapping[str, Any], model: Mapping[str, str], given: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def made(spec: Spec, model: Mapping[str, str], **given: Any) -> dict[str, Any]:
     """The predicate for one fit.
 
     Args:
         spec: Every setting.
         model: What is known of the model, in words; see `Fitted.model`.
-        given: Arrays that it was fitted on, by name.
+        given: Arrays that it was fitted on, by name; None where there was none.
     """
     from explainer_runtime import __version__
 
+    arrays = {name: np.asarray(array) for name, array in given.items() if array is not None}
+    arrays = {name: array.astype(str) if array.dtype.hasobject else array for name, array in arrays.items()}
+    words = spec.model_dump(mode="json")
     own = f"pkg:pypi/explainer-runtime@{__version__}"
     sources = [
         {
@@ -53,17 +55,17 @@ def made(
             "digest": {"sha256": digest(array)},
             "annotations": {"dtype": array.dtype.name, "shape": list(array.shape)},
         }
-        for name, array in given.items()
+        for name, array in arrays.items()
     ]
     if "digest" in model:
         sources.append({"name": "model", "digest": {"sha256": model["digest"]}})
-    written = strict_json.dump(dict(spec), "spec")
+    written = strict_json.dump(words, "spec")
     sources.append({"name": "spec", "digest": {"sha256": hashlib.sha256(written).hexdigest()}})
     sources.append({"name": "explainer-runtime", "uri": own})
     return {
         "buildDefinition": {
             "buildType": BUILD,
-            "externalParameters": {"spec": dict(spec), "model": dict(model)},
+            "externalParameters": {"spec": words, "model": dict(model)},
             "resolvedDependencies": sources,
         },
         "runDetails": {"builder": {"id": f"{_PAGE}#builder", "version": {"explainer-runtime": __version__}}},

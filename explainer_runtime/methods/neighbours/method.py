@@ -49,7 +49,7 @@ def search(x: np.ndarray, spec: Neighbours, ground: Ground) -> Search[Explanatio
         one (Jiang et al. 2018): what is far above 1 lies well inside its class. `found` is false where
         there is no row of the class or none of another; what is missing is the row itself then, at distance
         -1. `raw` has, for each class that has rows, the `k` nearest: which they are, their distances and
-        scores.
+        the scores of their classes.
     """
     try:
         said = yield Rows(x)
@@ -103,9 +103,7 @@ def fields(fitted: Fitted) -> Fields:
 
 
 def _raw(near: list[Neighbour], scores: np.ndarray) -> dict[str, Any]:
-    return {
-        "neighbours": [
-            {"class": one.known, "row": one.row, "distance": one.distance, "proba": scores[one.row]}
-            for one in near
-        ]
-    }
+    told = [
+        {"class": known, "row": row, "distance": far, "proba": scores[row, known]} for row, known, far in near
+    ]
+    return {"neighbours": told}

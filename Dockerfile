@@ -1,4 +1,4 @@
-# The server's image. Targets: mlserver (black-box methods), mlserver-tensorflow (all methods), kserve.
+# The server's image. Targets: mlserver (all methods through an endpoint), mlserver-tensorflow (and in process), kserve.
 #
 #   docker build --target mlserver --tag explainer-runtime:0.2.0 \
 #     --build-arg PYTHON=python:3.11-slim-bookworm@sha256:... --build-arg REVISION="$(git rev-parse HEAD)" .

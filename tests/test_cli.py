@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,6 +231,15 @@ def test_fit_inspect_and_verify_agree_on_what_was_fitted(place):
         "class_names": None,
         "resize": "none",
     }
+
+
+def test_inspect_says_whether_there_is_a_surrogate_and_how_good_it_is(place):
+    assert document(place, "inspect", "@fitted")["surrogate"] is None
+    path = str(Path(__file__).parent / "artifacts" / "0.1.0" / "counterfactual_student")
+    known = document(place, "inspect", path)["surrogate"]
+    assert 0.5 < known["agreement"] <= 1
+    words = " ".join(re.findall(r"[\w%.;,]+", run(place, "inspect", path).stdout))
+    assert f"taught from {known['rows']:,} answers of the model; agrees on {known['agreement']:.1%}" in words
 
 
 def test_inspect_says_which_image_an_artifact_needs(place):

@@ -372,7 +372,7 @@ def demo(
     from explainer_runtime.hosts.platform import needs
 
     needs.require("the demo", "tensorflow", "mlserver")
-    say("loading TensorFlow ...")
+    say("loading Keras ...")
     import_tensorflow_quietly()
     from explainer_runtime.cli import walk
 

@@ -163,6 +163,7 @@ def described(path: Path, report: Report) -> dict[str, Any]:
         "bytes": report.bytes,
         "parts": report.parts,
         "inputs": manifest["inputs"],
+        "surrogate": _surrogate(report),
         "model": manifest.get("model", {}),
         "created": manifest.get("created"),
         "provenance": report.made or None,
@@ -221,16 +222,29 @@ def _parts(report: Report) -> dict[str, str]:
     return {"of that": "\n".join(some), **kept}
 
 
+def _surrogate(report: Report) -> dict[str, Any] | None:
+    """How many answers a surrogate was taught from, and on what share of other rows it agrees, where the
+    artifact says so; None where it holds none."""
+    if not ("surrogate_kernel_0" in report.arrays or f"{MODELS}/student.json" in report.files):
+        return None
+    known = {}
+    for name in ("rows", "agreement"):
+        arrays = (
+            report.arrays.get(f"{called}_{name}") for called in ("surrogate", "student")
+        )  # as 0.1.0 did
+        known[name] = next((array.item() for array in arrays if array is not None), None)
+    return known
+
+
 def _taught(report: Report) -> str:
-    """What is known of the surrogate of an artifact; nothing of a method that has no use for one."""
+    """The same in words; nothing of a method that has no use for one."""
     if not methods.parse_spec(report.manifest["spec"]).slopes:
         return ""
-    if not ("surrogate_kernel_0" in report.arrays or f"{MODELS}/student.json" in report.files):
+    if (known := _surrogate(report)) is None:
         return "none: behind an endpoint, slopes are estimated, a thousand rows and more an explanation"
-    known = {name.partition("_")[2]: array for name, array in report.arrays.items() if array.size == 1}
-    rows, agrees = known.get("rows"), known.get("agreement")
-    taught = "" if rows is None else f" from {rows.item():,} answers of the model"
-    return f"taught{taught}" + ("" if agrees is None else f"; agrees on {agrees.item():.1%} of untaught rows")
+    taught = "" if known["rows"] is None else f" from {known['rows']:,} answers of the model"
+    agrees = "" if known["agreement"] is None else f"; agrees on {known['agreement']:.1%} of untaught rows"
+    return f"taught{taught}{agrees}"
 
 
 def needed(title: str, reasons: Mapping[str, str], target: str) -> Table:

@@ -449,7 +449,7 @@ def test_a_page_says_how_often_the_model_is_right_or_that_nobody_said():
     assert "Right about 0.851 of 1000 rows" in render.html(
         anchors(x), x, contract(), accuracy="0.851 of 1000 rows"
     )
-    assert "Nobody has said how often it is right" in render.html(anchors(x), x, contract())
+    assert "How often it is right is not known here" in render.html(anchors(x), x, contract())
 
 
 # --- in a notebook --------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ def _sure(explanation: Explanation, seen: View, accuracy: str | None) -> dict[st
         f"Right about {accuracy} of those the explainer was fitted with, and most likely less often about "
         "others, if it was trained on them."
         if accuracy
-        else "Nobody has said how often it is right: the explainer was fitted without labels."
+        else "How often it is right is not known here; an explainer that was fitted with labels says it."
     )
     return {
         "The model": f"{right} An explanation says why it answers so, not whether the answer is right.",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from explainer_runtime.hosts.service.service import Service
 from explainer_runtime.hosts.service.settings import parse_settings
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.predictors.colocated import announce, withdraw
+from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import Attribution, Grid, Neighbours
 
 MODEL = rowwise(weights())
@@ -195,9 +197,19 @@ print(one.log_record.body, one.log_record.event_name)
     assert body == '{"record":1} explainer_runtime.audit'
 
 
+def test_worker_processes_have_no_stdout_to_record_on(tmp_path, service_of):
+    service_of(METHODS["anchor_image"])
+    line = [sys.executable, "-m", "explainer_runtime.cli", "serve", str(tmp_path / "anchor_image")]
+    line += ["--predictor", "grpc://127.0.0.1:1/x", "--audit", "-"]
+    env = {**os.environ, "MLSERVER_PARALLEL_WORKERS": "2"}
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 2
+    assert "audit: worker processes have no stdout of their own; name a file" in done.stderr
+
+
 @pytest.mark.parametrize("to", ["file", "stdout"])
 def test_a_server_records_each_explanation_and_the_command_makes_it_again(tmp_path, to):
-    """A real server, its model behind an endpoint, callers with and without a name, ten at a time."""
+    """A real server, its model behind an endpoint, nine callers at a time over REST and one over gRPC."""
     path = artifact.save(fit(METHODS["anchor_image"], X, inputs=CONTRACT, classes=CLASSES), tmp_path / "one")
     sink = tmp_path / ("audit.jsonl" if to == "file" else "server.log")
     (tmp_path / "tokens").write_text("a-secret\nanother\n")
@@ -222,13 +234,21 @@ def test_a_server_records_each_explanation_and_the_command_makes_it_again(tmp_pa
                 assert answer.status_code == 200, answer.text
 
             with ThreadPoolExecutor(10) as pool:
-                list(pool.map(ask, range(10)))
+                list(pool.map(ask, range(9)))
+            request = oip.ModelInferRequest(model_name="m")
+            request.inputs.add(name="image", datatype="FP32", shape=X[9:10].shape)
+            request.raw_input_contents.append(X[9:10].tobytes())
+            request.parameters["seed"].int64_param = 9
+            who = [("authorization", "Bearer another"), ("x-request-id", "turn-9")]
+            with grpc.insecure_channel(f"127.0.0.1:{server.ports.grpc}") as channel:
+                oip.method(channel, "ModelInfer")(request, timeout=60, metadata=who)
         text = sink.read_text()
         lines = {one["id"]: one for one in map(json.loads, text.splitlines()) if "record" in one}
         assert set(lines) == {f"turn-{turn}" for turn in range(10)}
         assert "secret" not in text
         expected = hashlib.sha256(b"a-secret").hexdigest()[:16]
         assert lines["turn-0"]["caller"] == f"token {expected}" != lines["turn-1"]["caller"]
+        assert lines["turn-9"]["caller"] == lines["turn-1"]["caller"]
         assert lines["turn-0"]["model"]["asked"]["name"]
         records = tmp_path / "records.jsonl"
         records.write_text("\n".join(json.dumps(one) for one in lines.values()))

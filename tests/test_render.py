@@ -485,3 +485,9 @@ def test_a_snippet_has_only_its_own_tags():
     shown = render.snippet(counterfactuals(x, after=2), x, contract())
     assert re.findall(r"<(\w+)", shown) == ["p", "img"]
     assert "The first 8 are shown." in shown
+
+
+def test_a_page_explains_its_colours_where_it_has_any():
+    x = images(1)
+    assert "a colour stands for the same number" in render.html(counterfactuals(x), x, contract())
+    assert "a colour stands for the same number" not in render.html(anchors(x), x, contract())

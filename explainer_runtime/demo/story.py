@@ -46,7 +46,7 @@ def html(outcome: Outcome, out: Path) -> str:
         page.section("How sure to be", page.terms(_sure(outcome))),
         page.section(
             f"One image, {len(roads)} answers",
-            page.prose(page.READING),
+            page.prose(page.reading(cards[0] for cards in shown)),
             _answers(roads, shown, 0),
         ),
         *([_wrong(outcome, shown)] if last else []),

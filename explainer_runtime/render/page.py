@@ -62,7 +62,7 @@ def html(
         title or seen.title,
         f"{seen.idea} Found for {found} of {len(shown)}.",
         section("How sure to be", terms(_sure(explanation, seen, accuracy))),
-        section("The answers", prose(READING), gallery(shown)),
+        section("The answers", prose(reading(shown)), gallery(shown)),
         section("Numbers", _numbers(explanation, seen)),
         section("Where it comes from", *_provenance(explanation, about or {})),
     )
@@ -87,11 +87,6 @@ def snippet(explanation: Explanation, x: np.ndarray, inputs: Inputs, most: int =
     return f'<p>{escape(words)}</p><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
 
 
-READING = (
-    "The number after a class is the probability, or score, that the model gives it. In maps red is more and "
-    "blue, which is striped, is less; in all maps of a kind on this page a colour stands for the same number."
-)
-"""How cards are read."""
 _LONGEST = 200
 """Characters of a setting that are shown."""
 
@@ -137,6 +132,15 @@ def details(title: str, values: Mapping[str, Any]) -> str:
     words = {name: str(value) for name, value in values.items()}
     said = terms({name: text[:_LONGEST] + "…" * (len(text) > _LONGEST) for name, text in words.items()})
     return f"<details><summary>{escape(title)}</summary>\n{said}</details>" if values else ""
+
+
+def reading(shown: Iterable[Card[Panel]]) -> str:
+    """How the cards are read, in sentences."""
+    maps = any(panel.limit is not None for card in shown for panel in card.panels)
+    return "The number after a class is the probability, or score, that the model gives it." + maps * (
+        " In maps red is more and blue, which is striped, is less; in all maps of a kind on this page a "
+        "colour stands for the same number."
+    )
 
 
 def gallery(shown: Sequence[Card[Panel]], questions: Sequence[str] = ()) -> str:

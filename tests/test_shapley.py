@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explainer_runtime.search.shapley import design, values
+from explainer_runtime.search.shapley import _solved, design, values
 
 seeds = st.integers(0, 10**6)
 
@@ -121,3 +121,22 @@ def test_with_few_different_sets_no_value_is_sure(count, rows):
 def test_equal_regions_are_treated_alike_however_few_questions_there_are():
     found, *_ = estimated(lambda shown: shown.mean(axis=1), 40, 30)
     np.testing.assert_allclose(found, 1 / 40, atol=1e-9)
+
+
+def test_what_was_not_asked_is_guessed_better_than_it_is_left_out():
+    rng, errors = np.random.default_rng(0), []
+    for seed in range(10):
+        weights, triples = rng.normal(size=10), rng.integers(10, size=(12, 3))
+
+        def score(shown, weights=weights, triples=triples):
+            return np.tanh((shown @ weights + shown[:, triples].all(axis=2).sum(axis=1)) / 2)
+
+        plan = design(10, 120, np.random.default_rng(seed))
+        ends = score(np.repeat([[False], [True]], 10, axis=1))
+        truth = exact(score, 10)
+        guessed, _ = values(plan, score(plan.shown), *ends)
+        errors.append(
+            [np.abs(one - truth).mean() for one in (guessed, _solved(plan, score(plan.shown), *ends))]
+        )
+    better = np.array(errors).mean(axis=0)
+    assert better[0] < 0.9 * better[1]

@@ -285,3 +285,14 @@ def test_scale_and_offset_have_a_number_for_each_channel():
         model.slope(x, lambda said: np.ones_like(said) * [1.0, 0, -1])[1] for model in (given, built_in)
     ]
     np.testing.assert_allclose(*slopes, rtol=1e-3, atol=1e-4)
+
+
+def test_both_halves_of_a_model_say_what_the_whole_says():
+    model = keras.Sequential(
+        [keras.Input(SHAPE), layers.Conv2D(3, 2), layers.ReLU(), layers.Flatten(), layers.Dense(3, "softmax")]
+    )
+    whole, x = connect(model), np.random.default_rng(3).uniform(-1, 1, (2, *SHAPE)).astype(np.float32)
+    features, head = whole.halves(None)
+    assert features(x).shape == (2, 3, 3, 3)
+    np.testing.assert_allclose(head(features(x)), whole(x), atol=1e-6)
+    assert head.slope(features(x), np.ones_like)[1].shape == (2, 3, 3, 3)

@@ -328,3 +328,60 @@ def test_half_precision_has_slopes_where_its_softmax_is_zero(x, rng, policy, dig
     off = 2.0**-digits
     np.testing.assert_allclose(logs, known, atol=16 * 100 * off)
     np.testing.assert_allclose(gradient, exact, atol=8 * off * np.abs(weights).max())
+
+
+# --- feature maps ---------------------------------------------------------------------------------------
+
+
+def cnn():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, padding="same", name="first"),
+            layers.Activation("tanh"),
+            layers.AveragePooling2D(2),
+            layers.Conv2D(5, 3, padding="same", name="last"),
+            layers.Activation("tanh"),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(("layer", "shape"), [(None, (4, 4, 5)), ("last", (4, 4, 5)), ("first", (8, 8, 4))])
+def test_both_halves_of_a_model_say_what_the_whole_says(layer, shape):
+    x = np.random.default_rng(0).uniform(0, 1, (3, 8, 8, 1)).astype(np.float32)
+    whole = KerasPredictor.of(cnn(), ModelContract(scale=2.0, offset=-1.0))
+    features, head = whole.halves(layer)
+    maps = features(x)
+    assert maps.shape == (3, *shape)
+    if layer is None:  # what follows the last convolution is its activation
+        np.testing.assert_allclose(maps, np.tanh(whole.halves("last")[0](x)), atol=1e-6)
+    np.testing.assert_allclose(head(maps), whole(x), atol=1e-6)
+    said, slope = head.slope(maps, lambda said: np.eye(3, dtype=np.float32))
+    np.testing.assert_allclose(said, whole.log_scores(x), atol=1e-5)
+    sides = [head.log_scores(maps + step * slope)[np.arange(3), np.arange(3)] for step in (0.01, -0.01)]
+    # What is left goes with the square of the step; float32 resolves the difference to 1e-6.
+    np.testing.assert_allclose(
+        sides[0] - sides[1], 0.02 * (slope**2).sum(axis=(1, 2, 3)), rtol=1e-2, atol=2e-6
+    )
+
+
+def test_a_model_in_a_model_is_cut_after_it():
+    base = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(2, 3), layers.ReLU()], name="base")
+    rows = keras.Input((8, 8, 1))
+    model = keras.Model(rows, layers.Dense(3, activation="softmax")(layers.Flatten()(base(rows))))
+    assert KerasPredictor.of(model).halves(None)[0](np.zeros((1, 8, 8, 1), np.float32)).shape == (1, 6, 6, 2)
+
+
+def test_a_model_that_cannot_be_cut_says_why():
+    flat = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3, activation="softmax")])
+    with pytest.raises(InvalidSpec, match="has no convolution"):
+        KerasPredictor.of(flat).halves(None)
+    rows = keras.Input((8, 8, 1))
+    maps = layers.Conv2D(1, 3, padding="same", name="maps")(rows)
+    model = keras.Model(rows, layers.Dense(3)(layers.Flatten()(layers.Add()([maps, rows]))))
+    with pytest.raises(InvalidSpec, match="cannot be cut at 'maps'"):
+        KerasPredictor.of(model, logits=True).halves("maps")

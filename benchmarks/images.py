@@ -1,4 +1,4 @@
-"""Photographs of 224x224x3: regions and anchors, what they cost and whether they hold.
+"""Photographs of 224x224x3: regions, attributions and anchors, what they cost and whether they hold.
 
 The photographs come with scikit-image, and with `EXPLAINER_RUNTIME_PHOTOGRAPHS`, a directory of more. The
 network is the `.keras` file that `EXPLAINER_RUNTIME_NETWORK` names, an ImageNet classifier of rows in
@@ -10,11 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.table import Row, row, timed
 from explainer_runtime import AnchorImage, Inputs, Limits, fit, prepare
+from explainer_runtime.explainers import Prepared
+from explainer_runtime.explanation import Explanation
+from explainer_runtime.methods.attribution.settings import BY_GRADIENTS
 from explainer_runtime.predictors import CallablePredictor, Predictor
 from explainer_runtime.predictors.keras import KerasPredictor
 from explainer_runtime.spec import parse_spec
@@ -25,12 +29,14 @@ LIMITS = Limits(max_rows=10**6, max_calls=10**6, max_seconds=3600)
 
 
 def run() -> Iterator[Row]:
-    """Rows for each fill of regions, and for anchors with the same superpixels."""
+    """Rows for each fill of regions, and for attributions and anchors with the same superpixels."""
     photographs = np.stack([_square(image) for image in _photographs()])
     model, label = _network()
     inputs = Inputs(shape=(SIZE, SIZE, 3), low=-1, high=1, classes=model(photographs[:1]).shape[1])
     for fill in ("inpaint", "blur", "mean"):
         yield from _regions(fill, model, inputs, photographs, label)
+    for algorithm in ("shap", "rise", "hsic", "integrated_gradients", "smooth_grad", "grad_cam"):
+        yield from _attributions(algorithm, model, inputs, photographs, label)
     yield from _anchors(model, inputs, photographs, label)
 
 
@@ -59,8 +65,38 @@ def _regions(fill: str, model: Predictor, inputs: Inputs, x: np.ndarray, label: 
     yield said("calls, median", np.median([one.cost.calls for one in answers]), "")
     yield said("calls, most", max(one.cost.calls for one in answers), "")
     yield said("cpu, median", float(np.median(times)), "s")
-    areas = [_deletion(model, answer, one) for answer, one in zip(answers, x, strict=True)]
-    yield said("deletion by effects, better than random", float(np.mean([a < b for a, b in areas])), "share")
+    yield said("deletion, better than random", _better([_measured(explain, one) for one in x]), "share")
+
+
+def _attributions(
+    algorithm: str, model: Predictor, inputs: Inputs, x: np.ndarray, label: str
+) -> Iterator[Row]:
+    whole = model if algorithm in BY_GRADIENTS else _Whole(model)
+    spec = parse_spec({"kind": "attribution", "algorithm": algorithm})
+    explain = prepare(fit(spec, inputs=inputs), whole, warm=False)
+    answers = [explain(one[None], limits=LIMITS) for one in x]
+    measured = [_measured(explain, one) for one in x]
+
+    def said(metric: str, value: float, unit: str) -> Row:
+        return row("images", f"attribution, {algorithm}, {len(x)} photographs, {label}", metric, value, unit)
+
+    yield said("rows, median", np.median([one.cost.rows for one in answers]), "")
+    yield said("named, least", min(len(one.raw[0]["top"]) for one in answers), "superpixels")
+    yield said("deletion, better than random", _better(measured), "share")
+    yield said("deletion, better than random, other fill", _better(measured, 1), "share")
+    yield said("deletion, median", np.median([one[0]["deletion"] for one in measured]), "")
+    yield said("random orders, median", np.median([one[0]["random"] for one in measured]), "")
+
+
+def _measured(explain: Prepared, x: np.ndarray) -> list[dict[str, Any]]:
+    """Its curves, with each fill."""
+    answer = explain(x[None], {"quality": True}, limits=LIMITS)
+    return list(answer.raw[0]["quality"]["curves"])
+
+
+def _better(measured: list[list[dict[str, Any]]], fill: int = 0) -> float:
+    """The share of photographs whose class falls sooner than in random orders."""
+    return float(np.mean([one[fill]["deletion"] < one[fill]["random"] for one in measured]))
 
 
 def _anchors(model: Predictor, inputs: Inputs, x: np.ndarray, label: str) -> Iterator[Row]:
@@ -75,7 +111,10 @@ def _anchors(model: Predictor, inputs: Inputs, x: np.ndarray, label: str) -> Ite
     yield said("rows, median", np.median([one.cost.rows for one in answers]), "")
     yield said("rows, most", max(one.cost.rows for one in answers), "")
     yield said("calls, median", np.median([one.cost.calls for one in answers]), "")
-    yield said("precision, least", min(one["precision"][0] for one in answers), "share")
+    yield said("calls, most", max(one.cost.calls for one in answers), "")
+    again = [_rechecked(model, *one) for one in zip(answers, x, strict=True)]
+    yield said("precision in fresh draws, least", min(again), "share")
+    yield said("precision in fresh draws, mean", float(np.mean(again)), "share")
 
 
 class _Whole(CallablePredictor):
@@ -88,19 +127,13 @@ class _Whole(CallablePredictor):
         return 10**6
 
 
-def _deletion(model: Predictor, answer: object, x: np.ndarray) -> tuple[float, float]:
-    """Mean probability of the class as superpixels turn grey one by one: in the order of their effects, and
-    the mean of eight random orders."""
-    segments, own = answer["segments"][0], answer["original_class"][0]  # type: ignore[index]
-    effects = np.array(answer.raw[0]["effects"])  # type: ignore[attr-defined]
-
-    def area(order: np.ndarray) -> float:
-        masks = np.cumsum(np.eye(len(effects), dtype=bool)[order], axis=0) > 0
-        rows = np.where(masks[:, segments][..., None], np.float32(x.mean()), x)
-        return float(model(rows)[:, own].mean())
-
-    rng = np.random.default_rng(0)
-    return area(np.argsort(-effects)), float(np.mean([area(rng.permutation(len(effects))) for _ in range(8)]))
+def _rechecked(model: Predictor, answer: Explanation, x: np.ndarray) -> float:
+    """How often the class stays with an anchor shown and half of the rest masked, in 300 fresh draws."""
+    segments, held = answer["segments"][0], answer["anchor_mask"][0]
+    shown = np.random.default_rng(99).random((300, segments.max() + 1)) < 0.5
+    seen = np.take(shown, segments, axis=1) | held
+    rows = np.where(seen[..., None], x, x.mean(axis=(0, 1)))
+    return float((model(rows).argmax(axis=1) == answer["prediction"][0]).mean())
 
 
 def _network() -> tuple[Predictor, str]:

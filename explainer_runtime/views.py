@@ -67,6 +67,7 @@ class Card(Generic[P_co]):
         panels: Its pictures: three of them, or the input alone.
         note: What stands where panels are missing, or what should be known about the answer; or empty.
         told: Whether the numbers of this row mean something, found or not.
+        beside: Cards of other answers about the same row.
     """
 
     found: bool
@@ -75,6 +76,7 @@ class Card(Generic[P_co]):
     panels: tuple[P_co, ...]
     note: str = ""
     told: bool = True
+    beside: tuple[Card[P_co], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from test_shapley import exact
-from toys import rowwise, weights
+from toys import Linear, convolution, rowwise, weights
 
 from explainer_runtime import Attribution, artifact
 from explainer_runtime.errors import InvalidOption, InvalidSpec
@@ -132,3 +132,105 @@ def test_a_card_shows_what_speaks_for_the_class(x):
         assert [panel.title for panel in card.panels] == ["input", "for and against", "speaks for it"]
     spent = cards(explainer(inputs)(x[:1], {"max_rows": 1}), x[:1], inputs)[0]
     assert not spent.found
+
+
+# --- by gradients ---------------------------------------------------------------------------------------
+
+WHITE = Linear(W)
+
+
+class Straight(Linear):
+    """A model whose scores are linear in the row, and so its gradient the same everywhere."""
+
+    def _logs(self, x):
+        scores = 0.5 + (x.reshape(len(x), -1).astype(np.float64) @ self.w.T) / 1000
+        return np.log(scores).astype(np.float32)
+
+    def slope(self, x, pull):
+        said = self.log_scores(x)
+        weight = pull(said).astype(np.float64) / np.exp(said.astype(np.float64))
+        return said, (weight @ self.w / 1000).astype(np.float32).reshape(x.shape)
+
+
+@pytest.mark.parametrize("algorithm", ["integrated_gradients", "smooth_grad", "shap"])
+def test_of_a_linear_score_each_pixel_adds_its_weight_times_its_value(x, algorithm):
+    model = Straight(W, exclusive=False)
+    answer = explainer(model=model, algorithm=algorithm, n_samples=60)(x, {"target_class": 1})
+    truth = (x * W[1].reshape(SHAPE) / 1000).sum(axis=-1)
+    for row, told in enumerate(answer.raw):
+        sums = np.bincount(answer["segments"][row].ravel(), truth[row].ravel())
+        np.testing.assert_allclose(told["values"], sums, atol=2e-6)
+    if algorithm != "shap":
+        np.testing.assert_allclose(answer["attribution"], truth, atol=2e-6)
+    np.testing.assert_allclose(answer["attribution_error"], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("output", ["proba", "log_odds"])
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_integrated_gradients_add_up_as_their_steps_grow(x, output, exclusive):
+    model = Linear(W / 3, exclusive=exclusive)
+    gaps = []
+    for steps in (10, 20, 400):
+        explain = explainer(model=model, algorithm="integrated_gradients", output=output, n_steps=steps)
+        answer = explain(x)
+        total = answer["attribution"].sum(axis=(1, 2)) - (answer["value"] - answer["base_value"])
+        np.testing.assert_allclose(answer["completeness_gap"], total, atol=2e-5)
+        gaps.append(np.abs(answer["completeness_gap"]).max())
+    assert gaps[2] < 1e-3
+    assert gaps[1] < gaps[0] / 2 + 1e-5 or output == "log_odds"  # log-odds of two classes would be linear
+
+
+def test_what_does_not_add_up_is_not_named(x):
+    answer = explainer(model=Linear(8 * W), algorithm="integrated_gradients", n_steps=1)(x)
+    for row, told in enumerate(answer.raw):
+        gap = abs(answer["completeness_gap"][row])
+        assert all(abs(one["value"]) > gap for one in told["top"])
+
+
+def test_smooth_gradients_are_the_mean_of_gradients_of_noisy_copies(x):
+    answer = explainer(model=WHITE, algorithm="smooth_grad", n_samples=20, stdev=0.2)(x[:1])
+    rng = np.random.default_rng(0)
+    copies = np.clip(x[:1] + 0.2 * rng.standard_normal((20, *SHAPE)), 0, 1).astype("f")
+    scores, target = WHITE(copies).astype(float), int(answer["target_class"][0])
+    own = scores[:, target, None] * (W[target] - scores @ W)
+    each = own.reshape(20, *SHAPE) * x[0]
+    np.testing.assert_allclose(answer["attribution"][0], each.mean(axis=0)[..., 0], atol=1e-5)
+    np.testing.assert_allclose(
+        answer["attribution_error"][0], each.std(axis=0, ddof=1)[..., 0] / np.sqrt(20), atol=1e-5
+    )
+
+
+def test_grad_cam_weighs_feature_maps_by_their_mean_slope(x):
+    answer = explainer(model=convolution(W, SHAPE), algorithm="grad_cam")(x)
+    scores = WHITE(x).astype(float)
+    for row, target in enumerate(answer["target_class"]):
+        slope = scores[row, target] * (W[target] - scores[row] @ W)
+        np.testing.assert_allclose(
+            answer["attribution"][row], np.maximum(x[row, ..., 0] * slope.mean(), 0), atol=1e-5
+        )
+    named = explainer(model=convolution(W, SHAPE), algorithm="grad_cam", layer="same")(x)
+    np.testing.assert_array_equal(named["attribution"], answer["attribution"])
+
+
+@pytest.mark.parametrize("algorithm", ["integrated_gradients", "smooth_grad", "grad_cam"])
+def test_gradients_of_an_endpoint_are_refused(algorithm):
+    with pytest.raises(InvalidSpec, match="need the model in this process"):
+        explainer(algorithm=algorithm)
+
+
+def test_feature_maps_that_there_are_not_are_refused(x):
+    with pytest.raises(InvalidSpec, match=r"has no layer 'other'; expected one of .*same"):
+        explainer(model=convolution(W, SHAPE), algorithm="grad_cam", layer="other")(x)
+    with pytest.raises(InvalidOption, match="grad_cam needs a Keras model"):
+        explainer(model=WHITE, algorithm="grad_cam")(x)
+
+
+@pytest.mark.parametrize("algorithm", ["rise", "hsic"])
+def test_random_halves_find_what_a_linear_model_looks_at(x, algorithm):
+    strong = np.zeros_like(W)
+    strong[0, [0, 1, 6, 7]] = 3  # the first of nine cells
+    answer = explainer(model=CallablePredictor(rowwise(strong)), algorithm=algorithm, n_samples=200)(x)
+    for row, told in enumerate(answer.raw):
+        assert int(np.abs(told["values"]).argmax()) == 0
+        assert [one["superpixel"] for one in told["top"]][:1] == [0]
+        assert answer["attribution_error"][row].min() > 0 or algorithm == "rise"

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from toys import Linear, graph, weights
+from toys import Linear, convolution, graph, weights
 
 pytest.importorskip("tensorflow")
 
@@ -32,7 +32,7 @@ SHAPE = (6, 6, 1)
 CONTRACT = Inputs(shape=SHAPE, low=0, high=1, classes=3)
 TWO = Inputs(shape=SHAPE, low=0, high=1, classes=2)
 W = weights(seed=3, features=36)
-WHITE, GRAPH = Linear(W), graph(W, SHAPE)
+WHITE, GRAPH, CONVOLUTION = Linear(W), graph(W, SHAPE), convolution(W, SHAPE)
 BLACK = CallablePredictor(WHITE.function)
 TRAIN = np.random.default_rng(4).uniform(0, 1, (60, *SHAPE)).astype("f")
 FREE = np.arange(36).reshape(SHAPE) % 3 != 0
@@ -41,6 +41,7 @@ PATIENT = Limits(max_seconds=3600)
 """No law here depends on the clock."""
 SURROGATE = {"gradient": "surrogate", "effort": "quick"}
 CELLS = AnchorImage(segmentation=Grid(rows=3, columns=3))
+NINE = Grid(rows=3, columns=3)
 CASES = {
     "counterfactual": (Counterfactual(), WHITE),
     "counterfactual graph": (Counterfactual(), GRAPH),
@@ -72,7 +73,21 @@ CASES = {
     "positive surrogate": (CEM(no_info_val=0.0, mode="PP", **SURROGATE), BLACK),
     "anchor": (CELLS, BLACK),
     "attribution": (Attribution(segmentation=Grid(rows=3, columns=3), n_samples=40), BLACK),
+    "attribution rise": (Attribution(segmentation=NINE, algorithm="rise", n_samples=40), BLACK),
+    "attribution hsic": (Attribution(segmentation=NINE, algorithm="hsic", n_samples=40), BLACK),
+    "attribution integrated": (
+        Attribution(segmentation=NINE, algorithm="integrated_gradients", n_steps=5),
+        WHITE,
+    ),
+    "attribution smooth": (Attribution(segmentation=NINE, algorithm="smooth_grad", n_samples=5), GRAPH),
+    "attribution maps": (Attribution(segmentation=NINE, algorithm="grad_cam"), CONVOLUTION),
     "region": (Region(segmentation=Grid(rows=3, columns=3)), BLACK),
+    "region measured": (Region(segmentation=NINE, quality=True), BLACK),
+    "region and others": (Region(segmentation=NINE, also=("anchor_image", "attribution")), BLACK),
+    "gradients and others": (
+        Attribution(segmentation=NINE, algorithm="integrated_gradients", also=("region",)),
+        WHITE,
+    ),
     "region in process": (Region(segmentation=Grid(rows=3, columns=3), fill="blur"), GRAPH),
     "region pasted": (Region(segmentation=Grid(rows=3, columns=3), change="paste"), BLACK),
     "anchor in process": (CELLS, GRAPH),
@@ -100,7 +115,10 @@ def explainer(case):
         return run(rows, options, **{"limits": PATIENT, **more})
 
     explain.spec, explain.fitted = spec, run.fitted
-    explain.exact = predictor is not GRAPH  # NumPy is made to compute each row by itself; TensorFlow does not
+    explain.exact = predictor in (
+        WHITE,
+        BLACK,
+    )  # NumPy is made to compute each row by itself; TensorFlow does not
     return explain
 
 

@@ -43,6 +43,21 @@ def graph(w: np.ndarray, shape: tuple[int, ...] = SHAPE):
     return KerasPredictor(forward, shape, len(w), "a linear softmax")
 
 
+def convolution(w: np.ndarray, shape: tuple[int, ...] = SHAPE):
+    """The same model as layers of Keras, its first a convolution that changes nothing."""
+    import keras
+
+    from explainer_runtime.predictors.keras import KerasPredictor
+
+    rows = keras.Input(shape)
+    maps = keras.layers.Conv2D(shape[-1], 1, use_bias=False, name="same")(rows)
+    scores = keras.layers.Dense(len(w), activation="softmax")(keras.layers.Flatten()(maps))
+    model = keras.Model(rows, scores)
+    model.layers[1].set_weights([np.eye(shape[-1], dtype=np.float32)[None, None]])
+    model.layers[-1].set_weights([w.T, np.zeros(len(w), np.float32)])
+    return KerasPredictor.of(model)
+
+
 class Counting(CallablePredictor):
     """A predictor that counts, and whose calls can be watched."""
 

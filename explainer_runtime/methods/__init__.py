@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -110,9 +111,27 @@ def options(kind: str) -> type[BudgetOptions]:
 
 
 def fields(fitted: Fitted) -> Fields:
-    """What an answer holds, with what is said of every method: where slopes came from, if any."""
-    sloped = {"gradient_source": ("BYTES", ())} if fitted.spec.slopes else {}
-    return of(fitted.spec.kind).fields(fitted) | sloped
+    """What an answer holds, with those of the methods beside it, and where slopes came from, if any were
+    asked for."""
+    found = of(fitted.spec.kind).fields(fitted)
+    for kind in getattr(fitted.spec, "also", ()):
+        beside = of(kind).fields(replace(fitted, spec=parse_spec({"kind": kind})))
+        found |= {name: beside[own] for own, name in named_beside(kind, beside, found).items()}
+    return found | ({"gradient_source": ("BYTES", ())} if fitted.spec.slopes else {})
+
+
+_SHARED = ("segments", "original_class", "original_proba")
+"""Fields that say the same of an image whoever says it."""
+
+
+def named_beside(kind: str, fields: Iterable[str], taken: Collection[str]) -> dict[str, str]:
+    """What the fields of a method are called in an answer that has others already (`also`): as always, with
+    the method before a name that is taken; what all say alike stands there once."""
+    return {
+        name: f"{kind}_{name}" if name in taken else name
+        for name in fields
+        if not (name in _SHARED and name in taken)
+    }
 
 
 def parse_spec(value: Any) -> Spec:

@@ -90,16 +90,20 @@ def subjects(x: np.ndarray, spec: Any, ground: Ground, *, most: int | None = Non
         )
     channels = -1 if layout == "channels_last" else 0
     made = []
-    for image in x:
+    for index, image in enumerate(x):
         upright = np.moveaxis(image, channels, -1)
         segments = _segments(upright, spec, ground)
         if most is not None and (many := int(segments.max()) + 1) > most:
             raise InvalidOption(f"segments: expected at most {most} superpixels, got {many}", "segments")
-        fills = _fills(image, upright, segments, spec, background, channels)
-        made.append(
-            Subject(Canvas(image, segments, fills, channels, ground.snap), ground.inputs.classes, spec.seed)
-        )
+        shown = Canvas(image, segments, None, channels, ground.snap)
+        fills = _fills(shown, spec.fill, spec.fill_value, background)
+        made.append(Subject(shown._replace(fills=fills), ground.inputs.classes, spec.seed, index))
     return made
+
+
+def filled(subject: Subject, fill: str) -> Subject:
+    """The same image, whose hidden superpixels show another fill."""
+    return subject.filled(fill, _fills(subject.canvas, fill))
 
 
 def _segments(image: np.ndarray, spec: Any, ground: Ground) -> np.ndarray:
@@ -147,31 +151,27 @@ def _labels(spec: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _fills(
-    image: np.ndarray,
-    upright: np.ndarray,
-    segments: np.ndarray,
-    spec: Any,
-    background: np.ndarray | None,
-    channels: int,
+    shown: Canvas, fill: str, value: float = 0.0, background: np.ndarray | None = None
 ) -> np.ndarray | None:
-    """What hidden pixels may show, `(B, ...)` like the image, float32, or None for what is around them;
-    `upright` has its channels last."""
-    match spec.fill:
+    """What hidden pixels may show, `(B, ...)` like the image, float32, or None for what is around them."""
+    image, segments, channels = shown.image, shown.segments, shown.channels
+    upright = np.moveaxis(image, channels, -1)
+    match fill:
         case "inpaint":
             return None
         case "mean":
-            shown = masking.segment_mean(upright, segments)
+            colours = masking.segment_mean(upright, segments)
         case "image_mean":
-            shown = masking.image_mean(upright)
+            colours = masking.image_mean(upright)
         case "constant":
-            shown = np.full(upright.shape, spec.fill_value, np.float32)
+            colours = np.full(upright.shape, value, np.float32)
         case "blur":
-            shown = masking.blurred(upright)
+            colours = masking.blurred(upright)
         case "background":
             if background is None or not len(background) or background.shape[1:] != image.shape:
                 got = "none" if background is None else f"shape {background.shape}"
                 raise InvalidSpec(f"fill='background' needs images of shape (B, *{image.shape}), got {got}")
             return np.asarray(background, np.float32)
         case _:
-            raise AssertionError(spec.fill)
-    return np.moveaxis(shown, -1, channels)[None]
+            raise AssertionError(fill)
+    return np.moveaxis(colours, -1, channels)[None]

@@ -56,6 +56,10 @@ class Quickshift(Value):
 
 Segmentation = Annotated[Grid | Slic | Felzenszwalb | Quickshift, Field(discriminator="kind")]
 Labels = Annotated[tuple[tuple[int, ...], ...] | None, BeforeValidator(plain)]
+Also = Annotated[
+    tuple[Literal["anchor_image", "region", "attribution"], ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+]
 
 
 class Superpixels(Spec):
@@ -68,6 +72,12 @@ class Superpixels(Spec):
     """A label for each pixel, lists `(H, W)` of whole numbers, in place of `segmentation`."""
     fill_value: float = 0.0
     """Value of hidden pixels when `fill='constant'`, in input units."""
+    also: Requestable[Also] = ()
+    """Other methods whose answers come with this one, on the same superpixels and from the same rows:
+    `anchor_image`, `region`, `attribution`, in a list or alone. They have the settings here that they share,
+    and their own defaults."""
+    quality: Requestable[bool] = False
+    """Whether the answer says how good it is, in `raw`, for up to 200 rows more."""
     seed: Requestable[Seed] = 0
     """Seed of everything random in the answer; the same seed gives the same bytes."""
 

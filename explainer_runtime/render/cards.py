@@ -100,10 +100,12 @@ def drawn(seen: View, inputs: Inputs, size: int, sent: Sequence[Sent] = ()) -> l
     return [_drawn(card, inputs, size, picture) for card, picture in pairs]
 
 
-def _drawn(card: Card[Picture], inputs: Inputs, size: int, sent: Sent | None) -> Card[Panel]:
-    panels = tuple(_panel(picture, inputs, size, sent) for picture in card.panels)
-    said = card.note if sent is None else f"{card.note} {note(sent, inputs)}".strip()
-    return Card(**{**vars(card), "panels": panels, "note": said})
+def _drawn(card: Card[Picture], inputs: Inputs, size: int, picture: Sent | None) -> Card[Panel]:
+    panels, said = tuple(_panel(panel, inputs, size, picture) for panel in card.panels), card.note
+    if picture is not None:
+        said = f"{said} {note(picture, inputs)}".strip()
+    beside = tuple(_drawn(other, inputs, size, picture) for other in card.beside)
+    return Card(**{**vars(card), "panels": panels, "note": said, "beside": beside})
 
 
 def check(inputs: Inputs, shape: tuple[int, ...] | None = None) -> None:

@@ -146,7 +146,12 @@ def reading(shown: Iterable[Card[Panel]]) -> str:
 def gallery(shown: Sequence[Card[Panel]], questions: Sequence[str] = ()) -> str:
     """Cards in a grid that follows the width of the window, each below the question it answers, if any."""
     asked = [*questions, *[""] * (len(shown) - len(questions))]
-    return '<div class="grid">\n' + "\n".join(map(_card, shown, asked)) + "\n</div>"
+    each = [
+        _card(one, question)
+        for card, question in zip(shown, asked, strict=True)
+        for one in (card, *card.beside)
+    ]
+    return '<div class="grid">\n' + "\n".join(each) + "\n</div>"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

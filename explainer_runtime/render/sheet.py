@@ -70,6 +70,7 @@ def encode(image: Image.Image) -> bytes:
 
 def sheet(shown: Sequence[Card[Panel]]) -> Image.Image:
     """Cards in a grid: one column, or two where there are many."""
+    shown = [one for card in shown for one in (card, *card.beside)]
     most = max(len(_note(card)) for card in shown)
     blocks = [_block(card, most) for card in shown]
     columns = 1 if len(blocks) <= 3 else 2

@@ -165,5 +165,6 @@ def _together(asks: dict[int, Rows], done: float, count: int) -> Search[dict[int
         parts.append(ask.x if len(fresh) == len(names) else ask.x[fresh])
         told[index] = [places[name] for name in names]
         done += ask.done / count
-    scores = yield Rows(np.concatenate(parts), done)
+    # What is alone is not copied: it may be a hundred large pictures.
+    scores = yield Rows(parts[0] if len(parts) == 1 else np.concatenate(parts), done)
     return {index: scores[own] for index, own in told.items()}

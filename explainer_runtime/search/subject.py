@@ -11,25 +11,32 @@ import numpy as np
 from explainer_runtime.search.asks import Rows, Search
 from explainer_runtime.search.masking import Canvas
 
-_BYTES = 2**25
+_BYTES = 2**26
 """Most bytes of pictures in one ask: what each large image of a batch may hold in memory."""
 
 
 class Subject:
     """Answers questions about masks by asking the model about pictures.
 
+    Args:
+        canvas: What masks are drawn with.
+        classes: How many the model scores.
+        seed: Of which fill a mask is drawn with, where there are several.
+        name: Tells images of one batch apart.
+
     Attributes:
         canvas: What masks are drawn with.
+        name: See above.
         superpixels: How many there are, K.
         prediction: Class of the image; -1 until the model has answered.
         scores: Class scores of the image `(classes,)`, float32; zeros until then.
         holds_masked: Whether the image keeps its class with every superpixel masked.
-        rows: Pictures the model has answered about.
+        rows: Pictures that the answers rest on, each as often as the model was to be asked about it.
         fills: Which fill each draw was masked with, for all draws answered so far, in order.
     """
 
-    def __init__(self, canvas: Canvas, classes: int, seed: int) -> None:
-        self.canvas = canvas
+    def __init__(self, canvas: Canvas, classes: int, seed: int, name: object = None) -> None:
+        self.canvas, self._seed, self.name = canvas, seed, name
         self.superpixels = int(canvas.segments.max()) + 1
         self.prediction = -1
         self.scores = np.zeros(classes, np.float32)
@@ -37,8 +44,24 @@ class Subject:
         self.rows = 0
         self.fills = np.zeros(0, np.int64)
         self._known: dict[bytes, np.ndarray] = {}
+        self._used: set[bytes] = set()
         self._choice = 1 if canvas.fills is None else len(canvas.fills)
         self._rng = np.random.default_rng([seed, 1])  # a stream of its own beside that of the masks
+
+    def beside(self) -> Subject:
+        """The same image for another search, with the same memory: what one has asked the other knows."""
+        other = Subject(self.canvas, len(self.scores), self._seed, self.name)
+        other._known = self._known
+        return other
+
+    def filled(self, name: str, fills: np.ndarray | None, soft: int = 0) -> Subject:
+        """The same image, whose masked superpixels show something else, by some name; see `Canvas`. Of that
+        nothing is known but the image itself."""
+        shown = self.canvas._replace(fills=fills, soft=soft)
+        other = Subject(shown, len(self.scores), self._seed, (self.name, name))
+        itself = self._keys(np.ones((1, self.superpixels), bool), np.zeros(1, np.int64))[0]
+        other._known.update({itself: self._known[itself]} if itself in self._known else {})
+        return other
 
     def ask(self, shown: np.ndarray) -> Search[np.ndarray]:
         """How far the class leads with these superpixels shown: `(M, K)` -> `(M,)`, as `lead` says.
@@ -46,7 +69,7 @@ class Subject:
         The first question carries two pictures more: the image itself, and one with everything masked.
         """
         fills = self._rng.integers(self._choice, size=len(shown))
-        first = not self._known
+        first = self.prediction < 0
         if first:
             ends = np.repeat([[True], [False]], self.superpixels, axis=1)
             shown, fills = np.concatenate([ends, shown]), np.concatenate([[0, 0], fills])
@@ -68,25 +91,27 @@ class Subject:
         """
         fills = np.zeros(len(shown), np.int64) if fills is None else fills
         keys = self._keys(shown, fills)
-        for key in () if again is None else np.array(keys, object)[again]:
-            self._known.pop(key, None)
-        yield from self._learn(keys, shown, fills)
-        return np.stack([self._known[key] for key in keys])
-
-    def _learn(self, keys: list[bytes], shown: np.ndarray, fills: np.ndarray) -> Search[None]:
+        anew = {key for key, one in zip(keys, again, strict=True) if one} if again is not None else set()
         places: dict[bytes, int] = {}
         for place, key in enumerate(keys):
-            if key not in self._known:
-                places.setdefault(key, place)
-        fresh = list(places.values())
+            places.setdefault(key, place)
+        wanted = [place for key, place in places.items() if key in anew or key not in self._used]
+        self._used.update(places)
         size = max(1, _BYTES // self.canvas.image.nbytes)
-        for start in range(0, len(fresh), size):
-            part = fresh[start : start + size]
-            scores = yield Rows(self.canvas.draw(shown[part], fills[part]), self.rows / (self.rows + 512))
+        for start in range(0, len(wanted), size):
+            part = wanted[start : start + size]
+            # Another search may have asked by now.
+            fresh = [place for place in part if keys[place] in anew or keys[place] not in self._known]
+            if fresh:
+                names = [(self.name, keys[place]) for place in fresh]
+                drawn = self.canvas.draw(shown[fresh], fills[fresh])
+                scores = yield Rows(drawn, self.rows / (self.rows + 512), names=names)
+                self._known.update(zip((key for _, key in names), scores, strict=True))
             if self.prediction < 0:
-                self.scores, self.prediction = np.exp(scores[0]), int(scores[0].argmax())
+                own = self._known[keys[0]]
+                self.scores, self.prediction = np.exp(own), int(own.argmax())
             self.rows += len(part)
-            self._known.update(zip((keys[place] for place in part), scores, strict=True))
+        return np.stack([self._known[key] for key in keys])
 
     def _keys(self, shown: np.ndarray, fills: np.ndarray) -> list[bytes]:
         """A name for each picture: equal for equal pictures."""

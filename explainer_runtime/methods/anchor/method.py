@@ -12,44 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
+from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Fields
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
-from explainer_runtime.methods.anchor.drawing import EMPTY, draw
+from explainer_runtime.methods.anchor.drawing import EMPTY
+from explainer_runtime.methods.anchor.drawing import draw as pictured
 from explainer_runtime.methods.anchor.settings import AnchorImage
-from explainer_runtime.methods.canvas import check, fit
+from explainer_runtime.methods.canvas import fit
 from explainer_runtime.methods.ground import Ground
-from explainer_runtime.search.asks import Search, lockstep
+from explainer_runtime.methods.together import Pointed, check, draw, search
+from explainer_runtime.search import mask_surrogate
+from explainer_runtime.search.asks import Search
 from explainer_runtime.search.subject import Subject
 from explainer_runtime.search.subsets import Holding, Rules, hold
 
-__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "one", "pictured", "search"]
 
 NETWORKS = ()
-
-
-def search(x: np.ndarray, spec: AnchorImage, ground: Ground) -> Search[Explanation]:
-    """The search for an anchor of each image. The waves of all images go out together.
-
-    See `Method`. Superpixels are places, alike in every channel. With `fill='background'` masked pixels show
-    a random one of the fitted images.
-
-    Returns:
-        An explanation with `anchor` (the image where the anchor is, `low` elsewhere), `anchor_mask`,
-        `segments`, `precision` (share of the draws made to prove it that kept the class), `coverage`
-        (share of random masks that show the whole anchor), `size` (superpixels in it), `vacuous` (whether
-        it is empty: masking at random hardly ever changes the class), `prediction` and `original_proba`; see
-        `_raw` for the rest. Where `found` is false they describe the best candidate. An image that the budget
-        did not allow to be predicted has `prediction` -1, scores of zero and no anchor.
-
-    Raises:
-        InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
-    """
-    low, subjects = ground.inputs.low, canvas.subjects(x, spec, ground)
-    rules = Rules(*(getattr(spec, name) for name in Rules._fields))
-    holdings = yield from lockstep([hold(each.superpixels, rules, spec.seed, each.ask) for each in subjects])
-    answers = [_answer(each, holding, spec, low) for each, holding in zip(subjects, holdings, strict=True)]
-    return canvas.explanation("anchor_image", answers)
 
 
 def fields(fitted: Fitted) -> Fields:
@@ -67,6 +46,25 @@ def fields(fitted: Fitted) -> Fields:
         "prediction": ("INT64", ()),
         "original_proba": ("FP32", (inputs.classes,)),
     }
+
+
+def one(subject: Subject, spec: AnchorImage, ground: Ground) -> Search[dict[str, Any]]:
+    """The search for an anchor of one image.
+
+    Superpixels are places, alike in every channel. With `fill='background'` masked pixels show
+    a random one of the fitted images.
+
+    Returns:
+        `anchor` (the image where the anchor is, `low` elsewhere), `anchor_mask`,
+        `segments`, `precision` (share of the draws made to prove it that kept the class), `coverage`
+        (share of random masks that show the whole anchor), `size` (superpixels in it), `vacuous` (whether
+        it is empty: masking at random hardly ever changes the class), `prediction` and `original_proba`; see
+        `_raw` for the rest. Where `found` is false they describe the best candidate. An image that the budget
+        did not allow to be predicted has `prediction` -1, scores of zero and no anchor.
+    """
+    rules = Rules(*(getattr(spec, name) for name in Rules._fields))
+    holding = yield from hold(subject.superpixels, rules, spec.seed, subject.ask)
+    return _answer(subject, holding, spec, ground.inputs.low)
 
 
 # --- the answer -----------------------------------------------------------------------------------------
@@ -98,7 +96,18 @@ def _answer(subject: Subject, holding: Holding, spec: AnchorImage, low: float) -
         "prediction": subject.prediction,
         "original_proba": subject.scores,
         "raw": _raw(subject, holding, prefixes, precision, coverage, spec),
+        "pointed": Pointed(subject.prediction, _order(holding), mask),
     }
+
+
+def _order(holding: Holding) -> np.ndarray:
+    """The anchor, as it was put together, then the others, as a linear model of the draws has them."""
+    evidence, first = holding.evidence, list(holding.features)
+    if not len(evidence.lead):
+        return np.array(first, int)
+    weights = mask_surrogate.fit(evidence.shown, evidence.lead).weights
+    rest = np.argsort(-weights, kind="stable")
+    return np.concatenate([np.array(first, int), rest[~np.isin(rest, first)]])
 
 
 def _why_empty(subject: Subject, spec: AnchorImage) -> str:

@@ -3,62 +3,43 @@
 The Shapley value of a superpixel is what showing it adds to the score of a class, on average over all orders
 in which superpixels could be shown (Lundberg, Lee, arXiv:1705.07874). The values of all superpixels add up to
 the score of the image, less that of the image with everything hidden; nothing is left over. Which sets are
-asked about is `search/shapley.py`.
+asked about is `search/shapley.py`. Other algorithms ask for random halves (`search/occlusion.py`) or for
+gradients (`gradients.py`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 
-from explainer_runtime.explanation import COMMON, OK, Explanation, Fields
+from explainer_runtime.explanation import COMMON, OK, Fields
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
-from explainer_runtime.methods.attribution.drawing import draw
-from explainer_runtime.methods.attribution.settings import Attribution
-from explainer_runtime.methods.canvas import check, fit
+from explainer_runtime.methods.attribution import gradients
+from explainer_runtime.methods.attribution.drawing import draw as pictured
+from explainer_runtime.methods.attribution.settings import BY_GRADIENTS, Attribution
+from explainer_runtime.methods.canvas import fit
 from explainer_runtime.methods.ground import Ground
-from explainer_runtime.search.asks import Search, Stop, lockstep
-from explainer_runtime.search.shapley import design, values
+from explainer_runtime.methods.together import Pointed, check, draw, search
+from explainer_runtime.search import occlusion, shapley
+from explainer_runtime.search.asks import Search, Stop
 from explainer_runtime.search.subject import Subject
 
-__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "one", "pictured", "search"]
 
 NETWORKS = ()
 _LEAST = float(np.finfo(np.float32).tiny)
 _SURE = 2.0
 """Standard errors that a value has to lie from zero to be named."""
-_SAMPLES = 200
 _NAMED = 5
 """Superpixels that are named."""
-
-
-def search(x: np.ndarray, spec: Attribution, ground: Ground) -> Search[Explanation]:
-    """What each superpixel of each image adds to the score of a class.
-
-    See `Method`. Superpixels are places, alike in every channel.
-
-    Returns:
-        An explanation with `attribution`, the value of the superpixel of each pixel; `attribution_error`, a
-        standard error of it, of what was drawn by chance; `segments`; `target_class`, whose score is shared
-        out; `value` and `base_value`, that of the image and with everything hidden, whose difference is the
-        sum over superpixels; the class and scores of the image. `found` is false where the budget ended
-        before there was anything to tell; all else is zero then. `raw` has `values` and `errors`, one a
-        superpixel, `num_preds`, and `top`: the superpixels that matter most, of those that surely
-        do.
-
-    Raises:
-        InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
-    """
-    subjects = canvas.subjects(x, spec, ground, most=canvas.MOST)
-    answers = yield from lockstep([_one(subject, spec, ground.exclusive) for subject in subjects])
-    return canvas.explanation("attribution", answers)
 
 
 def fields(fitted: Fitted) -> Fields:
     """What an answer holds."""
     image, number, count = canvas.size(fitted), ("FP32", ()), ("INT64", ())
+    gap = {"completeness_gap": number} if fitted.spec.algorithm == "integrated_gradients" else {}  # type: ignore[attr-defined]
     return {
         **COMMON,
         "attribution": ("FP32", image),
@@ -67,24 +48,91 @@ def fields(fitted: Fitted) -> Fields:
         "target_class": count,
         "value": number,
         "base_value": number,
+        **gap,
         "original_class": count,
         "original_proba": ("FP32", (fitted.inputs.classes,)),
     }
 
 
-def _one(subject: Subject, spec: Attribution, exclusive: bool) -> Search[dict[str, Any]]:
-    count = subject.superpixels
-    samples = spec.n_samples or max(_SAMPLES, 5 * count)
-    plan = design(count, samples, np.random.default_rng(spec.seed))
+class _Told(NamedTuple):
+    """Of pixels `(H, W)` and of superpixels `(K,)`: what each adds, and a standard error of that."""
+
+    added: np.ndarray
+    errors: np.ndarray
+    values: np.ndarray
+    value_errors: np.ndarray
+
+
+def one(subject: Subject, spec: Attribution, ground: Ground) -> Search[dict[str, Any]]:
+    """What each superpixel of an image, or each pixel, adds to the score of a class.
+
+    Superpixels are places, alike in every channel.
+
+    Returns:
+        `attribution`, the value of each pixel, or of its superpixel; `attribution_error`, a
+        standard error of it, of what was drawn by chance; `segments`; `target_class`, whose score is shared
+        out; `value` and `base_value`, that of the image and with everything hidden, whose difference is the
+        sum of Shapley values, and but for `completeness_gap` of integrated gradients; the class and scores of
+        the image. `found` is false where the budget ended before there was anything to tell; all else is zero
+        then. `raw` has `values` and `errors`, one a superpixel, `num_preds`, and `top`: the superpixels that
+        matter most, of those that surely do.
+    """
+    count, segments = subject.superpixels, subject.canvas.segments
     ends = np.repeat([[True], [False]], count, axis=1)
+    masks = _masks(spec, count)
     try:
-        log_scores = yield from subject.said(np.concatenate([ends, plan.shown]))
+        log_scores = yield from subject.said(np.concatenate([ends, masks]))
+        target = subject.prediction if isinstance(spec.target_class, str) else spec.target_class
+        score = _score(log_scores, target, spec.output, ground.exclusive)
+        if spec.algorithm in BY_GRADIENTS:
+            told = _Told(*(yield from _pixels(subject, spec, ground, target)))
+        else:
+            values, errors = _values(spec, masks, score)
+            told = _Told(values[segments], errors[segments], values, errors)
     except Stop as stop:
-        return _answer(subject, -1, np.zeros(2), np.zeros(count), np.zeros(count), stop.status)
-    target = subject.prediction if isinstance(spec.target_class, str) else spec.target_class
-    score = _score(log_scores, target, spec.output, exclusive)
-    added, errors = values(plan, score[2:], nothing=score[1], everything=score[0])
-    return _answer(subject, target, score[:2], added, errors, OK)
+        nothing = _Told(*(np.zeros(segments.shape) for _ in range(2)), *(np.zeros(count) for _ in range(2)))
+        return _answer(subject, spec, -1, np.zeros(2), nothing, stop.status)
+    return _answer(subject, spec, target, score[:2], told, OK)
+
+
+def _masks(spec: Attribution, count: int) -> np.ndarray:
+    """The sets that are asked about `(M, K)`, bool."""
+    rng = np.random.default_rng(spec.seed)
+    match spec.algorithm:
+        case "shap":
+            return _design(spec, count).shown
+        case "rise" | "hsic":
+            rows = spec.n_samples or max(400, 10 * count)
+            paired = spec.algorithm == "rise"
+            return occlusion.halves(count, rows + rows % 2 * paired, rng, paired=paired)
+        case "integrated_gradients" | "smooth_grad" | "grad_cam":
+            return np.zeros((0, count), bool)
+        case _:
+            assert_never(spec.algorithm)
+
+
+def _design(spec: Attribution, count: int) -> shapley.Design:
+    return shapley.design(count, spec.n_samples or max(200, 5 * count), np.random.default_rng(spec.seed))
+
+
+def _values(spec: Attribution, masks: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each superpixel, from the scores of the image, of nothing, and of the masks."""
+    if spec.algorithm == "shap":
+        plan = _design(spec, masks.shape[1])
+        return shapley.values(plan, score[2:], nothing=score[1], everything=score[0])
+    return (occlusion.rise if spec.algorithm == "rise" else occlusion.hsic)(masks, score[2:])
+
+
+def _pixels(subject: Subject, spec: Attribution, ground: Ground, target: int) -> Search[gradients.Pixels]:
+    shown, pull = subject.canvas, gradients.pull_of(target, spec.output, ground.exclusive)
+    if spec.algorithm == "grad_cam":
+        return (yield from gradients.activated(shown.image, shown.segments, spec.layer, pull))
+    hidden = shown.draw(np.zeros((1, subject.superpixels), bool))[0]
+    given = shown.image, hidden, shown.segments, shown.channels
+    if spec.algorithm == "integrated_gradients":
+        return (yield from gradients.integrated(*given, spec.n_steps, pull))
+    bounds = ground.inputs.low, ground.inputs.high
+    return (yield from gradients.smooth(*given, spec, bounds, pull))
 
 
 def _score(log_scores: np.ndarray, target: int, output: str, exclusive: bool) -> np.ndarray:
@@ -99,43 +147,59 @@ def _score(log_scores: np.ndarray, target: int, output: str, exclusive: bool) ->
 
 
 def _answer(
-    subject: Subject, target: int, ends: np.ndarray, added: np.ndarray, errors: np.ndarray, status: str
+    subject: Subject, spec: Attribution, target: int, ends: np.ndarray, told: _Told, status: str
 ) -> dict[str, Any]:
     """What is said of one image: the fields of an explanation, and `raw`."""
-    segments = subject.canvas.segments
+    segments, gaps = subject.canvas.segments, {}
+    if spec.algorithm == "integrated_gradients":
+        gaps = {"completeness_gap": told.values.sum() - (ends[0] - ends[1])}
+    # Where steps were too few to add up, nothing is said of what is smaller than what is missing.
+    doubt = _SURE * told.value_errors + abs(sum(gaps.values()))
+    sure = np.abs(told.values) > doubt
+    if spec.algorithm == "hsic":
+        sure &= told.values > 0
     return {
         "found": status == OK,
         "status": status,
-        "attribution": added[segments],
-        "attribution_error": errors[segments],
+        "attribution": told.added,
+        "attribution_error": told.errors,
         "segments": segments,
         "target_class": target,
         "value": ends[0],
         "base_value": ends[1],
+        **gaps,
         "original_class": subject.prediction,
         "original_proba": subject.scores,
         "raw": {
-            "values": added.tolist(),
-            "errors": errors.tolist(),
-            "top": _top(segments, added, errors),
+            "values": told.values.tolist(),
+            "errors": told.value_errors.tolist(),
+            "top": _top(segments, told, sure, signed=spec.algorithm != "hsic"),
             "num_preds": subject.rows,
         },
+        "pointed": Pointed(
+            target, np.argsort(-told.values, kind="stable"), _where(spec, told, sure[segments])
+        ),
     }
 
 
-def _top(segments: np.ndarray, added: np.ndarray, errors: np.ndarray) -> list[dict[str, Any]]:
+def _where(spec: Attribution, told: _Told, sure: np.ndarray) -> np.ndarray:
+    """The pixels that are pointed at: what surely matters or, of feature maps, what does so half as much as
+    the most."""
+    return told.added >= told.added.max() / 2 if spec.algorithm == "grad_cam" else sure
+
+
+def _top(segments: np.ndarray, told: _Told, sure: np.ndarray, *, signed: bool) -> list[dict[str, Any]]:
     """The superpixels that matter most, of those that surely do, and where they lie."""
-    order = np.argsort(-np.abs(added), kind="stable")
-    sure = [int(one) for one in order if abs(added[one]) > _SURE * errors[one]][:_NAMED]
+    order = np.argsort(-np.abs(told.values), kind="stable")
     return [
         {
-            "superpixel": one,
-            "value": float(added[one]),
-            "error": float(errors[one]),
-            "speaks": "for" if added[one] > 0 else "against",
+            "superpixel": int(one),
+            "value": float(told.values[one]),
+            "error": float(told.value_errors[one]),
+            "speaks": ("for" if told.values[one] > 0 else "against") if signed else "either way",
             "where": _place(segments == one),
         }
-        for one in sure
+        for one in order[sure[order]][:_NAMED]
     ]
 
 

@@ -22,19 +22,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from explainer_runtime.errors import InvalidOption
-from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Explanation, Fields
+from explainer_runtime.explanation import COMMON, NOT_FOUND, OK, Fields
 from explainer_runtime.fitted import Fitted
-from explainer_runtime.methods import canvas, references
+from explainer_runtime.methods import canvas, references, together
 from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.methods.references import Neighbour, References
-from explainer_runtime.methods.region.drawing import draw
+from explainer_runtime.methods.region.drawing import draw as pictured
 from explainer_runtime.methods.region.settings import Region
+from explainer_runtime.methods.together import Change, Pointed, draw, search
 from explainer_runtime.search.asks import Search, Stop, lockstep
 from explainer_runtime.search.kept import Kept
 from explainer_runtime.search.regions import Hidden, hide
 from explainer_runtime.search.subject import Subject, lead
 
-__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "one", "pictured", "search"]
 
 NETWORKS = ("encoder",)
 _OF_NEIGHBOUR: Fields = {"neighbour_row": ("INT64", ()), "neighbour_class": ("INT64", ())}
@@ -44,7 +45,7 @@ _SOFT = 56
 
 def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     """See `Method`."""
-    canvas.check(fitted)
+    together.check(fitted, asked)
     spec: Any = fitted.spec
     if "change" in asked and spec.change == "paste" and "reference_rows" not in fitted.arrays:
         raise InvalidOption("change: this explainer was fitted without reference rows", "change")
@@ -56,37 +57,6 @@ def fit(given: Given) -> dict[str, np.ndarray]:
     """Some of the training rows, where superpixels are to be pasted from them; see `references.fit`."""
     kept = references.fit(given, given.spec.n_reference) if given.spec.change == "paste" else {}
     return canvas.fit(given) | kept
-
-
-def search(x: np.ndarray, spec: Region, ground: Ground) -> Search[Explanation]:
-    """The search for the fewest superpixels of each image whose hiding, or exchange, changes the answer.
-
-    See `Method`. Superpixels are places, alike in every channel.
-
-    Returns:
-        An explanation with `hidden`, the image with these superpixels hidden, or those of a neighbour in
-        their place; `region_mask`, where they are; `segments`, all of them; `size`, how many; `area`, their
-        share of the pixels; `irreducible`, whether the model has been asked about it without each of them,
-        and none could be shown again; the classes and scores before and after. `found` is true where the
-        model, asked a second time about just this picture, gave another class, or the one that is sought; of
-        what is pasted, that of the neighbour. Elsewhere `hidden` is the image itself. An explainer that was
-        fitted to paste says which `neighbour` it was, its number `neighbour_row` and its class
-        `neighbour_class`: the image itself and -1 where nothing was pasted. `raw` has what changing each
-        superpixel alone does to the log-odds (`effects`), and what comes nearest where nothing was found.
-
-    Raises:
-        InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
-    """
-    subjects = canvas.subjects(x, spec, ground, most=canvas.MOST)
-    if spec.change == "hide":
-        tries = yield from lockstep([_hide(subject, spec) for subject in subjects])
-    else:
-        known = References.of(ground.arrays, ground.inputs)
-        near = known.near(ground.plausible().codes(x), spec.k)
-        each = [_paste(*one, spec, known.rows) for one in zip(subjects, near, strict=True)]
-        tries = yield from lockstep(each)
-    pairs = zip(subjects, tries, strict=True)
-    return canvas.explanation("region", [_answer(*pair, "reference_rows" in ground.arrays) for pair in pairs])
 
 
 def fields(fitted: Fitted) -> Fields:
@@ -111,16 +81,43 @@ def fields(fitted: Fitted) -> Fields:
     }
 
 
+def one(subject: Subject, spec: Region, ground: Ground) -> Search[dict[str, Any]]:
+    """The search for the fewest superpixels of one image whose hiding, or exchange, changes the answer.
+
+    Superpixels are places, alike in every channel.
+
+    Returns:
+        `hidden`, the image with these superpixels hidden, or those of a neighbour in
+        their place; `region_mask`, where they are; `segments`, all of them; `size`, how many; `area`, their
+        share of the pixels; `irreducible`, whether the model has been asked about it without each of them,
+        and none could be shown again; the classes and scores before and after. `found` is true where the
+        model, asked a second time about just this picture, gave another class, or the one that is sought; of
+        what is pasted, that of the neighbour. Elsewhere `hidden` is the image itself. An explainer that was
+        fitted to paste says which `neighbour` it was, its number `neighbour_row` and its class
+        `neighbour_class`: the image itself and -1 where nothing was pasted. `raw` has what changing each
+        superpixel alone does to the log-odds (`effects`), and what comes nearest where nothing was found.
+    """
+    if spec.change == "hide":
+        tried = yield from _hide(subject, spec)
+    else:
+        known = References.of(ground.arrays, ground.inputs)
+        (near,) = known.near(ground.plausible().codes(subject.canvas.image[None]), spec.k)
+        tried = yield from _paste(subject, near, spec, known.rows)
+    return _answer(tried, "reference_rows" in ground.arrays)
+
+
 class _Try(NamedTuple):
     """What came of one way to change superpixels.
 
     Attributes:
+        subject: The image, with what its superpixels turn into.
         held: The set.
         said: Log-scores with sets hidden, or pasted, by the bytes of their masks.
         fill: Which of the subject's fills they show.
         neighbour: Where that comes from, or None.
     """
 
+    subject: Subject
     held: Hidden
     said: dict[bytes, np.ndarray]
     fill: int = 0
@@ -144,7 +141,7 @@ def _hide(
         return lead(scores, wanted) if isinstance(wanted, int) else -lead(scores, subject.prediction)
 
     held = yield from hide(subject.superpixels, ask, rivals)
-    return _Try(held, said, fill, neighbour)
+    return _Try(subject, held, said, fill, neighbour)
 
 
 def _paste(subject: Subject, near: list[Neighbour], spec: Region, rows: Kept) -> Search[_Try]:
@@ -154,20 +151,19 @@ def _paste(subject: Subject, near: list[Neighbour], spec: Region, rows: Kept) ->
     try:
         (scores,) = yield from subject.said(itself)
     except Stop as stop:
-        return _Try(Hidden((), False, False, [], stop.status), {})
+        return _Try(subject, Hidden((), False, False, [], stop.status), {})
     wanted = spec.target_class if isinstance(spec.target_class, int) else None
     if wanted == subject.prediction:
-        return _Try(Hidden((), True, True, []), {(~itself).tobytes(): scores})
+        return _Try(subject, Hidden((), True, True, []), {(~itself).tobytes(): scores})
     chosen = _chosen(near, scores, subject.prediction, wanted, spec.k)
     if not chosen:
-        return _Try(Hidden((), False, False, []), {})
-    drawn = subject.canvas
-    soft = min(drawn.segments.shape) // _SOFT
-    subject.canvas = drawn._replace(fills=rows[[one.row for one in chosen]], soft=soft)
+        return _Try(subject, Hidden((), False, False, []), {})
+    soft = min(subject.canvas.segments.shape) // _SOFT
+    pasted = subject.filled("paste", rows[[one.row for one in chosen]], soft)
     ended: list[int] = []
 
     def alone(fill: int, neighbour: Neighbour) -> Search[_Try]:
-        tried = yield from _hide(subject, spec, fill, neighbour, ended)
+        tried = yield from _hide(pasted, spec, fill, neighbour, ended)
         if tried.held.found:
             ended.append(len(tried.held.regions))
         return tried
@@ -188,9 +184,9 @@ def _chosen(
     return sorted(firsts.values(), key=lambda one: -scores[one.known])[:k]
 
 
-def _answer(subject: Subject, tried: _Try, pastes: bool) -> dict[str, Any]:
+def _answer(tried: _Try, pastes: bool) -> dict[str, Any]:
     """What is said of one image: the fields of an explanation, and `raw`."""
-    shown, held, said = subject.canvas, tried.held, tried.said
+    subject, shown, held, said = tried.subject, tried.subject.canvas, tried.held, tried.said
     mask = np.zeros((1, subject.superpixels), bool)
     if held.found:
         mask[0, list(held.regions)] = True
@@ -224,4 +220,19 @@ def _answer(subject: Subject, tried: _Try, pastes: bool) -> dict[str, Any]:
             "num_preds": subject.rows,
             **({"nearest": nearest} if nearest else {}),
         },
+        "pointed": _pointed(tried, where, int(after.argmax())),
     }
+
+
+def _pointed(tried: _Try, where: np.ndarray, other: int) -> Pointed:
+    """The region first, then the others, each by what changing it alone does."""
+    subject, held = tried.subject, tried.held
+    rest = np.argsort(-np.array(held.effects), kind="stable")
+    first = rest[np.isin(rest, held.regions)] if held.found else rest[:0]
+    order = np.concatenate([first, rest[~np.isin(rest, first)]])
+
+    def said(shown: np.ndarray) -> Search[np.ndarray]:
+        return subject.said(shown, np.full(len(shown), tried.fill))
+
+    change = Change(first.tolist(), other, said) if len(first) else None
+    return Pointed(subject.prediction, order, where, change)

@@ -246,7 +246,8 @@ def test_the_commands_sign_show_and_verify(place):
     assert json.loads(done.stdout)["signature"] == "not verified"
     done = say(app, ["verify", one, "--key", str(place / "key.pub"), "--json"])
     assert json.loads(done.stdout)["signature"].startswith("key ")
-    for words in (["--key", "other.pub"], ["--certificate-chain", "root.pem"], ["--key", "absent.pem"]):
+    wrong = (["--key", "other.pub"], ["--certificate-chain", "root.pem"], ["--key", "absent.pem"])
+    for words in (*wrong, ["--key", "root.pem"], ["--certificate-chain", "key.pub"]):
         done = say(app, ["verify", one, words[0], str(place / words[1])])
         assert done.exit_code == 2
         assert done.stdout == ""

@@ -54,7 +54,10 @@ def verify(
     if key and certificate_chain:
         raise InvalidInput("give --key or --certificate-chain, not both", "key")
     given = key or certificate_chain
-    trust = artifact.trusted(given, "key" if key else "certificate-chain") if given else None
+    name = "key" if key else "certificate-chain"
+    trust = artifact.trusted(given, name) if given else None
+    if trust is not None and (trust.key is None) == (key is not None):
+        raise InvalidInput(f"expected {'a public key' if key else 'certificates'} in {given}", name)
     report = artifact.verify(path, digest=digest, trust=trust)
     tell(json, answers.described(path, report), lambda: answers.card(f"{path} is intact", report))
 

@@ -117,6 +117,23 @@ def test_every_change_of_one_byte_is_refused(place, trust):
     assert artifact.verify(place / "one", trust=believed).signature != "unsigned"
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_damage_within_a_certificate_is_refused_in_our_own_words(place):
+    artifact.sign(place / "one", place / "key.pem", place / "signer.pem")
+    bundle, known = json.loads((place / "one" / "model.sig").read_bytes()), digests(place / "one")
+    trust, rng = artifact.trusted(place / "root.pem"), np.random.default_rng(0)
+    sent = bundle["verificationMaterial"]["x509CertificateChain"]["certificates"]
+    for turn in range(300):
+        one = sent[turn % 2]
+        kept, der = one["rawBytes"], bytearray(base64.b64decode(one["rawBytes"]))
+        der[rng.integers(len(der))] ^= rng.integers(1, 256)
+        one["rawBytes"] = base64.b64encode(der).decode()
+        with pytest.raises(InvalidArtifact, match=r"model\.sig: "):
+            signing.check(json.dumps(bundle).encode(), known, trust)
+        one["rawBytes"] = kept
+    assert signing.check(json.dumps(bundle).encode(), known, trust).startswith("certificate")
+
+
 def test_files_that_come_go_or_are_swapped_are_refused(place):
     artifact.sign(place / "one", place / "key.pem")
     (place / "one" / "model-settings.json").unlink()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -56,6 +56,11 @@ _HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {
 }
 """Hash of a signature, by each curve that there may be."""
 _Refuse = Callable[[str], Exception]
+_STRANGE = (
+    *(ValueError, UnsupportedAlgorithm, x509.InvalidVersion),
+    *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+"""What `cryptography` raises for keys and certificates that it cannot read."""
 
 
 class Trust(NamedTuple):
@@ -170,7 +175,7 @@ def check(bundle: bytes, digests: Mapping[str, str], trust: Trust) -> str:
         _compare(statement, digests)
     except InvalidSignature:
         raise InvalidArtifact(f"{SIGNATURE}: is not a signature of what it lists by that key") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, *_STRANGE) as error:
         why = f"{short(error.args[0])} is missing" if isinstance(error, KeyError) else short(str(error))
         raise InvalidArtifact(f"{SIGNATURE}: is not the bundle it should be: {why}") from None
     return signer
@@ -318,7 +323,7 @@ def _reading(path: str | Path, name: str) -> Iterator[bytes]:
         raise InvalidSpec(f"{name}: {path}: {error.strerror}") from None
     except TypeError:  # how `cryptography` says that a password is missing, or is too many
         raise InvalidSpec(f"{name}: {path}: is encrypted and there is no password, or the reverse") from None
-    except ValueError:
+    except _STRANGE:
         raise InvalidSpec(
             f"{name}: {path}: is not what was expected, PEM of a certificate or of a key on P-256, P-384 or "
             "P-521; or its password is another"

@@ -20,6 +20,7 @@ from explainer_runtime import artifact
 from explainer_runtime.artifact import Fitted, oci
 from explainer_runtime.cli import app
 from explainer_runtime.errors import InvalidInput
+from explainer_runtime.hosts.platform import storage
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
 
 INPUTS = Inputs(shape=(4, 4, 1), low=-0.5, high=0.5, classes=3)
@@ -70,6 +71,7 @@ def unpacked(layout: Path, to: Path) -> dict:
 def test_the_layer_is_the_artifact_and_the_annotations_say_which(place):
     said = pack(place, "--oci", place / "layout")
     manifest = unpacked(place / "layout", place / "root")
+    assert storage.explainers_in(place / "root") == [place / "root" / "models"]  # mounted as a volume
     report = artifact.verify(place / "root" / "models", trust=artifact.trusted(place / "key.pub"))
     assert report.signature.startswith("key ")
     assert report.digest == said["digest"]

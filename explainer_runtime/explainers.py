@@ -1,7 +1,7 @@
-"""Fit, prepare, explain.
+"""Prepare, explain.
 
-An explainer is three values: a spec, what was fitted, and a predictor. `fit` makes a `Fitted` of the first
-two; `prepare` closes it over a predictor, compiles, and returns a function.
+An explainer is three values: a spec, what was fitted, and a predictor. `fit` (`fitting.py`) makes a `Fitted`
+of the first two; `prepare` closes it over a predictor, compiles, and returns a function.
 """
 
 from __future__ import annotations
@@ -9,115 +9,37 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from explainer_runtime import methods
-from explainer_runtime.artifact import provenance
 from explainer_runtime.driver import Budget, Progress, estimated, explain, shard_of, solve
 from explainer_runtime.driver.solve import TINY
-from explainer_runtime.errors import InvalidInput, InvalidOption, InvalidSpec
+from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explanation import Cost, Explanation
 from explainer_runtime.fitted import Fitted, check_rows
+from explainer_runtime.fitting import agreed, fit, made_up, sound
 from explainer_runtime.methods import teaching
-from explainer_runtime.methods.ground import Given, Ground, Segmenter, numbered
+from explainer_runtime.methods.ground import Ground, Segmenter, numbered
 from explainer_runtime.predictors import Predictor, WhiteBox, connect, served
 from explainer_runtime.predictors.backends import network as asked_of
 from explainer_runtime.predictors.base import LocalPredictor, named, told
 from explainer_runtime.predictors.canary import Canary
-from explainer_runtime.predictors.checking import Strangeness, examine, introduced
-from explainer_runtime.predictors.layers import up_to
+from explainer_runtime.predictors.checking import Strangeness, examine
 from explainer_runtime.predictors.merging import Merging
 from explainer_runtime.predictors.tally import Tally
 from explainer_runtime.search.asks import Ask, Search
-from explainer_runtime.search.networks import Network, Networks
-from explainer_runtime.spec import Inputs, Limits, Spec, parse, parse_options, with_options
+from explainer_runtime.spec import Inputs, Limits, Spec, parse_options, with_options
+
+__all__ = ["Prepared", "fit", "prepare"]
 
 _VANISHED = (
     "nothing was found for some rows, and the model gives some class a probability of 0: where float32 ends, "
     "nothing says how far away that class is; have the model answer with logits, and say output 'logits'"
 )
-
-
-def fit(
-    spec: Spec,
-    x: np.ndarray | None = None,
-    *,
-    y: np.ndarray | None = None,
-    predictor: Any | None = None,
-    inputs: Inputs | None = None,
-    classes: int | None = None,
-    class_names: Sequence[str] | None = None,
-    background: np.ndarray | None = None,
-    autoencoder: Any | None = None,
-    encoder: Any | None = None,
-    decoder: Any | None = None,
-    surrogate: bool = True,
-    force: bool = False,
-    progress: Callable[[float], None] | None = None,
-) -> Fitted:
-    """Fit an explainer of this spec.
-
-    Args:
-        spec: What to fit.
-        x: Training rows `(M, *S)`, from which the input contract is taken: shape, lowest, highest value.
-        y: Class of each of these rows `(M,)`, where it is known: how often the model agrees is kept in
-            `Fitted.model`, and a model that knows no better than chance is refused.
-        predictor: The model, or anything that `predictors.connect` takes. It is asked about a few rows, to
-            learn how many classes it has, where `classes` is not given, and to know it again.
-        inputs: The whole input contract, instead of one taken from `x`.
-        classes: How many class scores the model answers with.
-        class_names: A name for each class.
-        background: Images for `fill='background'` `(B, H, W, C)`; at most 100 are kept, evenly spaced.
-            None takes them from `x`.
-        autoencoder: Keras model that rebuilds rows; what `gamma` weighs, and what tells the plausibility of
-            an answer.
-        encoder: Keras model that places rows, in whose space `theta` weighs the distance to a prototype; or
-            the name of a layer of `predictor`, a Keras model, which it then is up to there; `'auto'` is what
-            the last layer with weights is given.
-        decoder: Keras model that makes rows of codes; in whose codes a change lives with `space='latent'`. An
-            `encoder` that gives such codes says where a row lies; without one that is searched for.
-        surrogate: Whether a surrogate is taught where the method can use one (`gradient='auto'`, schedule
-            `fast`) and there are 50 rows `x` or more: it answers in place of a model that is asked at an
-            endpoint. It takes at most 8,500 rows of the model, and some seconds. Of rows of more than 16,384
-            features it is taught only where the model is not in this process.
-        force: Whether a model is taken however often it is wrong about `y`.
-        progress: Told the share that is done of asking about training rows, and of encoding them.
-
-    Raises:
-        InvalidInput: `x` is not a batch of finite numbers.
-        InvalidSpec: Something needed is missing; spec, contract and model do not go together; or the model is
-            wrong about `y` as often as chance, or far more often than on rows in another usual range.
-        PredictorError: The predictor failed.
-    """
-    model = None if predictor is None else connect(predictor, shape=_row_shape(x, inputs))
-    contract = inputs or _contract(x, model, classes, class_names)
-    spec = _numbered(spec, contract)
-    method = methods.of(spec.kind)
-    known = introduced(model, contract, x, y, force=force)
-    if isinstance(encoder, str):
-        encoder = up_to(model, encoder)
-    models = {"autoencoder": autoencoder, "encoder": encoder, "decoder": decoder}
-    models = {name: network for name, network in models.items() if network is not None}
-    for name in models:
-        if name not in method.NETWORKS:
-            raise InvalidSpec(f"{name}: {spec.kind} makes no use of one")
-    code = () if decoder is None else _code(decoder)
-    asked = {name: asked_of(model) for name, model in models.items()}
-    networks = Networks(asked.get("autoencoder"), asked.get("encoder"), contract.high - contract.low)
-    if networks.autoencoder is not None:
-        _check_autoencoder(networks.autoencoder, contract)
-    given = Given(
-        spec, contract, x, model, networks, background, progress, asked.get("decoder"), code, surrogate
-    )
-    arrays = method.fit(given)
-    made = provenance.made(spec, known.words, rows=x, labels=y, background=background)
-    fitted = Fitted(spec, contract, {**arrays, **known.arrays}, models, known.words, made)
-    _check(fitted)
-    return fitted
 
 
 class Prepared:
@@ -142,7 +64,7 @@ class Prepared:
         self._networks = {name: asked_of(model) for name, model in fitted.models.items() if name != "student"}
         self._shard = None
         if self._road == "exact" and isinstance(predictor, WhiteBox):
-            self._shard = shard_of(predictor, _made_up(fitted.inputs))
+            self._shard = shard_of(predictor, made_up(fitted.inputs))
         self._guide = teaching.guide(fitted) if self._road == "surrogate" else None
 
     def __call__(
@@ -267,7 +189,7 @@ class Prepared:
 
         A remote model is not disturbed: its surrogate, if there is one, answers in its place.
         """
-        row = _made_up(self.fitted.inputs)
+        row = made_up(self.fitted.inputs)
         if self._guide is not None:
             solve(self._search(row, self.fitted.spec, self._guide.surrogate), self._guide.surrogate)
         elif isinstance(self.predictor, WhiteBox):
@@ -295,7 +217,7 @@ def prepare(
         MissingExtra: A fitted network needs TensorFlow, and it is not installed.
         PredictorError: The model failed on the made-up row.
     """
-    spec, predictor = _numbered(fitted.spec, fitted.inputs), connect(predictor, shape=fitted.inputs.shape)
+    spec, predictor = agreed(fitted.spec, fitted.inputs), connect(predictor, shape=fitted.inputs.shape)
     fitted = fitted if spec == fitted.spec else dataclasses.replace(fitted, spec=spec)
     examine(predictor, fitted.inputs)
     if spec.slopes == "exact" and not isinstance(predictor, WhiteBox):
@@ -303,7 +225,7 @@ def prepare(
             f"{spec.kind}: these settings need the model in this process, with its gradient; an endpoint "
             "does for gradient 'auto', and for algorithms that ask for rows only"
         )
-    _check(fitted)
+    sound(fitted)
     if told(predictor).output == "labels" and spec.slopes:
         raise InvalidSpec(
             f"{named(predictor)} answers with labels only; {spec.kind} needs probabilities or logits"
@@ -314,23 +236,6 @@ def prepare(
     if warm:
         prepared.warm()
     return prepared
-
-
-# --- helpers --------------------------------------------------------------------------------------------
-
-
-def _code(decoder: Any) -> tuple[int, ...]:
-    """The shape of a decoder's codes."""
-    shape = getattr(decoder, "input_shape", None)
-    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape[1:]):
-        raise InvalidSpec("decoder: expected a Keras model of one input, whose shape is known")
-    return shape[1:]
-
-
-def _check_autoencoder(network: Network, contract: Inputs) -> None:
-    shape = network(_made_up(contract)).shape[1:]
-    if shape != contract.shape:
-        raise InvalidSpec(f"autoencoder: expected a model that gives rows {contract.shape} back, got {shape}")
 
 
 def _road(fitted: Fitted, predictor: Predictor) -> str | None:
@@ -347,59 +252,3 @@ def _shown(rows: np.ndarray, inputs: Inputs, answer: Explanation) -> str | None:
     from explainer_runtime import render  # nobody looks at most answers
 
     return render.snippet(answer, rows, inputs)
-
-
-def _made_up(inputs: Inputs) -> np.ndarray:
-    """One row of nothing in particular `(1, *S)`."""
-    rng = np.random.default_rng(0)
-    return rng.uniform(inputs.low, inputs.high, (1, *inputs.shape)).astype(np.float32)
-
-
-def _numbered(spec: Spec, inputs: Inputs) -> Spec:
-    """See `numbered`; whoever fits or deploys has said it."""
-    try:
-        return numbered(spec, inputs)
-    except InvalidOption as error:
-        raise InvalidSpec(str(error)) from None
-
-
-def _check(fitted: Fitted) -> None:
-    """Refuse an explainer that cannot explain; whatever is wrong with it, it is the spec's or the fit's."""
-    try:
-        methods.of(fitted.spec.kind).check(fitted)
-    except InvalidOption as error:
-        raise InvalidSpec(str(error)) from None
-
-
-def _row_shape(x: np.ndarray | None, inputs: Inputs | None) -> tuple[int, ...] | None:
-    return inputs.shape if inputs else None if x is None else np.shape(x)[1:]
-
-
-def _contract(
-    x: np.ndarray | None,
-    predictor: Predictor | None,
-    classes: int | None,
-    class_names: Sequence[str] | None,
-) -> Inputs:
-    if x is None:
-        raise InvalidSpec("fit needs training rows `x`, or the input contract `inputs`")
-    rows = np.asarray(x)
-    if rows.dtype.kind not in "fiu" or rows.ndim < 2 or not len(rows) or not np.isfinite(rows).all():
-        raise InvalidInput(f"x: expected finite numbers of shape (M, ...), got {rows.dtype} {rows.shape}")
-    if classes is None and class_names is not None:
-        classes = len(class_names)
-    if classes is None:
-        if predictor is None:
-            raise InvalidSpec("fit needs `classes`, `class_names`, or a `predictor` to ask")
-        classes = predictor(rows[:1].astype(np.float32)).shape[1]
-    return parse(
-        Inputs,
-        {
-            "shape": rows.shape[1:],
-            "low": float(rows.min()),
-            "high": float(rows.max()),
-            "classes": classes,
-            "class_names": None if class_names is None else tuple(class_names),
-        },
-        "inputs",
-    )

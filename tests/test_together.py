@@ -143,6 +143,18 @@ def test_the_budget_comes_before_the_quality(x):
     assert "quality" not in answer.raw[0]
 
 
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("rows", [1, 60, 250])
+def test_the_quality_of_one_takes_no_budget_from_the_answer_of_another(kind, rows, x):
+    others = [other for other in SPECS if other != kind]
+    plain, _ = explained(SPECS[kind], x, {"also": others})
+    spent = {"also": others, "max_rows": plain.cost.rows + rows}
+    answer, model = explained(SPECS[kind], x, {**spent, "quality": True})
+    assert model.rows <= spent["max_rows"]
+    for name, array in plain.arrays.items():
+        np.testing.assert_array_equal(answer[name], array, err_msg=name)
+
+
 def said(scores):
     """What a model of two classes says, given how likely the first is with so many regions shown."""
 

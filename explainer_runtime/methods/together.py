@@ -77,9 +77,14 @@ def search(x: np.ndarray, spec: Any, ground: Ground) -> Search[Explanation]:
     specs = _specs(spec)
     most = None if [one.kind for one in specs] == ["anchor_image"] else canvas.MOST
     subjects = canvas.subjects(x, spec, ground, most=most)
-    told = yield from lockstep(
-        [_measured(subject.beside(), one, ground) for subject in subjects for one in specs]
-    )
+    asked = [(subject.beside(), one) for subject in subjects for one in specs]
+    told = yield from lockstep([_method(one.kind).one(subject, one, ground) for subject, one in asked])
+    pointed = [answer.pop("pointed") for answer in told]
+    # All answers come before the quality of any. A search that was told to stop asks no more.
+    if spec.quality and all(answer["status"] != BUDGET_EXHAUSTED for answer in told):
+        yield from lockstep(
+            [_measured(*which, ground, *what) for which, *what in zip(asked, pointed, told, strict=True)]
+        )
     answers = []
     for start in range(0, len(told), len(specs)):
         answer = told[start]
@@ -142,14 +147,13 @@ def _specs(spec: Any) -> list[Any]:
     return [spec, *others]
 
 
-def _measured(subject: Subject, spec: Any, ground: Ground) -> Search[dict[str, Any]]:
-    """The answer for one image, with its quality where that was asked for and the budget allows."""
-    answer: dict[str, Any] = yield from _method(spec.kind).one(subject, spec, ground)
-    pointed: Pointed = answer.pop("pointed")
-    if spec.quality and answer["status"] != BUDGET_EXHAUSTED and len(pointed.order) == subject.superpixels:
+def _measured(
+    subject: Subject, spec: Any, ground: Ground, pointed: Pointed, answer: dict[str, Any]
+) -> Search[None]:
+    """Add to an answer how good it is, where that can be told and the budget allows."""
+    if len(pointed.order) == subject.superpixels:
         with contextlib.suppress(Stop):  # the answer stands without it
             answer["raw"]["quality"] = yield from _quality(subject, spec, ground, pointed, answer)
-    return answer
 
 
 def _quality(

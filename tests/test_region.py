@@ -146,6 +146,9 @@ def test_a_card_says_first_what_it_is_no_longer(x):
             assert [panel.title for panel in card.panels] == ["input", "to be hidden", "without it"]
         else:
             assert card.headline == f"{was}: no such superpixels were found"
+    sought = explainer(inputs)(x, {"target_class": "coat"})
+    for card, found in zip(cards(sought, x, inputs), sought["found"], strict=True):
+        assert found or card.note.endswith("No set of superpixels that was tried gives the class coat.")
     spent = explainer(inputs)(x[:1], {"max_rows": 1})
     assert "budget" in cards(spent, x[:1], inputs)[0].note
 

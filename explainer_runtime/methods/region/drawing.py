@@ -13,6 +13,9 @@ from explainer_runtime.views import Card, Picture, View, chance, image, name, ph
 def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     """See `Method`."""
 
+    target = explanation.meta.get("spec", {}).get("target_class", "other")
+    sought = "changes the class" if target == "other" else f"gives the class {name(int(target), inputs)}"
+
     def card(row: int, own: int, start: Picture) -> Card[Picture]:
         new = int(explanation["hidden_class"][row])
         was, now = name(own, inputs), name(new, inputs)
@@ -36,7 +39,11 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
             told = f"What has to be hidden: {parts}, {area}"
             part = Picture("to be hidden", parts, told, shown, "spotlight", mask)
         pictures = (start, part, photograph(ending, made, explanation["hidden"][row], inputs))
-        note = "" if explanation["irreducible"][row] else "It may be that part of it could be shown again."
+        note = (
+            ""
+            if explanation["irreducible"][row]
+            else f"It may be that part of it could be {'left out' if donor >= 0 else 'shown again'}."
+        )
         return Card(True, headline, f"{left}; {made} · {parts} · {area}", pictures, note)
 
     return View(
@@ -49,7 +56,7 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
             inputs,
             "no such superpixels were found",
             card,
-            "No set of superpixels that was tried changes the class.",
+            f"No set of superpixels that was tried {sought}.",
         ),
         {"size": "superpixels", "area": "share of the image"},
         "The model, asked last about just this picture with those parts changed, gave another class.",

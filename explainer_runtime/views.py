@@ -100,23 +100,27 @@ class View:
     limits: str = ""
 
 
+def side_by_side(shown: Iterable[Card[P_co]]) -> list[Card[P_co]]:
+    """Each card, and after it those of the other answers about its row."""
+    return [one for card in shown for one in (card, *card.beside)]
+
+
 def one_scale(seen: Iterable[View]) -> list[View]:
     """The same, with one scale of colours for all signed maps whose ends mean the same: on one page a colour
     stands for one number."""
     views = list(seen)
     widest: dict[tuple[str, str], float] = {}
-    for picture in (picture for view in views for card in view.cards for picture in card.panels):
+    shown = side_by_side(card for view in views for card in view.cards)
+    for picture in (picture for card in shown for picture in card.panels):
         widest[picture.ends] = max(widest.get(picture.ends, 0.0), picture.limit or 0.0)
 
     def scaled(picture: Picture) -> Picture:
         return picture if picture.limit is None else replace(picture, limit=widest[picture.ends])
 
-    return [
-        replace(
-            view, cards=tuple(replace(card, panels=tuple(map(scaled, card.panels))) for card in view.cards)
-        )
-        for view in views
-    ]
+    def one(card: Card[Picture]) -> Card[Picture]:
+        return replace(card, panels=tuple(map(scaled, card.panels)), beside=tuple(map(one, card.beside)))
+
+    return [replace(view, cards=tuple(map(one, view.cards))) for view in views]
 
 
 def photograph(

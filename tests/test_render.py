@@ -18,8 +18,10 @@ from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.explanation import Cost, Explanation
 from explainer_runtime.methods import parse_spec
 from explainer_runtime.render import page, panels
+from explainer_runtime.render.cards import Panel
+from explainer_runtime.render.sheet import sheet
 from explainer_runtime.spec import Inputs
-from explainer_runtime.views import chance
+from explainer_runtime.views import Card, Picture, chance
 
 NAMES = ("Sandal", "Sneaker", "<b>Ankle & boot</b>")
 
@@ -161,6 +163,24 @@ def test_a_row_without_an_explanation_says_so(explain, what):
     assert not card.found
     assert f"no {what} found" in card.headline
     assert card.note
+
+
+def test_a_long_reason_is_read_whole_in_a_picture():
+    x = images(1)
+    (card,) = render.cards(counterfactuals(x, found=False), x, contract())
+    notes = ("Ended.", "Ended. " + "And more. " * 9)
+    short, longer = (dataclasses.replace(card, note=note) for note in notes)
+    few, many = (np.asarray(sheet([one])) for one in (short, longer))
+    assert few.shape == many.shape
+    changed = np.flatnonzero((few != many).any(axis=(1, 2)))  # lines of pixels
+    assert changed[-1] - changed[0] > 3 * 15  # letters of 15 pixels: more than two lines of them
+
+
+@pytest.mark.parametrize(("side", "large"), [(28, False), (224, True)])
+def test_photographs_take_the_width_of_the_page(side, large):
+    picture = Picture("input", "boot", "boot", np.zeros((side, side, 1), np.float32))
+    panel = Panel(**vars(picture), pixels=np.zeros((336, 336, 3), np.uint8))
+    assert ('class="grid large"' in page.gallery([Card(True, "boot", "", (panel,))])) is large
 
 
 def test_a_row_that_was_not_asked_about_has_no_class():

@@ -12,6 +12,7 @@ from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.methods import fields, named_beside
 from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.render.cards import cards
+from explainer_runtime.render.page import html
 from explainer_runtime.search.quality import cout, curves
 from explainer_runtime.spec import AnchorImage, Attribution, Grid, Inputs, Limits, Region
 
@@ -105,6 +106,15 @@ def test_cards_of_each_stand_beside_each_other(x):
         assert len(card.beside) == 2
         assert card.beside[1].headline.startswith("What speaks for class")
         assert "in random orders" in card.beside[1].note
+
+
+def test_maps_that_stand_beside_have_one_scale_and_are_explained(x):
+    answer, _ = explained(Region(**SHARED, also=("attribution",)), x)
+    limits = {
+        panel.limit for card in cards(answer, x, INPUTS) for panel in card.beside[0].panels if panel.limit
+    }
+    assert len(limits) == 1
+    assert "In maps red is more" in html(answer, x, INPUTS)
 
 
 # --- quality --------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from explainer_runtime.explanation import Explanation
 from explainer_runtime.pictures import Sent
 from explainer_runtime.render.cards import SIZE, Panel, drawn, view
 from explainer_runtime.render.sheet import encode, sheet
-from explainer_runtime.views import MEANINGS, Card, View, number
+from explainer_runtime.views import MEANINGS, Card, View, number, side_by_side
 
 if TYPE_CHECKING:
     from explainer_runtime.spec import Inputs
@@ -87,6 +87,8 @@ def snippet(explanation: Explanation, x: np.ndarray, inputs: Inputs, most: int =
     return f'<p>{escape(words)}</p><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
 
 
+_SMALL = 100
+"""Pixels of the longer side of images that can be seen in a sixth of a page's width; others take a third."""
 _LONGEST = 200
 """Characters of a setting that are shown."""
 
@@ -136,7 +138,7 @@ def details(title: str, values: Mapping[str, Any]) -> str:
 
 def reading(shown: Iterable[Card[Panel]]) -> str:
     """How the cards are read, in sentences."""
-    maps = any(panel.limit is not None for card in shown for panel in card.panels)
+    maps = any(panel.limit is not None for card in side_by_side(shown) for panel in card.panels)
     return "The number after a class is the probability, or score, that the model gives it." + maps * (
         " In maps red is more and blue, which is striped, is less; in all maps of a kind on this page a "
         "colour stands for the same number."
@@ -149,9 +151,11 @@ def gallery(shown: Sequence[Card[Panel]], questions: Sequence[str] = ()) -> str:
     each = [
         _card(one, question)
         for card, question in zip(shown, asked, strict=True)
-        for one in (card, *card.beside)
+        for one in side_by_side([card])
     ]
-    return '<div class="grid">\n' + "\n".join(each) + "\n</div>"
+    # In a third of half a page a photograph shows nothing.
+    large = any(max(panel.image.shape[:2]) > _SMALL for card in shown for panel in card.panels)
+    return f'<div class="grid{" large" * large}">\n' + "\n".join(each) + "\n</div>"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

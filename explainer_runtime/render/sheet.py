@@ -19,7 +19,7 @@ from explainer_runtime.explanation import Explanation
 from explainer_runtime.pictures import Sent
 from explainer_runtime.render.cards import SIZE, Panel, cards
 from explainer_runtime.render.panels import diverging, striped
-from explainer_runtime.views import Card
+from explainer_runtime.views import Card, side_by_side
 
 if TYPE_CHECKING:
     from explainer_runtime.spec import Inputs
@@ -70,7 +70,7 @@ def encode(image: Image.Image) -> bytes:
 
 def sheet(shown: Sequence[Card[Panel]]) -> Image.Image:
     """Cards in a grid: one column, or two where there are many."""
-    shown = [one for card in shown for one in (card, *card.beside)]
+    shown = side_by_side(shown)
     most = max(len(_note(card)) for card in shown)
     blocks = [_block(card, most) for card in shown]
     columns = 1 if len(blocks) <= 3 else 2
@@ -96,7 +96,11 @@ def _block(card: Card[Panel], note: int) -> Image.Image:
     draw = ImageDraw.Draw(block)
     inner = _inner(card)
     _write(draw, (_MARGIN, _MARGIN - 6), card.headline, _HEADLINE, _INK, inner)
-    _write(draw, (_MARGIN, _MARGIN + _HEADLINE + 4), card.detail or card.note, _TEXT, _GREY, inner)
+    _write(draw, (_MARGIN, _MARGIN + _HEADLINE + 4), card.detail, _TEXT, _GREY, inner)
+    if not card.detail:  # the note stands where the other panels would
+        for line, words in enumerate(_lines(card.note, _TEXT, inner - side - _GAP)):
+            at = (_MARGIN + side + _GAP, top + _SMALL + 8 + line * (_TEXT + 5))
+            _write(draw, at, words, _TEXT, _GREY, inner - side - _GAP)
     for line, words in enumerate(_note(card)):
         _write(draw, (_MARGIN, below + line * (_SMALL + 4)), words, _SMALL, _GREY, inner)
     for index, panel in enumerate(card.panels):
@@ -110,13 +114,16 @@ def _inner(card: Card[Panel]) -> int:
 
 
 def _note(card: Card[Panel]) -> list[str]:
-    """The note in lines; none where it stands in place of the numbers."""
-    if not (card.note and card.detail):
-        return []
-    font, lines = _font(_SMALL), [""]
-    for word in _plain(card.note).split():
+    """The note below the panels in lines; none where it stands in place of some."""
+    return _lines(card.note, _SMALL, _inner(card)) if card.note and card.detail else []
+
+
+def _lines(text: str, size: int, width: int) -> list[str]:
+    """Words in lines of at most so many pixels."""
+    font, lines = _font(size), [""]
+    for word in _plain(text).split():
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) > _inner(card) and lines[-1]:
+        if font.getlength(longer) > width and lines[-1]:
             lines.append(word)
         else:
             lines[-1] = longer

@@ -31,6 +31,7 @@ def certificate(
     *,
     ca: bool = False,
     signs: bool = True,
+    uses: tuple[str, ...] = (),
     days: tuple[int, int] = (-1, 1),
 ) -> x509.Certificate:
     """A certificate of this key; without an issuer it is issued by itself.
@@ -38,6 +39,7 @@ def certificate(
     Args:
         ca: Whether it may issue others.
         signs: Whether it is for signing.
+        uses: Purposes that it is for alone, in capitals, such as `CODE_SIGNING`.
         days: When it is valid, in days from now.
     """
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
@@ -61,6 +63,9 @@ def certificate(
     if of is not None:
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key())
         builder = builder.add_extension(identifier, critical=False)
+    if uses:
+        named = x509.ExtendedKeyUsage([getattr(x509.ExtendedKeyUsageOID, one) for one in uses])
+        builder = builder.add_extension(named, critical=False)
     return builder.sign(by, hashes.SHA256())
 
 
@@ -70,11 +75,14 @@ def write(path: Path, *certificates: x509.Certificate) -> Path:
     return path
 
 
-def chain(folder: Path, **leaf: Any) -> None:
-    """`root.pem`; `signer.pem`, of the key `key.pem`, and what is between: a root, an issuer, a signer."""
+def chain(folder: Path, issuing: tuple[str, ...] = (), **leaf: Any) -> None:
+    """`root.pem`; `signer.pem`, of the key `key.pem`, and what is between: a root, an issuer, a signer.
+
+    What the issuer may issue for is `issuing`, if it is for that alone.
+    """
     roots, issuers = private(folder / "root-key.pem"), private(folder / "issuer-key.pem")
     root = certificate(roots, "root", ca=True)
-    issuer = certificate(issuers, "issuer", (roots, root), ca=True)
+    issuer = certificate(issuers, "issuer", (roots, root), ca=True, uses=issuing)
     signer = certificate(private(folder / "key.pem"), "signer", (issuers, issuer), **leaf)
     write(folder / "root.pem", root)
     write(folder / "signer.pem", signer, issuer)

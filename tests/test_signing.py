@@ -185,6 +185,8 @@ def test_what_is_not_signed_by_whom_it_should_be_says_so(place):
         ({"days": (-9, -2)}, "'CN=signer' has expired"),
         ({"days": (2, 9)}, "'CN=signer' is not valid before"),
         ({"signs": False}, "'CN=signer' is not for signing"),
+        ({"signs": False, "uses": ("CODE_SIGNING",)}, "'CN=signer' is not for signing"),
+        ({"uses": ("SERVER_AUTH", "CLIENT_AUTH")}, "'CN=signer' is not for signing"),
     ],
 )
 def test_a_certificate_that_may_not_sign_now_neither_signs_nor_is_believed(place, leaf, words, monkeypatch):
@@ -195,6 +197,17 @@ def test_a_certificate_that_may_not_sign_now_neither_signs_nor_is_believed(place
         patch.setattr(signing, "_check_signer", lambda *given: None)
         artifact.sign(place / "one", place / "key.pem", place / "signer.pem")
     with pytest.raises(InvalidArtifact, match=words):
+        verified(place, "root.pem")
+
+
+def test_purposes_are_held_to_along_the_chain(place):
+    """What issues certificates for servers only vouches for nobody who signs."""
+    pki.chain(place, ("CODE_SIGNING",), uses=("CODE_SIGNING", "CLIENT_AUTH"))
+    artifact.sign(place / "one", place / "key.pem", place / "signer.pem")
+    assert verified(place, "root.pem").signature.startswith("certificate 'CN=signer' ")
+    pki.chain(place, ("SERVER_AUTH",))
+    artifact.sign(place / "one", place / "key.pem", place / "signer.pem")
+    with pytest.raises(InvalidArtifact, match="'CN=signer' leads to no trusted root"):
         verified(place, "root.pem")
 
 

@@ -240,17 +240,26 @@ def _certificate(material: Mapping[str, Any], trust: Trust) -> tuple[ec.Elliptic
 
 def _may_issue(policy: Any, certificate: x509.Certificate, constraints: Any) -> None:
     usage = _extension(certificate, x509.KeyUsage)
-    if not constraints.ca or (usage is not None and not usage.key_cert_sign):
+    if not constraints.ca or not (usage is None or usage.key_cert_sign) or not _for_code(certificate, True):
         raise ValueError(f"{_named(certificate)} may not issue certificates")
 
 
 def _check_signer(leaf: x509.Certificate, chain: Sequence[x509.Certificate], refuse: _Refuse) -> None:
     """Refuse a certificate that is not for signing, or of whose chain one is not valid now."""
     _check_times(chain, refuse)
-    usage, uses = _extension(leaf, x509.KeyUsage), _extension(leaf, x509.ExtendedKeyUsage)
-    code = uses is not None and x509.ExtendedKeyUsageOID.CODE_SIGNING in uses
-    if not code and not (usage is not None and usage.digital_signature):
+    usage = _extension(leaf, x509.KeyUsage)
+    # A server's certificate, of the same authority, may sign as well, but its handshakes only.
+    if not _for_code(leaf, usage is not None) or not (usage is None or usage.digital_signature):
         raise refuse(f"the certificate {_named(leaf)} is not for signing")
+
+
+def _for_code(certificate: x509.Certificate, unsaid: bool) -> bool:
+    """Whether the purposes that a certificate has are that of code; `unsaid` where it is of none.
+
+    Source: RFC 5280, section 4.2.1.12.
+    """
+    uses = _extension(certificate, x509.ExtendedKeyUsage)
+    return unsaid if uses is None else x509.ExtendedKeyUsageOID.CODE_SIGNING in uses
 
 
 def _check_times(chain: Sequence[x509.Certificate], refuse: _Refuse) -> None:

@@ -242,6 +242,9 @@ def test_keys_that_cannot_be_used_are_refused_without_a_word_of_them(place, capl
         said.append(str(refused.value))
     with pytest.raises(InvalidSpec, match="is a private key"):
         artifact.trusted(place / "key.pem")
+    (place / "both.pub").write_bytes((place / "other.pub").read_bytes() + (place / "key.pub").read_bytes())
+    with pytest.raises(InvalidSpec, match="has several keys"):  # the first would be believed, the second not
+        artifact.trusted(place / "both.pub")
     with pytest.raises(InvalidSpec, match="has no root"):
         artifact.trusted(
             pki.write(

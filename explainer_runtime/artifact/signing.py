@@ -86,6 +86,10 @@ def trusted(path: str | Path, name: str) -> Trust:
         if b"PRIVATE KEY" in data:
             raise InvalidSpec(f"{name}: {path} is a private key; whoever verifies needs the public one alone")
         if b"BEGIN CERTIFICATE" not in data:
+            if data.count(b"-----BEGIN") > 1:
+                raise InvalidSpec(
+                    f"{name}: {path} has several keys; expected one, or certificates with a root"
+                )
             return Trust(_supported(load_pem_public_key(data)))
         found = x509.load_pem_x509_certificates(data)
     _check_times(found, lambda words: InvalidSpec(f"{name}: {path}: {words}"))

@@ -130,6 +130,21 @@ def test_what_is_there_is_not_written_over_and_what_is_damaged_not_packed(place)
     assert not (place / "new").exists()
 
 
+@pytest.mark.parametrize("words", [["--oci", "one/layout"], ["--tar", "one/models/x.tar"], ["--oci", "one"]])
+def test_nothing_is_packed_into_the_artifact_itself(place, words):
+    before = artifact.contents(place / "one")
+    done = CliRunner().invoke(app, ["pack", str(place / "one"), words[0], str(place / words[1])])
+    assert done.exit_code == 2
+    assert artifact.contents(place / "one") == before
+
+
+def test_what_is_no_signature_is_not_packed_as_one(place):
+    (place / "one" / "model.sig").write_bytes(b"\xff\xfe")
+    done = CliRunner().invoke(app, ["pack", str(place / "one"), "--tar", str(place / "one.tar")])
+    assert (done.exit_code, (place / "one.tar").exists()) == (2, False)
+    assert "model.sig: is not the JSON it should be" in done.stderr
+
+
 @pytest.mark.skipif(SKOPEO is None, reason="no skopeo (Debian has it)")
 @pytest.mark.parametrize("form", ["oci", "oci-archive"])
 def test_skopeo_reads_it_and_writes_the_same_image(place, form):

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from explainer_runtime.artifact import strict_json
 from explainer_runtime.artifact.directory import MANIFEST, SIGNATURE
 from explainer_runtime.artifact.manifest import digest_of
 from explainer_runtime.errors import InvalidInput
@@ -41,6 +42,7 @@ def image(
 
     Raises:
         InvalidInput: `base` is not that.
+        InvalidArtifact: What should be its signature is none.
     """
     layer = _tar({f"{ROOT}/{path}": data for path, data in files.items()})
     config: dict[str, Any] = {
@@ -61,6 +63,7 @@ def image(
         f"{_OURS}.digest": f"sha256:{digest_of(files[MANIFEST])}",
     }
     if SIGNATURE in files:
+        strict_json.parse(files[SIGNATURE], SIGNATURE)
         annotations[f"{_OURS}.signature"] = files[SIGNATURE].decode()
     written = _json(config)
     manifest = _json(

@@ -80,16 +80,23 @@ def pack(
     """Pack a fitted explainer as an OCI image with it in /models; the same explainer gives the same bytes."""
     from explainer_runtime import artifact
     from explainer_runtime.artifact import oci
+    from explainer_runtime.artifact.directory import MANIFEST
+    from explainer_runtime.artifact.manifest import digest_of
     from explainer_runtime.cli import answers, files
 
     if (layout is None) == (tar is None):
         raise InvalidInput("give either --oci DIR or --tar FILE", "oci")
-    image = oci.image(path.resolve().name, artifact.contents(path), architecture=arch, base=base)
+    if path.resolve() in (layout or tar or path).resolve().parents:
+        raise InvalidInput("lies within the artifact, which holds nothing else", "oci" if layout else "tar")
+    held = artifact.contents(path)
+    image = oci.image(path.resolve().name, held, architecture=arch, base=base)
+    report = artifact.verify(
+        path, digest=digest_of(held[MANIFEST])
+    )  # of what is packed, whoever writes there
     if layout is not None:
         files.write_new(layout, image, "oci")
     if tar is not None:
         tar.write_bytes(oci.archive(image))
-    report = artifact.verify(path)
     document = {**answers.described(path, report), "image": oci.digest(image)}
     tell(json, document, lambda: answers.packed(layout or tar, document))
 

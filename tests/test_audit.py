@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -14,13 +15,14 @@ import httpx
 import numpy as np
 import pytest
 from oip_servers import Model, Output, RestServer
+from rich.console import Console
 from servers import free_ports, running, start, v2_input
 from toys import CLASSES, SHAPE, rowwise, weights
 from typer.testing import CliRunner
 from verified import CONTRACT, METHODS
 
 from explainer_runtime import artifact
-from explainer_runtime.cli import app, replaying
+from explainer_runtime.cli import answers, app, replaying
 from explainer_runtime.errors import ExplainerError, InvalidInput, InvalidSpec, PredictorError
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.hosts.service import audit
@@ -166,6 +168,61 @@ def test_what_cannot_be_recorded_is_not_answered(tmp_path, monkeypatch, service_
         service.submit(X[:1], {}, lambda: False).result()
     with pytest.raises(InvalidSpec, match=r"audit: .*audit\.jsonl: No such file"):
         audit.check()
+
+
+def test_a_pipe_that_nobody_reads_is_refused_and_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv(audit.SINK, str(tmp_path / "pipe"))
+    with pytest.raises(InvalidSpec, match=r"audit: .*pipe: No such device"):
+        audit.check()
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert audit.check()
+        audit.write({"record": 1})
+        assert os.read(reader, 100) == b'{"record":1}\n'
+    finally:
+        os.close(reader)
+
+
+def test_a_record_that_a_full_disk_cut_short_takes_no_other_with_it(sink, service_of, tmp_path):
+    service_of(METHODS["anchor_image"]).submit(X[:1], {}, lambda: False).result()
+    whole = sink.read_text()
+    sink.write_text(whole + whole[:100])
+    audit.write({**json.loads(whole), "id": "next"})
+    assert sink.read_text().split("\n")[1] == whole[:100]
+    assert replaying.read(sink, "next")["id"] == "next"
+    with pytest.raises(InvalidInput, match="got 0 with id none; line 2 is no JSON"):
+        replaying.read(sink, "none")
+
+
+def test_what_others_say_breaks_no_line_of_a_record_and_no_terminal(sink, service_of, tmp_path):
+    """A model's endpoint says its own name; JSON in Unicode lets through what ends a line elsewhere."""
+    service_of(METHODS["anchor_image"]).submit(X[:1], {}, lambda: False).result()
+    (line,) = read(sink)
+    sink.unlink()
+    audit.write({**line, "id": "\x1b[2J", "model": {"asked": {"name": "a\n{}\u2028{}\x85{}\x0c"}}})
+    audit.write({**line, "status": "\x1b[2J", "result": None, "id": "two"})
+    assert replaying.read(sink, "\x1b[2J")["result"] == line["result"]
+    with pytest.raises(InvalidInput) as refused:
+        replaying.read(sink, "two")
+    assert str(refused.value).isprintable()
+    shown = io.StringIO()
+    report = {name: {"recorded": "\x1b[2J", "now": ""} for name in ("result", "release", "model")}
+    Console(file=shown).print(answers.replayed({"id": "\x1b[2J", "same": True, **report}))
+    assert "\x1b" not in shown.getvalue()
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' + "1" * 6000 + "}", "\x00", "[]", '"a"'])
+def test_what_is_no_record_is_refused_as_such(tmp_path, text):
+    (tmp_path / "odd").write_text(text)
+    with pytest.raises(InvalidInput, match="expected one record, got 0"):
+        replaying.read(tmp_path / "odd", None)
+
+
+def test_an_empty_name_of_a_sink_is_no_way_to_record_nothing(tmp_path):
+    done = CliRunner().invoke(app, ["serve", str(tmp_path), "--audit", "", "--json"])
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["field"] == "audit"
 
 
 def test_otel_is_refused_where_logs_go_nowhere_and_taken_where_they_go_somewhere():

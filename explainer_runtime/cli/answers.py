@@ -272,7 +272,7 @@ def _listed(title: str, lines: Mapping[str, str]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), show_header=False, title_justify="left")
+    table = Table(title=escape(printable(title)), show_header=False, title_justify="left")
     table.add_column()
     table.add_column(overflow="fold")
     for name, text in lines.items():

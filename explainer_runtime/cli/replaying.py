@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from explainer_runtime.artifact.provenance import digest
+from explainer_runtime.artifact.strict_json import short
 from explainer_runtime.cli import files
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.hosts.service import audit
@@ -37,14 +38,18 @@ def read(path: Path, chosen: str | None) -> dict[str, Any]:
     Raises:
         InvalidInput: It cannot be read, or there is no such record, or several, or it is of no answer.
     """
-    try:
-        lines = [json.loads(line) for line in files.text(path, "record").splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"{path}: expected one JSON object a line, {error}", "record") from None
+    lines, torn = [], []
+    # Not `splitlines`: JSON leaves in strings what else begins a line in Unicode.
+    for number, text in enumerate(files.text(path, "record").split("\n"), 1):
+        try:
+            lines += [json.loads(text)] if text.strip() else []
+        except (ValueError, RecursionError):  # as a disk that was full leaves
+            torn.append(number)
     found = [one for one in lines if isinstance(one, dict) and chosen in (None, one.get("id"))]
     if len(found) != 1:
         of = f"with id {chosen}" if chosen else "in it; say --id"
-        raise InvalidInput(f"{path}: expected one record, got {len(found)} {of}", "record")
+        damage = f"; line {torn[0]} is no JSON" if torn else ""
+        raise InvalidInput(f"{path}: expected one record, got {len(found)} {of}{damage}", "record")
     (line,) = found
     wrong = [name for name, kind in _NEEDED.items() if not isinstance(line.get(name), kind)]
     if wrong or line["record"] != 1:
@@ -53,7 +58,7 @@ def read(path: Path, chosen: str | None) -> dict[str, Any]:
         )
     if not isinstance(line.get("result"), str):
         raise InvalidInput(
-            f"{path}: that request was answered with status {line.get('status')}: nothing to compare",
+            f"{path}: that request was answered with status {short(line.get('status'))}: nothing to compare",
             "record",
         )
     return line
@@ -79,7 +84,7 @@ def again(
     if digest(rows) != line["input"].get("sha256"):
         raise InvalidInput(
             f"is not what the record tells of: digest {digest(rows)} of shape {rows.shape}, not "
-            f"{line['input'].get('sha256')} of {line['input'].get('shape')}",
+            f"{short(line['input'].get('sha256'))} of {short(line['input'].get('shape'))}",
             "input",
         )
     asked = {name: _option(name, value, options) for name, value in line["options"].items()}

@@ -105,6 +105,8 @@ def prepared(request: Request) -> Iterator[Ready]:
         # Of whatever is loaded, in any process: no repository, no settings beside an artifact lift it.
         os.environ[REQUIRED] = str(request.require_signature.resolve())
         required()
+    if request.audit == "":
+        raise InvalidInput("expected a file, - or otel, got nothing", "audit")
     if request.audit:
         named = request.audit in ("-", "otel")
         os.environ[audit.SINK] = request.audit if named else str(Path(request.audit).resolve())

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -176,11 +178,12 @@ def write(line: Mapping[str, Any]) -> None:
             with _lock:
                 _all(_stdout, text + b"\n")
         else:
-            descriptor = _opened(sink)
-            try:
-                _all(descriptor, text + b"\n")
-            finally:
-                os.close(descriptor)
+            with _lock:
+                descriptor = _opened(sink)
+                try:
+                    _all(descriptor, b"\n" * _torn(descriptor, sink) + text + b"\n")
+                finally:
+                    os.close(descriptor)
     except OSError as error:
         raise ExplainerError(
             "the audit record cannot be written, and nothing is answered without it"
@@ -188,7 +191,22 @@ def write(line: Mapping[str, Any]) -> None:
 
 
 def _opened(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # Not to wait for whoever would read a pipe: if nobody does, it cannot be written.
+    how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, how, 0o600)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _torn(descriptor: int, path: str) -> bool:
+    """Whether a file ends within a line, as on a disk that was full: the next would be lost with it."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return False
+    with suppress(OSError), open(path, "rb") as file:  # who may write it may not have to read it
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+    return False
 
 
 def _all(descriptor: int, data: bytes) -> None:

@@ -158,11 +158,35 @@ def test_anchors_hold_what_they_promise_on_fresh_samples(run):
     np.testing.assert_array_equal(it.answer["precision"], [one.precision for one in it.explanations])
 
 
+def test_what_is_said_of_photographs_is_what_the_network_says(run):
+    """Here of a network without weights: its reasons are nothing, but what is said of them has to be so."""
+    it = run("photographs")
+
+    def said(pictures):
+        return it.cnn.predict(pictures, verbose=0).argmax(axis=1)
+
+    np.testing.assert_array_equal(said(it.X), it.hidden["original_class"])
+    for answer in (it.hidden, it.pasted):
+        found = answer["found"]
+        assert found.any()
+        np.testing.assert_array_equal(said(answer["hidden"])[found], answer["hidden_class"][found])
+        assert (answer["hidden_class"] != answer["original_class"])[found].all()
+    for name, array in it.hidden.arrays.items():
+        if array.dtype.kind == "f":  # in batches of other sizes Keras rounds otherwise
+            np.testing.assert_allclose(it.both[name], array, rtol=1e-3)
+        else:
+            np.testing.assert_array_equal(it.both[name], array)
+    steps = it.slopes["integrated gradients"]
+    whole = steps["attribution"].sum(axis=(1, 2)) - steps["completeness_gap"]
+    np.testing.assert_allclose(whole, steps["value"] - steps["base_value"], atol=1e-5)
+    assert it.answer["hidden"].tobytes() == it.hidden["hidden"].tobytes()
+
+
 # --- what is committed ----------------------------------------------------------------------------------
 
 
 def test_every_tutorial_is_linked():
-    assert len(NAMES) == 6
+    assert len(NAMES) == 7
     page = (ROOT / "docs" / "notebooks.md").read_text()
     assert [name for name in NAMES if f"(tutorials/{name}.ipynb)" not in page] == []
 

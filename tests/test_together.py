@@ -14,7 +14,7 @@ from explainer_runtime.predictors import CallablePredictor
 from explainer_runtime.render.cards import cards
 from explainer_runtime.render.page import html
 from explainer_runtime.search.quality import cout, curves
-from explainer_runtime.spec import AnchorImage, Attribution, Grid, Inputs, Limits, Region
+from explainer_runtime.spec import AnchorImage, Attribution, Grid, Inputs, Limits, Neighbours, Region
 
 SHAPE = (6, 6, 1)
 INPUTS = Inputs(shape=SHAPE, low=0, high=1, classes=3)
@@ -22,6 +22,13 @@ W = weights(seed=3, features=36)
 PATIENT = Limits(max_seconds=3600)
 SHARED = {"segmentation": Grid(rows=3, columns=3), "fill": "blur"}
 SPECS = {spec.kind: spec for spec in (AnchorImage(**SHARED), Region(**SHARED), Attribution(**SHARED))}
+
+
+def sums():
+    keras = pytest.importorskip("keras")
+    made = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(2)])
+    made.set_weights([np.random.default_rng(2).normal(size=(36, 2)).astype("f"), np.zeros(2, "f")])
+    return made
 
 
 @pytest.fixture
@@ -71,6 +78,40 @@ def test_an_artifact_may_say_so_as_well(also, x, tmp_path):
     asked = explained(AnchorImage(**SHARED), x, {"also": also})[0]
     answer = prepare(read, model, warm=False)(x, limits=PATIENT)
     assert answer.to_json() == asked.to_json()
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("encoder", [None, "sums"])
+def test_neighbours_go_beside_where_rows_were_kept_and_ask_for_nothing(kind, encoder, x):
+    known = np.random.default_rng(5).uniform(0, 1, (30, *SHAPE)).astype("f")
+    model = Counting(rowwise(W), 10**6)
+    near = {"encoder": sums()} if encoder else {}
+
+    def told(spec, **networks):
+        fitted = fit(spec, known, inputs=INPUTS, predictor=model, **networks)
+        explain, before = prepare(fitted, model, warm=False), model.rows
+        return explain(x, limits=PATIENT), model.rows - before
+
+    together, rows = told(SPECS[kind].model_copy(update={"also": ("neighbours",)}), **near)
+    own, alone = told(SPECS[kind])
+    near, _ = told(Neighbours(), **near)
+    assert rows == alone
+    for name, array in own.arrays.items():
+        np.testing.assert_array_equal(together[name], array, err_msg=name)
+    named = named_beside("neighbours", near.arrays, own.arrays)
+    for old, new in named.items():
+        np.testing.assert_array_equal(together[new], near[old], err_msg=old)
+    for row, each in enumerate(together.raw):
+        assert repr(each["neighbours"]) == repr(near.raw[row])
+    for card in cards(together, x, INPUTS):
+        assert "nearest of another class" in card.beside[0].headline
+
+
+def test_neighbours_beside_need_rows_that_were_kept(x):
+    with pytest.raises(InvalidOption, match="also: this explainer was fitted without reference rows"):
+        explained(Attribution(**SHARED), x, {"also": ["neighbours"]})
+    with pytest.raises(InvalidSpec, match="needs training rows `x`"):
+        fit(Attribution(**SHARED, also=("neighbours",)), inputs=INPUTS)
 
 
 def test_gradients_go_beside_rows(x):

@@ -57,7 +57,7 @@ class Quickshift(Value):
 Segmentation = Annotated[Grid | Slic | Felzenszwalb | Quickshift, Field(discriminator="kind")]
 Labels = Annotated[tuple[tuple[int, ...], ...] | None, BeforeValidator(plain)]
 Also = Annotated[
-    tuple[Literal["anchor_image", "region", "attribution"], ...],
+    tuple[Literal["anchor_image", "region", "attribution", "neighbours"], ...],
     BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
 ]
 
@@ -75,7 +75,10 @@ class Superpixels(Spec):
     also: Requestable[Also] = ()
     """Other methods whose answers come with this one, on the same superpixels and from the same rows:
     `anchor_image`, `region`, `attribution`, in a list or alone. They have the settings here that they share,
-    and their own defaults."""
+    and their own defaults. `neighbours` goes with them where the spec says so: training rows are kept for
+    that, and shown to whoever asks."""
+    n_reference: Annotated[int, Field(ge=2, le=100_000)] = 200
+    """Training rows at most that are kept, with the model's scores, where something needs them."""
     quality: Requestable[bool] = False
     """Whether the answer says how good it is, in `raw`, for up to 200 rows more."""
     seed: Requestable[Seed] = 0

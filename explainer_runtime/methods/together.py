@@ -17,8 +17,8 @@ from explainer_runtime import methods
 from explainer_runtime.errors import InvalidOption, InvalidSpec
 from explainer_runtime.explanation import BUDGET_EXHAUSTED, Explanation
 from explainer_runtime.fitted import Fitted
-from explainer_runtime.methods import canvas
-from explainer_runtime.methods.ground import Ground
+from explainer_runtime.methods import canvas, references
+from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.methods.references import References
 from explainer_runtime.methods.segmentation import Superpixels
 from explainer_runtime.search import quality
@@ -64,8 +64,28 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     spec: Any = fitted.spec
     if spec.kind in spec.also or len(set(spec.also)) < len(spec.also):
         raise InvalidOption(f"also: expected other methods than {spec.kind}, each once", "also")
+    if "neighbours" in spec.also and "reference_rows" not in fitted.arrays:
+        raise InvalidOption("also: this explainer was fitted without reference rows", "also")
+    if "reference_rows" in fitted.arrays:
+        references.check(fitted)
     for other in _specs(spec)[1:]:
-        canvas.check(dataclasses.replace(fitted, spec=other), asked)
+        if isinstance(other, Superpixels):
+            canvas.check(dataclasses.replace(fitted, spec=other), asked)
+
+
+def fit(given: Given, *, needed: bool = False) -> dict[str, np.ndarray]:
+    """What `canvas.fit` keeps, and reference rows where they are `needed`, or neighbours go beside.
+
+    Raises:
+        InvalidSpec: There is an encoder, and are no reference rows to encode.
+    """
+    needed = needed or "neighbours" in given.spec.also
+    if given.networks.encoder is not None and not needed:
+        raise InvalidSpec(
+            f"encoder: {given.spec.kind} makes no use of one where no reference rows are kept: they are for "
+            "also: [neighbours], and where superpixels are pasted"
+        )
+    return canvas.fit(given) | (references.fit(given, given.spec.n_reference) if needed else {})
 
 
 def search(x: np.ndarray, spec: Any, ground: Ground) -> Search[Explanation]:
@@ -75,15 +95,19 @@ def search(x: np.ndarray, spec: Any, ground: Ground) -> Search[Explanation]:
         InvalidInput, InvalidSpec, MissingExtra: See `canvas.subjects`.
     """
     specs = _specs(spec)
-    most = None if [one.kind for one in specs] == ["anchor_image"] else canvas.MOST
+    most = None if {one.kind for one in specs} <= {"anchor_image", "neighbours"} else canvas.MOST
     subjects = canvas.subjects(x, spec, ground, most=most)
     asked = [(subject.beside(), one) for subject in subjects for one in specs]
     told = yield from lockstep([_method(one.kind).one(subject, one, ground) for subject, one in asked])
-    pointed = [answer.pop("pointed") for answer in told]
+    pointed = [answer.pop("pointed", None) for answer in told]
     # All answers come before the quality of any. A search that was told to stop asks no more.
     if spec.quality and all(answer["status"] != BUDGET_EXHAUSTED for answer in told):
         yield from lockstep(
-            [_measured(*which, ground, *what) for which, *what in zip(asked, pointed, told, strict=True)]
+            [
+                _measured(*which, ground, where, answer)
+                for which, where, answer in zip(asked, pointed, told, strict=True)
+                if where is not None
+            ]
         )
     answers = []
     for start in range(0, len(told), len(specs)):
@@ -141,7 +165,9 @@ def _specs(spec: Any) -> list[Any]:
     others: list[Spec] = []
     for kind in spec.also:
         try:
-            others.append(parse(methods.settings_of(kind), {"kind": kind, **shared}, kind))
+            settings = methods.settings_of(kind)
+            known = {name: value for name, value in shared.items() if name in settings.model_fields}
+            others.append(parse(settings, {"kind": kind, **known}, kind))
         except InvalidSpec as error:
             raise InvalidOption(f"also: {error}", "also") from None
     return [spec, *others]

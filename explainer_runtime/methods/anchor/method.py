@@ -18,9 +18,8 @@ from explainer_runtime.methods import canvas
 from explainer_runtime.methods.anchor.drawing import EMPTY
 from explainer_runtime.methods.anchor.drawing import draw as pictured
 from explainer_runtime.methods.anchor.settings import AnchorImage
-from explainer_runtime.methods.canvas import fit
 from explainer_runtime.methods.ground import Ground
-from explainer_runtime.methods.together import Pointed, check, draw, search
+from explainer_runtime.methods.together import Pointed, check, draw, fit, search
 from explainer_runtime.search import mask_surrogate
 from explainer_runtime.search.asks import Search
 from explainer_runtime.search.subject import Subject
@@ -28,7 +27,7 @@ from explainer_runtime.search.subsets import Holding, Rules, hold
 
 __all__ = ["NETWORKS", "check", "draw", "fields", "fit", "one", "pictured", "search"]
 
-NETWORKS = ()
+NETWORKS = ("encoder",)
 
 
 def fields(fitted: Fitted) -> Fields:

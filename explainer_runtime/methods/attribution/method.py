@@ -19,16 +19,15 @@ from explainer_runtime.methods import canvas
 from explainer_runtime.methods.attribution import gradients
 from explainer_runtime.methods.attribution.drawing import draw as pictured
 from explainer_runtime.methods.attribution.settings import BY_GRADIENTS, Attribution
-from explainer_runtime.methods.canvas import fit
 from explainer_runtime.methods.ground import Ground
-from explainer_runtime.methods.together import Pointed, check, draw, search
+from explainer_runtime.methods.together import Pointed, check, draw, fit, search
 from explainer_runtime.search import occlusion, shapley
 from explainer_runtime.search.asks import Search, Stop
 from explainer_runtime.search.subject import Subject
 
 __all__ = ["NETWORKS", "check", "draw", "fields", "fit", "one", "pictured", "search"]
 
-NETWORKS = ()
+NETWORKS = ("encoder",)
 _LEAST = float(np.finfo(np.float32).tiny)
 _SURE = 2.0
 """Standard errors that a value has to lie from zero to be named."""

@@ -20,12 +20,14 @@ from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import references
 from explainer_runtime.methods.ground import Given, Ground
 from explainer_runtime.methods.neighbours.drawing import draw
+from explainer_runtime.methods.neighbours.drawing import draw as pictured
 from explainer_runtime.methods.neighbours.settings import Neighbours
 from explainer_runtime.methods.references import Neighbour, References, first
 from explainer_runtime.search.asks import Rows, Search, Stop
 from explainer_runtime.search.criterion import one_hot
+from explainer_runtime.search.subject import Subject
 
-__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "search"]
+__all__ = ["NETWORKS", "check", "draw", "fields", "fit", "one", "pictured", "search"]
 
 NETWORKS = ("encoder",)
 
@@ -53,10 +55,28 @@ def search(x: np.ndarray, spec: Neighbours, ground: Ground) -> Search[Explanatio
     """
     try:
         said = yield Rows(x)
-        status = OK
     except Stop as stop:
-        said, status = np.full((len(x), ground.inputs.classes), -np.inf), stop.status
-    asked = status == OK
+        return _told(x, None, stop.status, spec, ground)
+    return _told(x, said, OK, spec, ground)
+
+
+def one(subject: Subject, spec: Neighbours, ground: Ground) -> Search[dict[str, Any]]:
+    """The same of one image that others ask about as well; see `together`."""
+    x = subject.canvas.image[None]
+    try:
+        said = yield from subject.said(np.ones((1, subject.superpixels), bool))
+        answer = _told(x, said, OK, spec, ground)
+    except Stop as stop:
+        answer = _told(x, None, stop.status, spec, ground)
+    return {name: array[0] for name, array in answer.arrays.items()} | {"raw": dict(answer.raw[0])}
+
+
+def _told(
+    x: np.ndarray, said: np.ndarray | None, status: str, spec: Neighbours, ground: Ground
+) -> Explanation:
+    """What there is to tell where the model `said` log-scores `(N, K)` of the rows, or nothing."""
+    asked = said is not None
+    said = np.full((len(x), ground.inputs.classes), -np.inf) if said is None else said
     known, own = References.of(ground.arrays, ground.inputs), said.argmax(axis=1)
     each = known.near(ground.plausible().codes(x), spec.k)
     same = one_hot(own, said.shape[1])

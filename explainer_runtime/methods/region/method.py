@@ -49,14 +49,13 @@ def check(fitted: Fitted, asked: Collection[str] = ()) -> None:
     spec: Any = fitted.spec
     if "change" in asked and spec.change == "paste" and "reference_rows" not in fitted.arrays:
         raise InvalidOption("change: this explainer was fitted without reference rows", "change")
-    if spec.change == "paste" or "reference_rows" in fitted.arrays:
+    if spec.change == "paste":
         references.check(fitted)
 
 
 def fit(given: Given) -> dict[str, np.ndarray]:
-    """Some of the training rows, where superpixels are to be pasted from them; see `references.fit`."""
-    kept = references.fit(given, given.spec.n_reference) if given.spec.change == "paste" else {}
-    return canvas.fit(given) | kept
+    """Some of the training rows, where superpixels are to be pasted from them, too; see `together.fit`."""
+    return together.fit(given, needed=given.spec.change == "paste")
 
 
 def fields(fitted: Fitted) -> Fields:

@@ -25,8 +25,6 @@ class Region(Inpainted):
     shown to whoever asks."""
     k: Requestable[Annotated[int, Field(ge=1, le=10)]] = 3
     """How many known images are tried side by side, where superpixels are pasted."""
-    n_reference: Annotated[int, Field(ge=1, le=100_000)] = 200
-    """Training rows at most that are kept, with the model's scores, where the spec says `paste`."""
 
 
 Settings = Region

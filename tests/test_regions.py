@@ -203,6 +203,16 @@ def test_what_is_shown_stays_to_the_bit_and_colours_lie_between_those_shown(seed
 
 @settings(deadline=None)
 @given(IMAGES)
+def test_no_pixel_leaves_the_range_of_the_image(seed):
+    image, hidden = drawn(seed, share=0.8)
+    for ends in (np.sign(image), np.full_like(image, image.max())):
+        made = inpainted(ends * np.float32(0.9), np.concatenate([hidden, np.ones_like(hidden[:1])]))
+        assert (made >= (ends * np.float32(0.9)).min(axis=(0, 1))).all()
+        assert (made <= (ends * np.float32(0.9)).max(axis=(0, 1))).all()
+
+
+@settings(deadline=None)
+@given(IMAGES)
 def test_a_plain_image_has_no_visible_holes(seed):
     _, hidden = drawn(seed)
     plain = np.full((7, 9, 3), 0.25, "f")

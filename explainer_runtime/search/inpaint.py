@@ -26,7 +26,9 @@ def inpainted(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     weight = np.where(nothing, 1, known).astype(np.float32)
     filled = _filled(weight * image, weight)
     mean = filled.mean(axis=(1, 2), keepdims=True)
-    return np.asarray(np.where(known, image, np.where(nothing, mean, filled)))
+    # Weights add up to one but for rounding, which may lead past the range of the image by one bit.
+    made = np.clip(np.where(nothing, mean, filled), image.min(axis=(0, 1)), image.max(axis=(0, 1)))
+    return np.asarray(np.where(known, image, made))
 
 
 def _filled(colour: np.ndarray, weight: np.ndarray) -> np.ndarray:

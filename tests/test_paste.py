@@ -150,6 +150,14 @@ def test_a_spent_budget_tells_the_best_so_far(x, rows):
     assert answer["status"][0] in ("ok", "budget_exhausted")
 
 
+def test_a_class_that_the_model_has_told_is_known_where_the_budget_ends(x):
+    answer = explainer()(x, max_rows=len(x) + 1)  # the images themselves, and a canary
+    assert answer.cost.rows == len(x) + 1
+    np.testing.assert_array_equal(answer["original_class"], rowwise(W)(x).argmax(axis=1))
+    np.testing.assert_allclose(answer["original_proba"], rowwise(W)(x), atol=1e-6)
+    assert (answer["status"] == "budget_exhausted").all()
+
+
 def test_an_artifact_holds_the_rows_and_gives_the_same_bytes(x, tmp_path):
     explain = explainer(n_reference=10)
     assert len(explain.fitted.arrays["reference_rows"]) == 10

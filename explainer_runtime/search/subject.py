@@ -59,6 +59,7 @@ class Subject:
         nothing is known but the image itself."""
         shown = self.canvas._replace(fills=fills, soft=soft)
         other = Subject(shown, len(self.scores), self._seed, (self.name, name))
+        other.prediction, other.scores = self.prediction, self.scores
         itself = self._keys(np.ones((1, self.superpixels), bool), np.zeros(1, np.int64))[0]
         other._known.update({itself: self._known[itself]} if itself in self._known else {})
         return other

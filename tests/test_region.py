@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toys import rowwise, weights
+from toys import Linear, rowwise, weights
 
 from explainer_runtime import artifact
 from explainer_runtime.errors import InvalidOption, InvalidSpec
@@ -49,6 +49,15 @@ def test_found_holds_when_the_model_is_asked_again(x, fill):
     np.testing.assert_array_equal(answer["found"], answer["hidden_class"] != answer["original_class"])
     np.testing.assert_array_equal(answer["original_class"], rowwise(W)(x).argmax(axis=1))
     assert answer["found"].any()
+
+
+def test_the_class_is_the_one_of_the_model_where_scores_are_rounded_to_one(x):
+    sure = Linear(W, bias=60.0, exclusive=False)
+    answer = explainer(model=sure)(x)
+    assert (answer["hidden_proba"] == 1).any()
+    assert answer["found"].any()
+    np.testing.assert_array_equal(answer["hidden_class"], sure.log_scores(answer["hidden"]).argmax(axis=1))
+    np.testing.assert_array_equal(answer["found"], answer["hidden_class"] != answer["original_class"])
 
 
 def test_no_superpixel_can_be_shown_again(x):

@@ -190,8 +190,11 @@ def _answer(tried: _Try, pastes: bool) -> dict[str, Any]:
     if held.found:
         mask[0, list(held.regions)] = True
     where = mask[0][shown.segments]
-    # What is not found is the image itself; one that was not asked about has scores of zero.
-    after = np.exp(said[mask[0].tobytes()]) if held.found else subject.scores
+    # What is not found is the image itself; one that was not asked about has scores of zero. As scores of
+    # their own near one are no longer told apart, the class is that of their logarithms.
+    logs = said[mask[0].tobytes()] if held.found else None
+    after = subject.scores if logs is None else np.exp(logs)
+    other = subject.prediction if logs is None else int(logs.argmax())
     nearest = [] if held.found else list(held.regions)
     pasted = tried.neighbour if held.found else None
     neighbour = {
@@ -210,7 +213,7 @@ def _answer(tried: _Try, pastes: bool) -> dict[str, Any]:
         "irreducible": held.irreducible,
         "original_class": subject.prediction,
         "original_proba": subject.scores,
-        "hidden_class": after.argmax() if subject.prediction >= 0 else -1,
+        "hidden_class": other,
         "hidden_proba": after,
         **(neighbour if pastes else {}),
         "raw": {
@@ -219,7 +222,7 @@ def _answer(tried: _Try, pastes: bool) -> dict[str, Any]:
             "num_preds": subject.rows,
             **({"nearest": nearest} if nearest else {}),
         },
-        "pointed": _pointed(tried, where, int(after.argmax())),
+        "pointed": _pointed(tried, where, other),
     }
 
 

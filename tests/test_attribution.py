@@ -234,3 +234,11 @@ def test_random_halves_find_what_a_linear_model_looks_at(x, algorithm):
         assert int(np.abs(told["values"]).argmax()) == 0
         assert [one["superpixel"] for one in told["top"]][:1] == [0]
         assert answer["attribution_error"][row].min() > 0 or algorithm == "rise"
+
+
+@pytest.mark.parametrize("algorithm", ["rise", "hsic", "smooth_grad"])
+@pytest.mark.parametrize("few", [2, 4, 9])
+def test_so_few_draws_that_they_agree_by_chance_name_nothing(x, algorithm, few):
+    answer = explainer(model=WHITE, algorithm=algorithm, n_samples=few)(x)
+    assert answer["found"].all()
+    assert all(told["top"] == [] for told in answer.raw)

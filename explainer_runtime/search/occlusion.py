@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+_ENOUGH = 10
+"""Draws below which nothing is claimed of how sure their mean is."""
 _ROWS = 1000
 """Rows of the kernel matrix that are held at a time."""
 
@@ -22,6 +24,15 @@ def halves(count: int, rows: int, rng: np.random.Generator, *, paired: bool) -> 
     are `paired` the second half of them are the complements of the first, `rows` being even."""
     masks = rng.random((rows // (1 + paired), count)) < 0.5
     return np.concatenate([masks, ~masks]) if paired else masks
+
+
+def averaged(each: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of draws `(M, ...)`, and a standard error of each of its numbers: as large as the largest of
+    them where draws are too few to tell."""
+    mean = each.mean(axis=0)
+    if len(each) < _ENOUGH:
+        return mean, np.full_like(mean, np.abs(mean).max())
+    return mean, each.std(axis=0, ddof=1) / np.sqrt(len(each))
 
 
 def rise(shown: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,8 +46,7 @@ def rise(shown: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Values `(K,)`, of a linear function half of each weight on average, and their standard errors `(K,)`.
     """
     half = len(said) // 2
-    each = np.where(shown[:half], 0.5, -0.5) * (said[:half] - said[half:])[:, None]
-    return each.mean(axis=0), each.std(axis=0, ddof=1) / np.sqrt(half)
+    return averaged(np.where(shown[:half], 0.5, -0.5) * (said[:half] - said[half:])[:, None])
 
 
 def hsic(shown: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,8 +77,8 @@ def hsic(shown: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     trace, size = count - whole, (sign**2).sum(axis=0)
     each = sign * through / (2 * count)
     chance = size * np.sqrt(2 * max(0.0, squares - trace**2 / count)) / (2 * count**2) / count
-    drawn = 2 * each.std(axis=0, ddof=1) / np.sqrt(count)
-    return each.mean(axis=0) - size * trace / (count - 1) / (2 * count**2), np.maximum(drawn, chance)
+    mean, error = averaged(each)
+    return mean - size * trace / (count - 1) / (2 * count**2), np.maximum(2 * error, chance)
 
 
 def _median(said: np.ndarray) -> float:

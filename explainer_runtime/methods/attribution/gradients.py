@@ -13,6 +13,7 @@ import numpy as np
 
 from explainer_runtime.methods.attribution.settings import Attribution
 from explainer_runtime.search.asks import Maps, Search, Slopes
+from explainer_runtime.search.occlusion import averaged
 
 Pull = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _BYTES = 2**25
@@ -92,10 +93,7 @@ def smooth(
         copies.append(((x - baseline) * slope).sum(axis=channels or 1))  # -1 stays the last, 0 is now 1
     each = np.concatenate(copies).astype(np.float64)
     sums = np.stack([_sums(one, segments) for one in each])
-    root = np.sqrt(len(each))
-    return Pixels(
-        each.mean(axis=0), each.std(axis=0, ddof=1) / root, sums.mean(axis=0), sums.std(axis=0, ddof=1) / root
-    )
+    return Pixels(*averaged(each), *averaged(sums))
 
 
 def activated(x: np.ndarray, segments: np.ndarray, layer: str | None, pull: Pull) -> Search[Pixels]:

@@ -13,6 +13,7 @@ from explainer_runtime import errors
 from explainer_runtime.artifact import save
 from explainer_runtime.errors import Cancelled, InvalidPrediction, InvalidSpec, PredictorUnavailable
 from explainer_runtime.explainers import fit
+from explainer_runtime.hosts.service.asked import asked as asked_of
 from explainer_runtime.hosts.service.service import Service, _less
 from explainer_runtime.hosts.service.settings import parse_settings
 from explainer_runtime.hosts.service.status import RULES, STATUS, fault, retry_after
@@ -30,6 +31,7 @@ from explainer_runtime.spec import (
     Limits,
     ModelContract,
 )
+from explainer_runtime.wire import Tensor
 
 
 def brightness(x):
@@ -204,6 +206,15 @@ def test_sixteen_threads_are_told_what_one_is(beside, directory, rows):
         thread.join()
     service.close()
     assert told == [alone] * 16
+
+
+def test_an_output_of_a_method_beside_can_be_asked_for_by_name(service, rows):
+    tensor = [Tensor("input", "FP32", rows.shape, rows)]
+    wanted = ["region_found", "anchor_mask", "picture"]
+    also = {"explain_parameters": {"also": ["region"]}}
+    assert asked_of(service, tensor, also, wanted).outputs == tuple(wanted)
+    with pytest.raises(errors.InvalidOption, match=r"outputs\[0\].name: no output 'region_found'; there are"):
+        asked_of(service, tensor, {}, wanted)
 
 
 @pytest.mark.parametrize(("asked", "waited", "left"), [(None, 1, 9), (4, 1, 3), (99, 1, 9), (4, 5, 1e-3)])

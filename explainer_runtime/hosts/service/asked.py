@@ -11,7 +11,7 @@ import base64
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from explainer_runtime.errors import ExplainerError
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.service.caller import Caller, caller
 from explainer_runtime.hosts.service.service import Service
-from explainer_runtime.spec import options_of
+from explainer_runtime.spec import options_of, parse_options, with_options
 from explainer_runtime.wire import PICTURE, Tensor
 
 
@@ -70,10 +70,14 @@ def asked(
         InvalidInput, InvalidOption: Its rows, its options, or the outputs it names.
     """
     with _counting(service):
-        wire.check_outputs(outputs, [one.name for one in described(service)[1]] if outputs else ())
+        it = _asked(service, wire.decode_rows(inputs), parameters, tuple(outputs))
+        if outputs:
+            spec = service.fitted.spec  # a request may ask for more (`also`) than the metadata says
+            fitted = replace(service.fitted, spec=with_options(spec, parse_options(spec, it.options)))
+            wire.check_outputs(outputs, [PICTURE, *(one.name for one in wire.describe_outputs(fitted))])
         if PICTURE in outputs:
             render.check(service.fitted.inputs)
-        return _asked(service, wire.decode_rows(inputs), parameters, tuple(outputs))
+        return it
 
 
 def asked_in(service: Service, body: Mapping[str, Any]) -> Asked:

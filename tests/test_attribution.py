@@ -212,6 +212,13 @@ def test_grad_cam_weighs_feature_maps_by_their_mean_slope(x):
     np.testing.assert_array_equal(named["attribution"], answer["attribution"])
 
 
+def test_where_feature_maps_speak_for_nothing_no_part_is_pointed_at():
+    black = np.zeros((1, *SHAPE), "f")
+    answer = explainer(model=convolution(W, SHAPE), algorithm="grad_cam")(black, {"quality": True})
+    assert not answer["attribution"].any()
+    assert answer.raw[0]["quality"]["sparsity"] == 1
+
+
 @pytest.mark.parametrize("algorithm", ["integrated_gradients", "smooth_grad", "grad_cam"])
 def test_gradients_of_an_endpoint_are_refused(algorithm):
     with pytest.raises(InvalidSpec, match="need the model in this process"):

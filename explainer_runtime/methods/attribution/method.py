@@ -184,7 +184,8 @@ def _answer(
 def _where(spec: Attribution, told: _Told, sure: np.ndarray) -> np.ndarray:
     """The pixels that are pointed at: what surely matters or, of feature maps, what does so half as much as
     the most."""
-    return told.added >= told.added.max() / 2 if spec.algorithm == "grad_cam" else sure
+    half = told.added.max() / 2
+    return (told.added >= half) & (half > 0) if spec.algorithm == "grad_cam" else sure
 
 
 def _top(segments: np.ndarray, told: _Told, sure: np.ndarray, *, signed: bool) -> list[dict[str, Any]]:

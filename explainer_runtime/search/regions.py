@@ -37,7 +37,8 @@ class Hidden(NamedTuple):
 
     Attributes:
         regions: The set, ascending; the one that comes nearest where none changes the answer.
-        found: Whether it changes the answer; the model was asked about it a second time, at last.
+        found: Whether it changes the answer; the model was asked about it a second time, at last,
+            unless the search was stopped before that.
         irreducible: Whether the model was asked about it without each of its members.
         effects: What hiding each region alone adds to the margin; empty where that was not asked.
         stopped: The status of a search that was stopped, or None.

@@ -59,6 +59,6 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
             f"No set of superpixels that was tried {sought}.",
         ),
         {"size": "superpixels", "area": "share of the image"},
-        "The model, asked last about just this picture with those parts changed, gave another class.",
+        "The model, asked about just this picture with those parts changed, gave another class.",
         hiding(explanation) + " Other parts may do as well. Which class is reached is often incidental.",
     )

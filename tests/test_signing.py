@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import logging
@@ -322,6 +323,30 @@ def test_what_loads_later_in_the_process_has_to_be_signed_as_well(place, monkeyp
     artifact.sign(place / "one", place / "key.pem")
     service.load()
     service.close()
+
+
+def test_nothing_that_is_put_there_after_it_was_verified_is_loaded(place, monkeypatch):
+    from explainer_runtime.hosts.service.service import Service
+    from explainer_runtime.hosts.service.settings import REQUIRED, parse_settings
+
+    monkeypatch.setenv(REQUIRED, str(place / "key.pub"))
+    made = {"buildDefinition": {}, "runDetails": {}}
+    artifact.save(dataclasses.replace(FITTED, made=made), place / "one")
+    artifact.sign(place / "one", place / "key.pem")
+    service = Service(parse_settings(str(place / "one"), {"predictor": "grpc://127.0.0.1:1/x"}), "one")
+    verify = artifact.verify
+
+    def and_then(path, **words):
+        report = verify(path, **words)
+        forged = (
+            (place / "one" / "provenance.json").read_bytes().replace(b'"runDetails": {}', b'"runDetails": 0')
+        )
+        (place / "one" / "provenance.json").write_bytes(forged)
+        return report
+
+    monkeypatch.setattr(artifact, "verify", and_then)
+    with pytest.raises(InvalidArtifact, match=r"provenance\.json: is not the file that was signed"):
+        service.load()
 
 
 # --- strangers' -----------------------------------------------------------------------------------------

@@ -110,8 +110,9 @@ class Service:
         return Meter(self._name, self.fitted.spec.kind)
 
     def _load(self) -> None:
-        self._report = artifact.verify(self.settings.artifact, trust=required())
-        self.fitted = artifact.load(self.settings.artifact, digest=self._report.digest)  # what was verified
+        path, trust = self.settings.artifact, required()
+        self._report = artifact.verify(path, trust=trust)
+        self.fitted = artifact.load(path, digest=self._report.digest, trust=trust)  # what was verified
         self._audited = audit.check()
         with suppress(PredictorUnavailable):
             self._prepared = prepare(self.fitted, self._connect())

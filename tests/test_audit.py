@@ -184,6 +184,14 @@ def test_a_pipe_that_nobody_reads_is_refused_and_not_waited_for(tmp_path, monkey
         os.close(reader)
 
 
+def test_processes_that_write_at_once_leave_one_record_a_line(sink):
+    code = "from explainer_runtime.hosts.service import audit\n"
+    code += "for n in range(200): audit.write({'n': n, 'x': 'y' * 1500})"
+    writers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    assert sorted(line["n"] for line in read(sink)) == sorted([*range(200)] * 3)
+
+
 def test_a_record_that_a_full_disk_cut_short_takes_no_other_with_it(sink, service_of, tmp_path):
     service_of(METHODS["anchor_image"]).submit(X[:1], {}, lambda: False).result()
     whole = sink.read_text()

@@ -10,6 +10,7 @@ opened for each line, so that it may be rotated; stdout; or the process' own Ope
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import stat
@@ -178,12 +179,11 @@ def write(line: Mapping[str, Any]) -> None:
             with _lock:
                 _all(_stdout, text + b"\n")
         else:
-            with _lock:
-                descriptor = _opened(sink)
-                try:
-                    _all(descriptor, b"\n" * _torn(descriptor, sink) + text + b"\n")
-                finally:
-                    os.close(descriptor)
+            descriptor = _opened(sink)
+            try:
+                _all(descriptor, b"\n" * _torn(descriptor, sink) + text + b"\n")
+            finally:
+                os.close(descriptor)
     except OSError as error:
         raise ExplainerError(
             "the audit record cannot be written, and nothing is answered without it"
@@ -194,7 +194,12 @@ def _opened(path: str) -> int:
     # Not to wait for whoever would read a pipe: if nobody does, it cannot be written.
     how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     descriptor = os.open(path, how, 0o600)
-    os.set_blocking(descriptor, True)
+    try:
+        os.set_blocking(descriptor, True)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # of all processes that write there, until it is closed
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -254,7 +254,10 @@ def _check_signer(leaf: x509.Certificate, chain: Sequence[x509.Certificate], ref
     usage = _extension(leaf, x509.KeyUsage)
     # A server's certificate, of the same authority, may sign as well, but its handshakes only.
     if not _for_code(leaf, usage is not None) or not (usage is None or usage.digital_signature):
-        raise refuse(f"the certificate {_named(leaf)} is not for signing")
+        wanted = (
+            "its key usage has to have digitalSignature, or its extended key usage codeSigning; if both, both"
+        )
+        raise refuse(f"the certificate {_named(leaf)} is not for signing: {wanted}")
 
 
 def _for_code(certificate: x509.Certificate, unsaid: bool) -> bool:

@@ -155,7 +155,10 @@ def test_maps_that_stand_beside_have_one_scale_and_are_explained(x):
         panel.limit for card in cards(answer, x, INPUTS) for panel in card.beside[0].panels if panel.limit
     }
     assert len(limits) == 1
-    assert "In maps red is more" in html(answer, x, INPUTS)
+    page = html(answer, x, INPUTS)
+    assert "<h1>Regions, attributions</h1>" in page
+    assert "In maps red is more" in page
+    assert "Attributions: The parts add up" in page
 
 
 # --- quality --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,6 +126,7 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     raw = explanation.raw or ({},) * len(x)
     own = _method(explanation.kind).pictured(explanation, x, inputs)
     cards = [_with_quality(card, said) for card, said in zip(own.cards, raw, strict=True)]
+    views = [own]
     first, *others = _specs(_spec(explanation))
     taken = {*methods.of(explanation.kind).fields(Fitted(first, inputs))}
     for one in others:
@@ -136,12 +137,20 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
         said = tuple(each.get(one.kind, {}) for each in raw)
         meta = {**explanation.meta, "spec": one.model_dump(mode="json")}
         beside = Explanation(one.kind, arrays, said if explanation.raw else (), meta)
-        more = _method(one.kind).pictured(beside, x, inputs).cards
+        view = _method(one.kind).pictured(beside, x, inputs)
+        views.append(view)
         cards = [
             dataclasses.replace(card, beside=(*card.beside, _with_quality(other, each)))
-            for card, other, each in zip(cards, more, said, strict=True)
+            for card, other, each in zip(cards, view.cards, said, strict=True)
         ]
-    return dataclasses.replace(own, cards=tuple(cards))
+    title, *titles = (view.title for view in views)
+    return dataclasses.replace(
+        own,
+        cards=tuple(cards),
+        title=", ".join([title, *map(str.lower, titles)]),
+        found=_said(views, "found"),
+        limits=_said(views, "limits"),
+    )
 
 
 # --- helpers --------------------------------------------------------------------------------------------
@@ -203,13 +212,20 @@ def _quality(
     return said
 
 
+def _said(views: Sequence[View], name: str) -> str:
+    """What each of several views says of itself, with whose it is."""
+    said = [f"{view.title}: {getattr(view, name)}" for view in views]
+    return " ".join(said) if len(said) > 1 else getattr(views[0], name)
+
+
 def _with_quality(card: Card[Picture], raw: Mapping[str, Any]) -> Card[Picture]:
     """The card with a line of its quality, where that is known."""
     if not card.found or "quality" not in raw:
         return card
     first = raw["quality"]["curves"][0]
     words = (
-        f"Mean probability as parts are hidden in this order {number(first['deletion'])}, shown "
-        f"{number(first['insertion'])}, in random orders {number(first['random'])}."
+        f"Mean probability as parts are hidden, those that matter most first: {number(first['deletion'])} "
+        f"(the less the better), as they are shown: {number(first['insertion'])} (the more the better); "
+        f"in random orders {number(first['random'])}."
     )
     return dataclasses.replace(card, note=f"{card.note} {words}".strip())

@@ -91,10 +91,11 @@ def one(subject: Subject, spec: Region, ground: Ground) -> Search[dict[str, Any]
         share of the pixels; `irreducible`, whether the model has been asked about it without each of them,
         and none could be shown again; the classes and scores before and after. `found` is true where the
         model, asked about just this picture (a second time, if the budget allowed), gave another class, or
-        the one that is sought; of what is pasted, that of the neighbour. Elsewhere `hidden` is the image itself. An explainer that was
-        fitted to paste says which `neighbour` it was, its number `neighbour_row` and its class
-        `neighbour_class`: the image itself and -1 where nothing was pasted. `raw` has what changing each
-        superpixel alone does to the log-odds (`effects`), and what comes nearest where nothing was found.
+        the one that is sought; of what is pasted, that of the neighbour. Elsewhere `hidden` is the image
+        itself. An explainer that was fitted to paste says which `neighbour` it was, its number
+        `neighbour_row` and its class `neighbour_class`: the image itself and -1 where nothing was pasted.
+        `raw` has what changing each superpixel alone does to the log-odds (`effects`), and what comes
+        nearest where nothing was found.
     """
     if spec.change == "hide":
         tried = yield from _hide(subject, spec)

@@ -83,10 +83,10 @@ def test_the_layer_is_the_artifact_and_the_annotations_say_which(place):
 
 
 def test_the_same_artifact_gives_the_same_bytes_whenever_and_wherever(place):
-    shutil.copytree(place / "one", place / "there" / "one")
+    shutil.copytree(place / "one", place / "there" / "another-name")
     for path in (place / "there").rglob("*"):
         os.utime(path, (0, 0))
-    files = [oci.image("one", artifact.contents(root / "one")) for root in (place, place / "there")]
+    files = [oci.image(artifact.contents(place / name)) for name in ("one", "there/another-name")]
     assert files[0] == files[1]
     assert oci.archive(files[0]) == oci.archive(files[1])
 
@@ -103,7 +103,7 @@ def test_the_tar_holds_the_layout(place):
 
 def test_a_layer_lies_on_its_base(place):
     """As a modelcar needs it: a base with a shell, here any image, below the artifact."""
-    image = oci.image("base", {"explainer.json": b"{}"})
+    image = oci.image({"explainer.json": b"{}"})
     below = json.loads(json.dumps({name: data.decode("latin-1") for name, data in image.items()}))
     for name, data in below.items():
         (place / "base" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,10 @@ def test_a_layer_lies_on_its_base(place):
     ]
     first.write_bytes(first.read_bytes() + b"\0")
     with pytest.raises(InvalidInput, match="is another file"):
-        oci.image("one", artifact.contents(place / "one"), base=place / "base")
+        oci.image(artifact.contents(place / "one"), base=place / "base")
+    (place / "base" / "index.json").write_bytes(b"[" * 200_000)
+    with pytest.raises(InvalidInput, match="expected an OCI image layout"):
+        oci.image(artifact.contents(place / "one"), base=place / "base")
 
 
 def test_what_is_there_is_not_written_over_and_what_is_damaged_not_packed(place):

@@ -30,12 +30,11 @@ _BLOBS = "blobs/sha256/"
 
 
 def image(
-    name: str, files: Mapping[str, bytes], *, architecture: str = "amd64", base: Path | None = None
+    files: Mapping[str, bytes], *, architecture: str = "amd64", base: Path | None = None
 ) -> dict[str, bytes]:
     """The files of an OCI image layout, content by path; one image, one layer more than its base.
 
     Args:
-        name: Title of the image.
         files: Content by path of what is to lie in `/models`; `explainer.json` among them.
         architecture: Of the nodes, as Go names it; that of the base where there is one.
         base: Directory of an image layout with one image, which the layer is to lie on.
@@ -58,10 +57,7 @@ def image(
     config["rootfs"]["diff_ids"].append(f"sha256:{_sha(layer)}")
     if config.get("history"):  # one entry for each layer, or none at all
         config["history"].append({"created_by": "explainer-runtime pack"})
-    annotations = {
-        "org.opencontainers.image.title": name,
-        f"{_OURS}.digest": f"sha256:{digest_of(files[MANIFEST])}",
-    }
+    annotations = {f"{_OURS}.digest": f"sha256:{digest_of(files[MANIFEST])}"}
     if SIGNATURE in files:
         strict_json.parse(files[SIGNATURE], SIGNATURE)
         annotations[f"{_OURS}.signature"] = files[SIGNATURE].decode()
@@ -115,7 +111,7 @@ def _based(base: Path) -> tuple[dict[str, Any], list[Any], dict[str, bytes]]:
         config, layers = json.loads(blob(manifest["config"])), manifest["layers"]
         config["rootfs"]["diff_ids"] = list(config["rootfs"]["diff_ids"])
         return config, layers, {_BLOBS + _sha(data): data for data in map(blob, layers)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput(f"{base}: expected an OCI image layout with one image: {error}", "base") from None
 
 

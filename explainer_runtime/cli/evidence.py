@@ -89,7 +89,7 @@ def pack(
     if path.resolve() in (layout or tar or path).resolve().parents:
         raise InvalidInput("lies within the artifact, which holds nothing else", "oci" if layout else "tar")
     held = artifact.contents(path)
-    image = oci.image(path.resolve().name, held, architecture=arch, base=base)
+    image = oci.image(held, architecture=arch, base=base)
     report = artifact.verify(
         path, digest=digest_of(held[MANIFEST])
     )  # of what is packed, whoever writes there

@@ -94,7 +94,17 @@ def test_where_there_is_no_row_of_another_class_nothing_is_found(x):
     assert (answer["trust_score"] == -1).all()
     missing = answer["unlike_class"] == -1
     np.testing.assert_array_equal(answer["unlike"][missing], x[missing])
-    assert "no neighbour" in cards(answer, x, INPUTS)[0].note
+    drawn = cards(answer, x, INPUTS)
+    assert any(missing)
+    assert not all(missing)
+    for card, alone in zip(drawn, missing, strict=True):
+        assert not card.found
+        if alone:
+            assert "no neighbour" in card.note
+            assert len(card.panels) == 1
+        else:  # its own class has none, but there is one of another
+            assert card.detail == "no known picture is of its own class"
+            assert [panel.title for panel in card.panels] == ["input", "of another class"]
 
 
 def test_some_rows_are_kept_and_an_artifact_gives_the_same_bytes(x, tmp_path):

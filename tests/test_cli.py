@@ -516,6 +516,7 @@ def test_a_picture_of_another_size_is_resized_as_the_operator_says_and_the_answe
     assert json.loads((place / "large.json").read_text())["meta"]["pictures"] == [picture]
     document(place, *FIT, *how, "--out", "cropping")
     assert artifact.load(place / "cropping").inputs.resize == "centre_crop"
+    assert "the middle" in run(place, "inspect", "@cropping").stdout
     again = document(place, "explain", "@cropping", *EXPLAIN[2:], "@large.png", "--out", "large.html")
     assert again["rows"] == told["rows"]
     assert "What is hatched it did not see." in (place / "large.html").read_text()

@@ -170,13 +170,21 @@ def described(path: Path, report: Report) -> dict[str, Any]:
     }
 
 
+_RESIZED = {
+    "none": "",
+    "fit": "; pictures of another size are resized, each side by itself",
+    "centre_crop": "; of pictures of another size the middle, resized",
+}
+
+
 def card(title: str, report: Report, *, settings: bool = False) -> Table:
     """An artifact for people: what it is, what it takes, what pins it."""
     manifest, contract = report.manifest, report.manifest["inputs"]
     size = " × ".join(str(side) for side in contract["shape"])
+    resized = _RESIZED[contract.get("resize", "none")]  # artifacts of 0.1.0 do not say it
     lines = {
         "method": manifest["kind"],
-        "input": f"{size}, from {contract['low']:g} to {contract['high']:g}",
+        "input": f"{size}, from {contract['low']:g} to {contract['high']:g}{resized}",
         "classes": _classes(contract["class_names"] or (), contract["classes"]),
         **{f"model's {name}": text for name, text in manifest.get("model", {}).items()},
         **({"surrogate": taught} if (taught := _taught(report)) else {}),

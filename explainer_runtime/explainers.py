@@ -222,8 +222,8 @@ def prepare(
     examine(predictor, fitted.inputs)
     if spec.slopes == "exact" and not isinstance(predictor, WhiteBox):
         raise InvalidSpec(
-            f"{spec.kind}: exact slopes need the model in this process, with its gradient; an endpoint does for "
-            "gradient 'auto', and for algorithms that ask for rows only"
+            f"{spec.kind}: exact slopes need the model in this process, with its gradient; an endpoint does "
+            "for gradient 'auto', and for algorithms that ask for rows only"
         )
     sound(fitted)
     if told(predictor).output == "labels" and spec.slopes:

@@ -73,7 +73,10 @@ def fit(given: Given, count: int) -> dict[str, np.ndarray]:
     """
     x = given.rows()
     if x is None or given.predictor is None:
-        raise InvalidSpec(f"{given.spec.kind}: needs training rows `x` and a `predictor` at fit")
+        raise InvalidSpec(
+            f"{given.spec.kind}: needs training rows `x` (--data) and a `predictor` (--model) at fit, "
+            "for what it shows are known rows"
+        )
     x = x[np.unique(np.linspace(0, len(x) - 1, min(len(x), count)).round().astype(int))]
     fitted = {
         "reference_rows": as_bytes(x, given.inputs.low, given.inputs.high),

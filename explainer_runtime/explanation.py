@@ -99,7 +99,7 @@ class Explanation:
         truths or whole numbers a row, are runs of equal ones: `{"shape": ..., "values": ..., "runs": ...}`.
 
         Args:
-            short: Whether all fields stand beside it as tensors: those of more than a few numbers a row are
+            short: Whether fields stand beside it as tensors: those of more than a few numbers a row are
                 left out and named in `meta.tensors`, as are settings of as many; of many classes only those
                 have names that the answer speaks of, in `meta.names`.
         """

@@ -323,13 +323,13 @@ def encode(explanation: Explanation, wanted: Collection[str] = ()) -> list[Tenso
 
     Args:
         explanation: What a method answered.
-        wanted: Names of the outputs asked for; none are all, and `explanation` is short then; whoever asks
-            for it by name gets all of it. Unknown names are left out (see
-            `check_outputs`).
+        wanted: Names of the outputs asked for; none are all. `explanation` is whole where no field is asked
+            for beside it, and short where any is. Unknown names are left out (see `check_outputs`).
     """
     tensors = []
     if not wanted or EXPLANATION in wanted:
-        tensors.append(Tensor(EXPLANATION, "BYTES", (1, 1), [explanation.to_json(short=not wanted)]))
+        short = not wanted or any(name in wanted for name in explanation.arrays)
+        tensors.append(Tensor(EXPLANATION, "BYTES", (1, 1), [explanation.to_json(short=short)]))
     for name, array in explanation.arrays.items():
         if not wanted or name in wanted:
             tensors.append(_encode(name, array))

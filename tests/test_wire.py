@@ -201,9 +201,11 @@ def test_only_outputs_that_were_asked_for_are_answered(explanation):
     assert [one.name for one in encode(explanation, ["size", "found"])] == ["found", "size"]
 
 
-def test_a_document_that_is_asked_for_by_name_is_whole(explanation):
-    assert encode(explanation, ["explanation"])[0].data == [explanation.to_json()]
-    assert encode(explanation, ["explanation", "size"])[0].data == [explanation.to_json()]
+def test_a_document_that_is_asked_for_alone_is_whole(explanation):
+    for wanted in (["explanation"], ["explanation", "picture"]):
+        assert encode(explanation, wanted)[0].data == [explanation.to_json()]
+    for wanted in ([], ["explanation", "size"]):
+        assert encode(explanation, wanted)[0].data == [explanation.to_json(short=True)]
 
 
 def labelled(shape):

@@ -124,6 +124,7 @@ def fields(fitted: Fitted) -> Fields:
 
 def _raw(near: list[Neighbour], scores: np.ndarray) -> dict[str, Any]:
     told = [
-        {"class": known, "row": row, "distance": far, "proba": scores[row, known]} for row, known, far in near
+        {"class": known, "row": row, "distance": far, "proba": float(scores[row, known])}
+        for row, known, far in near
     ]
     return {"neighbours": told}

@@ -436,6 +436,10 @@ TAMPERING = {
     "a listed file missing": (lambda r: (r / "arrays.safetensors").unlink(), rf"{ARRAYS}: is listed in"),
     "an unlisted model": (_add("models/a.json"), r"models/a\.json: is not listed"),
     "an unlisted note": (_add("notes.txt"), r"notes\.txt': an artifact has no such file"),
+    "a folder of other things": (
+        lambda r: ((r / "explainer.json").unlink(), (r / "notes.txt").touch()),
+        rf"{MANIFEST}: is missing; this is not the directory of an artifact",
+    ),
     "a hidden file": (_add(".hidden"), r"'\.hidden': an artifact has no such file"),
     "a name in capitals": (_add("models/A.json"), r"models/A\.json': an artifact has no such file"),
     "a name no terminal should see": (_raw_name, r"\\x1b\[31m': an artifact has no such file"),

@@ -270,9 +270,9 @@ def _read(
     """The bytes of every file, each as its manifest says it is, of which only that has been parsed; and of
     what lies beside them, where that is signed, or the `whole` directory is asked for."""
     with Directory(path) as directory:
-        found = directory.names()
-        if MANIFEST not in found:
+        if not directory.has(MANIFEST):  # first, or a folder of other things would hear what to remove
             raise InvalidArtifact(f"{MANIFEST}: is missing; this is not the directory of an artifact")
+        found = directory.names()
         head = directory.read(MANIFEST, strict_json.LIMIT)
         if digest is not None and manifests.digest_of(head) != digest:
             raise InvalidArtifact(

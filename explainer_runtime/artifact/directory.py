@@ -172,6 +172,6 @@ def _checked(name: str, mode: int) -> str:
     if name not in UNLISTED and not _FILE.fullmatch(name):
         raise InvalidArtifact(
             f"{short(name)}: an artifact has no such file; it holds {MANIFEST}, {ARRAYS} and "
-            f"{MODELS}/<name>.json with .safetensors, never h5, pickles, npy, archives or code; remove it"
+            f"{MODELS}/<name>.json with .safetensors, never h5, pickles, npy, archives or code"
         )
     return name

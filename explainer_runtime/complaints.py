@@ -48,7 +48,7 @@ def expected(error: Mapping[str, Any], known: Collection[str] = ()) -> str:
         case "missing":
             return "is missing"
         case "extra_forbidden":
-            return f"is not known here{_nearest(str(error['loc'][-1]), known)}"
+            return f"is not known here{nearest(str(error['loc'][-1]), known)}"
         case "literal_error" | "enum":
             return f"expected {context['expected']}"
         case "union_tag_invalid":
@@ -87,7 +87,8 @@ def json_object(text: str, name: str, refuse: Callable[[str], Exception] = Inval
     return value
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
+def nearest(name: str, known: Collection[str]) -> str:
+    """The name among those `known` that was most likely meant, or all of them, to end a sentence with."""
     near = difflib.get_close_matches(name, known, 1)
     if near:
         return f"; did you mean {near[0]}?"

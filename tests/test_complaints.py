@@ -33,10 +33,10 @@ def test_a_complaint_says_what_is_expected_and_what_came(written, said):
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ({"kind": "cemm"}, "value: expected 'kind' to be one of 'counterfactual'"),
+        ({"kind": "cemm"}, "kind: 'cemm' is not known here; did you mean cem?"),
         ({"kind": "cem", "mode": "XX"}, "cem.mode: expected 'PN' or 'PP', got 'XX'"),
-        ({}, "value: expected an object with 'kind'"),
-        ([], "value: expected an object, got []"),
+        ({"tol": 0.05}, "kind: is missing in {'tol': 0.05}; known are anchor_image, "),
+        (None, "kind: is missing in None; known are anchor_image, "),
     ],
 )
 def test_a_spec_that_is_none_hears_what_one_is(written, said):

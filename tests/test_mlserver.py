@@ -377,7 +377,7 @@ def bad_requests():
         "two inputs": ({"inputs": [tensor, tensor]}, "inputs", "exactly one"),
         "no inputs": ({"inputs": []}, "inputs", "exactly one"),
         "inputs left out": ({"id": "1"}, "inputs", "missing"),
-        "unknown option": (options(treshold=0.9), "treshold", "the options are"),
+        "unknown option": (options(treshold=0.9), "treshold", "did you mean threshold?"),
         "option out of range": (options(threshold=1.5), "threshold", "less than"),
         "option of another type": (options(seed="x"), "seed", "expected a whole number"),
         "options that are no object": (

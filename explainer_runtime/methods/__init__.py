@@ -18,6 +18,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from explainer_runtime.complaints import nearest
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.spec.options import BudgetOptions, options_of
 from explainer_runtime.spec.values import Spec, parse, short
@@ -142,10 +143,8 @@ def parse_spec(value: Any) -> Spec:
     """
     if isinstance(value, Spec):
         return value
-    if not isinstance(value, Mapping):
-        raise InvalidSpec(f"value: expected an object, got {short(value)}")
-    if "kind" not in value:
-        raise InvalidSpec(f"value: expected an object with 'kind', got {short(value)}")
+    if not isinstance(value, Mapping) or "kind" not in value:
+        raise InvalidSpec(f"kind: is missing in {short(value)}{nearest('', METHODS)}")
     return parse(settings_of(value["kind"]), value, str(value["kind"]))
 
 
@@ -192,6 +191,5 @@ def _place(kind: object) -> str:
     if not isinstance(kind, str) or kind not in METHODS:
         admit(listed(os.environ.get(ADMITTED, "")))
     if not isinstance(kind, str) or kind not in METHODS:
-        known = ", ".join(map(repr, METHODS))
-        raise InvalidSpec(f"value: expected 'kind' to be one of {known}, got {short(kind)}")
+        raise InvalidSpec(f"kind: {short(kind)} is not known here{nearest(str(kind), METHODS)}")
     return METHODS[kind]

@@ -83,8 +83,7 @@ def parse_options(spec: Spec, value: Mapping[str, Any] | None) -> BudgetOptions:
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "parameters"
-        hint = f"; the options are {', '.join(options.model_fields)}"
-        raise InvalidOption(complaints(error) + hint * (first["type"] == "extra_forbidden"), field) from None
+        raise InvalidOption(complaints(error, known=options.model_fields), field) from None
 
 
 S = TypeVar("S", bound=Spec)

@@ -60,6 +60,15 @@ def test_neighbours_are_those_of_brute_force(x, coded):
     )
 
 
+def test_a_card_says_where_the_other_class_is_nearer(x):
+    answer = explainer()(x)
+    nearer = answer["unlike_distance"] < answer["like_distance"]
+    assert 0 < nearer.sum() < len(x)
+    for card, other in zip(cards(answer, x, INPUTS), nearer, strict=True):
+        assert [panel.title for panel in card.panels] == ["input", "of its own class", "of another class"]
+        assert ("more like the other class" in card.detail) == other
+
+
 def test_k_of_each_class_are_told_nearest_first(x):
     (told,) = explainer()(x[:1], {"k": 3}).raw
     assert sorted({one["class"] for one in told["neighbours"]}) == sorted(set(KNOWN.tolist()))

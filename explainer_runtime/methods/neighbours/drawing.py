@@ -22,11 +22,12 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     def card(row: int, own: int, start: Picture) -> Card[Picture]:
         was, might = name(own, inputs), name(int(explanation["unlike_class"][row]), inputs)
         like, unlike = (
-            known("like", "most like it", row, was),
+            known("like", "of its own class", row, was),
             known("unlike", "of another class", row, might),
         )
         headline = f"{was}; the nearest of another class is {might}"
-        trust = f"trust score {number(float(explanation['trust_score'][row]))}"
+        score = float(explanation["trust_score"][row])
+        trust = f"trust score {number(score)}{', it is more like the other class' if score < 1 else ''}"
         return Card(True, headline, trust, (start, like, unlike))
 
     def unlike(row: int, missing: Card[Picture]) -> Card[Picture]:

@@ -15,7 +15,7 @@ def draw(explanation: Explanation, x: np.ndarray, inputs: Inputs) -> View:
     spec = explanation.meta.get("spec", {})
     if spec.get("mode") != "PP":
         seen = changed(explanation, x, inputs, "pertinent", "pertinent negative")
-        idea = "The least addition found that takes the image's class away."
+        idea = "The least addition found, away from what says nothing, that takes the class away."
         return View("Pertinent negatives", idea, seen, NUMBERS, CHANGED, BORDER)
 
     def part(row: int, before: int, original: Picture) -> Card[Picture]:

@@ -176,6 +176,16 @@ def test_a_long_reason_is_read_whole_in_a_picture():
     assert changed[-1] - changed[0] > 3 * 15  # letters of 15 pixels: more than two lines of them
 
 
+def test_a_long_line_below_a_headline_is_read_to_its_end():
+    x = images(1)
+    (card,) = render.cards(counterfactuals(x), x, contract())
+    line = "Ankle boot 0.81 before, 0.12 after; Sneaker 0.78 · 1 of 8 superpixels · 18% of the "
+    one, other = (
+        np.asarray(sheet([dataclasses.replace(card, detail=line + end)])) for end in ("image", "whole")
+    )
+    assert (one != other).any()
+
+
 @pytest.mark.parametrize(("side", "large"), [(28, False), (224, True)])
 def test_photographs_take_the_width_of_the_page(side, large):
     picture = Picture("input", "boot", "boot", np.zeros((side, side, 1), np.float32))

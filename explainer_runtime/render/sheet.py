@@ -96,7 +96,12 @@ def _block(card: Card[Panel], note: int) -> Image.Image:
     draw = ImageDraw.Draw(block)
     inner = _inner(card)
     _write(draw, (_MARGIN, _MARGIN - 6), card.headline, _HEADLINE, _INK, inner)
-    _write(draw, (_MARGIN, _MARGIN + _HEADLINE + 4), card.detail, _TEXT, _GREY, inner)
+    size, details = _TEXT, [card.detail]
+    if len(_lines(card.detail, _TEXT, inner)) > 1:  # there is room for two lines of small letters
+        size, (first, *rest) = _SMALL, _lines(card.detail, _SMALL, inner)
+        details = [first, " ".join(rest)]
+    for line, words in enumerate(details):
+        _write(draw, (_MARGIN, _MARGIN + _HEADLINE + 4 + line * (size + 4)), words, size, _GREY, inner)
     if not card.detail:  # the note stands where the other panels would
         for line, words in enumerate(_lines(card.note, _TEXT, inner - side - _GAP)):
             at = (_MARGIN + side + _GAP, top + _SMALL + 8 + line * (_TEXT + 5))

@@ -231,7 +231,10 @@ def _provenance(explanation: Explanation, about: Mapping[str, str]) -> Iterable[
     cost = explanation.cost
     # An explanation that came over a wire does not say how long it took.
     seconds = f", which took {cost.seconds:.2f} seconds" if cost.seconds else ""
-    yield prose(f"The model was asked {cost.calls:,} times about {cost.rows:,} rows in all{seconds}.")
+    times, rows = (
+        f"{many:,} {word}{'s' * (many != 1)}" for many, word in ((cost.calls, "time"), (cost.rows, "row"))
+    )
+    yield prose(f"The model was asked {times} about {rows} in all{seconds}.")
     yield terms({"made by": f"explainer_runtime {__version__}", **about})
     yield details("Settings", explanation.meta.get("spec", {}))
 

@@ -9,7 +9,8 @@ gradients (`gradients.py`).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, assert_never
+from collections.abc import Callable
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import canvas
 from explainer_runtime.methods.attribution import gradients
 from explainer_runtime.methods.attribution.drawing import draw as pictured
-from explainer_runtime.methods.attribution.settings import BY_GRADIENTS, Attribution
+from explainer_runtime.methods.attribution.gradients import Pixels
+from explainer_runtime.methods.attribution.settings import Attribution
 from explainer_runtime.methods.ground import Ground
 from explainer_runtime.methods.together import Pointed, check, draw, fit, search
 from explainer_runtime.search import occlusion, shapley
@@ -28,6 +30,7 @@ from explainer_runtime.search.subject import Subject
 __all__ = ["NETWORKS", "check", "draw", "fields", "fit", "one", "pictured", "search"]
 
 NETWORKS = ("encoder",)
+_Tells = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _LEAST = float(np.finfo(np.float32).tiny)
 _SURE = 2.0
 """Standard errors that a value has to lie from zero to be named."""
@@ -53,15 +56,6 @@ def fields(fitted: Fitted) -> Fields:
     }
 
 
-class _Told(NamedTuple):
-    """Of pixels `(H, W)` and of superpixels `(K,)`: what each adds, and a standard error of that."""
-
-    added: np.ndarray
-    errors: np.ndarray
-    values: np.ndarray
-    value_errors: np.ndarray
-
-
 def one(subject: Subject, spec: Attribution, ground: Ground) -> Search[dict[str, Any]]:
     """What each superpixel of an image, or each pixel, adds to the score of a class.
 
@@ -78,51 +72,49 @@ def one(subject: Subject, spec: Attribution, ground: Ground) -> Search[dict[str,
     """
     count, segments = subject.superpixels, subject.canvas.segments
     ends = np.repeat([[True], [False]], count, axis=1)
-    masks = _masks(spec, count)
+    masks, told_by = _asking(spec, count)
     try:
         log_scores = yield from subject.said(np.concatenate([ends, masks]))
         target = subject.prediction if isinstance(spec.target_class, str) else spec.target_class
         score = _score(log_scores, target, spec.output, ground.exclusive)
-        if spec.algorithm in BY_GRADIENTS:
-            told = _Told(*(yield from _pixels(subject, spec, ground, target)))
+        if told_by is None:
+            told = yield from _pixels(subject, spec, ground, target)
         else:
-            values, errors = _values(spec, masks, score)
-            told = _Told(values[segments], errors[segments], values, errors)
+            values, errors = told_by(score)
+            told = Pixels(values[segments], errors[segments], values, errors)
     except Stop as stop:
-        nothing = _Told(*(np.zeros(segments.shape) for _ in range(2)), *(np.zeros(count) for _ in range(2)))
+        nothing = Pixels(*(np.zeros(segments.shape) for _ in range(2)), *(np.zeros(count) for _ in range(2)))
         return _answer(subject, spec, -1, np.zeros(2), nothing, stop.status)
     return _answer(subject, spec, target, score[:2], told, OK)
 
 
-def _masks(spec: Attribution, count: int) -> np.ndarray:
-    """The sets that are asked about `(M, K)`, bool."""
+def _asking(spec: Attribution, count: int) -> tuple[np.ndarray, _Tells | None]:
+    """What is asked, and how it is read.
+
+    Returns:
+        The sets `(M, K)`, bool, and what tells values and errors `(K,)` from the scores of the image, of
+        nothing, and of these sets; None where gradients do.
+    """
     rng = np.random.default_rng(spec.seed)
     match spec.algorithm:
         case "shap":
-            return _design(spec, count).shown
+            plan = shapley.design(count, spec.n_samples or max(200, 5 * count), rng)
+            return plan.shown, lambda score: shapley.values(
+                plan, score[2:], nothing=score[1], everything=score[0]
+            )
         case "rise" | "hsic":
             rows = spec.n_samples or max(400, 10 * count)
             paired = spec.algorithm == "rise"
-            return occlusion.halves(count, rows + rows % 2 * paired, rng, paired=paired)
+            masks = occlusion.halves(count, rows + rows % 2 * paired, rng, paired=paired)
+            tell = occlusion.rise if paired else occlusion.hsic
+            return masks, lambda score: tell(masks, score[2:])
         case "integrated_gradients" | "smooth_grad" | "grad_cam":
-            return np.zeros((0, count), bool)
+            return np.zeros((0, count), bool), None
         case _:
             assert_never(spec.algorithm)
 
 
-def _design(spec: Attribution, count: int) -> shapley.Design:
-    return shapley.design(count, spec.n_samples or max(200, 5 * count), np.random.default_rng(spec.seed))
-
-
-def _values(spec: Attribution, masks: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each superpixel, from the scores of the image, of nothing, and of the masks."""
-    if spec.algorithm == "shap":
-        plan = _design(spec, masks.shape[1])
-        return shapley.values(plan, score[2:], nothing=score[1], everything=score[0])
-    return (occlusion.rise if spec.algorithm == "rise" else occlusion.hsic)(masks, score[2:])
-
-
-def _pixels(subject: Subject, spec: Attribution, ground: Ground, target: int) -> Search[gradients.Pixels]:
+def _pixels(subject: Subject, spec: Attribution, ground: Ground, target: int) -> Search[Pixels]:
     shown, pull = subject.canvas, gradients.pull_of(target, spec.output, ground.exclusive)
     if spec.algorithm == "grad_cam":
         return (yield from gradients.activated(shown.image, shown.segments, spec.layer, pull))
@@ -146,7 +138,7 @@ def _score(log_scores: np.ndarray, target: int, output: str, exclusive: bool) ->
 
 
 def _answer(
-    subject: Subject, spec: Attribution, target: int, ends: np.ndarray, told: _Told, status: str
+    subject: Subject, spec: Attribution, target: int, ends: np.ndarray, told: Pixels, status: str
 ) -> dict[str, Any]:
     """What is said of one image: the fields of an explanation, and `raw`."""
     segments, gaps = subject.canvas.segments, {}
@@ -181,14 +173,14 @@ def _answer(
     }
 
 
-def _where(spec: Attribution, told: _Told, sure: np.ndarray) -> np.ndarray:
+def _where(spec: Attribution, told: Pixels, sure: np.ndarray) -> np.ndarray:
     """The pixels that are pointed at: what surely matters or, of feature maps, what does so half as much as
     the most."""
     half = told.added.max() / 2
     return (told.added >= half) & (half > 0) if spec.algorithm == "grad_cam" else sure
 
 
-def _top(segments: np.ndarray, told: _Told, sure: np.ndarray, *, signed: bool) -> list[dict[str, Any]]:
+def _top(segments: np.ndarray, told: Pixels, sure: np.ndarray, *, signed: bool) -> list[dict[str, Any]]:
     """The superpixels that matter most, of those that surely do, and where they lie."""
     order = np.argsort(-np.abs(told.values), kind="stable")
     return [

@@ -59,15 +59,14 @@ def gains(w, cells=CELLS):
 def test_of_a_linear_model_the_cells_are_the_fewest_there_are(seed, share):
     w = model(seed)
     worth = gains(w)
-    bias = [
-        share * worth.sum() - w[0].sum() / 2,
-        0.0,
-    ]  # the first class leads by this share of all that cells do
+    # the first class leads by this share of all that cells do
+    bias = [share * worth.sum() - w[0].sum() / 2, 0.0]
     answer = explainer(w, bias=np.array(bias), cells=CELLS, amplitude=FAR)(GREY)
     d = grid().toward(answer["counterfactual"], np.zeros(1, int))
     assert answer["found"][0]
-    fewest = int(np.argmax(np.cumsum(worth) > lacking(w, bias) + 1e-3)) + 1
-    assert (np.abs(d) > 1e-4).sum() == fewest
+    # two counts only where the cells make up the lead to within what float32 can tell
+    low, high = (int(np.argmax(np.cumsum(worth) > lacking(w, bias) + by)) + 1 for by in (-1e-3, 1e-3))
+    assert low <= (np.abs(d) > 1e-4).sum() <= high
     np.testing.assert_allclose(np.abs(d)[np.abs(d) > 1e-4], FAR, rtol=1e-3)
 
 

@@ -15,7 +15,7 @@ SIGNING := .venv-signing/.ready
 TOOLS := .tools/.ready
 PINNED := mlserver mlserver-tensorflow kserve
 
-.PHONY: help demo check test fresh fuzz soak lint bench lock sbom audit bundle image-base clean
+.PHONY: help demo check test explore fresh fuzz soak lint bench lock sbom audit bundle image-base clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -31,6 +31,9 @@ BUILDS := $(and $(filter 0,$(shell id -u)),$(shell command -v buildah),$(shell c
 test: lint $(KSERVE) $(TRITON) $(SELDON) $(JAX) $(SIGNING) $(TOOLS)  ## run every check and every test
 	$(if $(BUILDS),@$(MAKE) --silent image-base || echo 'no base for the image: its build is not tested')
 	$(BIN)/pytest
+
+explore: $(READY)  ## the tests that draw examples, with others than those of the suite
+	EXPLAINER_RUNTIME_EXAMPLES=explore $(BIN)/pytest $$(grep -l hypothesis tests/test_*.py)
 
 # What the suite does in an environment that borrows its packages, and with a small network for the demo's.
 fresh: $(READY)  ## every command of README and docs from a wheel, all installed anew, by each Python there is

@@ -18,9 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
-# Nothing here depends on the clock, nor on chance: the same examples at every run. `make explore` draws others.
+# Nothing depends on the clock, nor on chance: every run has the same examples. `make explore` draws others.
 settings.register_profile("ours", deadline=None, derandomize=True)
-settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("EXPLAINER_RUNTIME_EXAMPLES", "ours"))
 
 MARK = f"EXPLAINER_RUNTIME_SUITE={uuid.uuid4()}"

@@ -30,7 +30,7 @@ BUILDS := $(and $(filter 0,$(shell id -u)),$(shell command -v buildah),$(shell c
 
 test: lint $(KSERVE) $(TRITON) $(SELDON) $(JAX) $(SIGNING) $(TOOLS)  ## run every check and every test
 	$(if $(BUILDS),@$(MAKE) --silent image-base || echo 'no base for the image: its build is not tested')
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 explore: $(READY)  ## the tests that draw examples, with others than those of the suite
 	EXPLAINER_RUNTIME_EXAMPLES=explore $(BIN)/pytest $$(grep -l hypothesis tests/test_*.py)

@@ -32,14 +32,23 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="er-"))
 os.environ["TMPDIR"] = tempfile.tempdir = str(SCRATCH)
 
 
+_left: list[str] = []
+"""What was left behind: here, and by the processes that share the tests where there are some."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    _left.extend(getattr(node, "workeroutput", {}).get("left", ()))
+
+
 def pytest_sessionfinish(session):
-    found = [
-        *leftovers.processes(MARK),
-        *leftovers.ports(),
-        *(str(path) for path in SCRATCH.glob("explainer-runtime-*")),
-    ]
-    if found:
-        print("\nleft behind:", *found, sep="\n  ")
+    _left.extend(leftovers.processes(MARK))
+    _left.extend(leftovers.ports())
+    _left.extend(str(path) for path in SCRATCH.glob("explainer-runtime-*"))
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = _left
+    elif _left:
+        print("\nleft behind:", *_left, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if session.exitstatus == pytest.ExitCode.OK or not any(SCRATCH.iterdir()):
         shutil.rmtree(SCRATCH, ignore_errors=True)

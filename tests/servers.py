@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import random
 import socket
 import ssl
 import subprocess
@@ -63,11 +65,30 @@ class Answer(NamedTuple):
 
 
 def free_ports() -> Ports:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return Ports(*(one.getsockname()[1] for one in sockets))
+    return Ports(*(free_port() for _ in range(3)))
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and that nobody else is given before a server does.
+
+    The system would give it to the next who asks for any, as clients do all the time; so it is one that the
+    system gives to nobody, and each of the processes that share the tests has its own.
+    """
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+def _turns() -> Iterator[int]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    first, several = 16_000 + int(worker) % 8 * 2_000, 2_000
+    start = random.randrange(several)  # others may be testing the same here
+    return (first + (start + turn) % several for turn in itertools.count())
+
+
+_PORTS = _turns()
 
 
 def launch(

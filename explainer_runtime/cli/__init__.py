@@ -28,8 +28,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the command line."""
-    # NumPy's library for matrices starts a thread for each core and lets them spin: where others compute on the
-    # same cores, three times the seconds, for a tenth fewer where nobody does. It reads this when it is imported.
+    # NumPy's library for matrices starts a thread for each core and lets them spin: three times the seconds
+    # where others compute on the same cores, for a tenth fewer where nobody does. It reads this on import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     app()
 

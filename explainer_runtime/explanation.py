@@ -33,12 +33,14 @@ COMMON: Fields = {"found": ("BOOL", ()), "status": ("BYTES", ())}
 
 @dataclass(frozen=True)
 class Cost:
-    """What an explanation took: calls, rows and seconds of the model; gradient steps of all its lanes."""
+    """What an explanation took: calls, rows and seconds of the model; gradient steps of all its lanes; and
+    whether a limit `cut` it anywhere, so that with another limit it might be another."""
 
     calls: int = 0
     rows: int = 0
     seconds: float = 0.0
     steps: int = 0
+    cut: bool = False
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -46,6 +48,7 @@ class Cost:
             self.rows + other.rows,
             self.seconds + other.seconds,
             self.steps + other.steps,
+            self.cut or other.cut,
         )
 
 

@@ -56,6 +56,7 @@ class Meter:
         self.budget, self.cancel, self._progress, self.shard = budget, cancel, progress, shard
         self.rows = self.calls = self.steps = 0
         self.waited = 0.0
+        self.cut = False
         self._best: float | None = None
         self._fraction = 0.0
         self._deadline = time.monotonic() + budget.seconds
@@ -91,4 +92,4 @@ class Meter:
 
     def cost(self) -> Cost:
         """What was spent."""
-        return Cost(self.calls, self.rows, self.waited, self.steps)
+        return Cost(self.calls, self.rows, self.waited, self.steps, self.cut)

@@ -73,6 +73,7 @@ def solve(
             try:
                 answer = _answer(ask, predictor, estimator, meter)
             except Stop as stop:
+                meter.cut = True
                 search.throw(stop)
                 raise RuntimeError("a search that was told to stop has asked again") from None
             if watch is not None:
@@ -143,6 +144,7 @@ def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: 
             aside = Budget(_FREE, _FREE, max(0.0, meter.left()))
             answer, cost = solve(ask.search, ask.model, aside, cancel=meter.cancel)
             meter.steps += cost.steps
+            meter.cut |= cost.cut
             return answer
 
 

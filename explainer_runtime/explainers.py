@@ -52,20 +52,22 @@ class Prepared:
         predictor: The model.
         merging: What merges their asks; None for a model that is not served. Its `asked` and `sent` say how
             many calls that saved.
+        road: Where slopes come from, once `auto` is settled; None for a method without any.
+        segment: What cuts images, where that was said beside the artifact.
         strangeness: Whether the model is the one that the explainer was fitted to.
     """
 
     def __init__(self, fitted: Fitted, predictor: Predictor, segment: Segmenter | None = None) -> None:
-        self.fitted, self.predictor, self._segment = fitted, predictor, segment
+        self.fitted, self.predictor, self.segment = fitted, predictor, segment
         model = served(predictor)
         self.merging = Merging(predictor, wait=model.settings.coalesce) if model else None
-        self._road = _road(fitted, predictor)
+        self.road = _road(fitted, predictor)
         self.strangeness = Strangeness(fitted.inputs, fitted.model, fitted.arrays)
         self._networks = {name: asked_of(model) for name, model in fitted.models.items() if name != "student"}
         self._shard = None
-        if self._road == "exact" and isinstance(predictor, WhiteBox):
+        if self.road == "exact" and isinstance(predictor, WhiteBox):
             self._shard = shard_of(predictor, made_up(fitted.inputs))
-        self._guide = teaching.guide(fitted) if self._road == "surrogate" else None
+        self._guide = teaching.guide(fitted) if self.road == "surrogate" else None
 
     def __call__(
         self,
@@ -96,18 +98,8 @@ class Prepared:
             Cancelled: `cancel` said so.
             PredictorError: The model failed.
         """
-        limits = limits or Limits()
-        rows = check_rows(x, self.fitted.inputs, limits.max_batch)
-        asked = parse_options(self.fitted.spec, options)
-        spec = numbered(with_options(self.fitted.spec, asked), self.fitted.inputs)
-        if given := asked.model_dump(exclude_none=True):
-            methods.of(spec.kind).check(dataclasses.replace(self.fitted, spec=spec), given)
-        budget = Budget(
-            min(limits.max_rows, asked.max_rows or limits.max_rows),
-            min(limits.max_calls, asked.max_calls or limits.max_calls),
-            min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
-        )
-        estimator = estimated.of(spec, self._road, self.fitted.inputs)
+        rows, spec, budget = self.asked(x, options, limits or Limits())
+        estimator = estimated.of(spec, self.road, self.fitted.inputs)
         met = Tally()
         if self.strangeness.price(self.predictor) <= budget.rows:
             met = self.strangeness.meet(self.merging or self.predictor, self.predictor)
@@ -132,12 +124,35 @@ class Prepared:
             meta["warnings"] = [one for one in warnings if one]
         if self.fitted.inputs.class_names:
             meta["class_names"] = list(self.fitted.inputs.class_names)
-        if self._road:
-            arrays = {**answer.arrays, "gradient_source": np.full(len(answer), self._road)}
+        if self.road:
+            arrays = {**answer.arrays, "gradient_source": np.full(len(answer), self.road)}
             answer = dataclasses.replace(answer, arrays=arrays)
         cost = answer.cost + Cost(met.calls, met.rows)
         shown = partial(_shown, rows, self.fitted.inputs)
         return dataclasses.replace(answer, meta=meta, cost=cost, shown=shown)
+
+    def asked(
+        self, x: Any, options: Mapping[str, Any] | None, limits: Limits
+    ) -> tuple[np.ndarray, Spec, Budget]:
+        """What a call asks, with everything checked that can be without the model.
+
+        Returns:
+            The rows `(N, *S)`, float32; the spec in force; the most that may be spent.
+
+        Raises:
+            InvalidInput, InvalidOption: As for a call.
+        """
+        rows = check_rows(x, self.fitted.inputs, limits.max_batch)
+        asked = parse_options(self.fitted.spec, options)
+        spec = numbered(with_options(self.fitted.spec, asked), self.fitted.inputs)
+        if given := asked.model_dump(exclude_none=True):
+            methods.of(spec.kind).check(dataclasses.replace(self.fitted, spec=spec), given)
+        budget = Budget(
+            min(limits.max_rows, asked.max_rows or limits.max_rows),
+            min(limits.max_calls, asked.max_calls or limits.max_calls),
+            min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
+        )
+        return rows, spec, budget
 
     def _search(self, rows: np.ndarray, spec: Spec, predictor: Predictor) -> Search[Explanation]:
         ground = Ground(
@@ -146,15 +161,15 @@ class Prepared:
             self._networks,
             exclusive=predictor.exclusive,
             snap=predictor.snap,
-            road=self._road or "",
+            road=self.road or "",
             guide=self._guide,
-            segment=self._segment,
+            segment=self.segment,
         )
         return methods.of(spec.kind).search(rows, spec, ground)
 
     def _vanished(self, answer: Explanation) -> bool:
         """Whether a search may have failed because probabilities ended before it could follow them."""
-        if self._road in (None, "exact") or answer["found"].all() or (answer["original_class"] < 0).any():
+        if self.road in (None, "exact") or answer["found"].all() or (answer["original_class"] < 0).any():
             return False
         return bool(answer["original_proba"].min() < 2 * TINY)  # what is less was taken for as much
 
@@ -172,7 +187,7 @@ class Prepared:
     @property
     def dear(self) -> str:
         """What makes answers dear that need not be, in a sentence; nothing where nothing does."""
-        return teaching.missed(self.fitted.spec) if self._road == "random" else ""
+        return teaching.missed(self.fitted.spec) if self.road == "random" else ""
 
     @property
     def coalescer(self) -> Merging | None:

@@ -315,6 +315,12 @@ def serve(
         str | None,
         typer.Option(metavar="SINK", help="Record each explanation: a file, - for stdout, or otel."),
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR[:SIZE]", help="Keep answers there, and give them again to the same question."
+        ),
+    ] = None,
     log_format: Annotated[str, typer.Option(metavar="FORMAT", help="json or text, on stderr.")] = "json",
     json: Json = False,
 ) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from explainer_runtime import methods
+from explainer_runtime import cache, methods
 from explainer_runtime.cli import models
 from explainer_runtime.complaints import json_object
 from explainer_runtime.errors import InvalidInput, MissingExtra
@@ -61,6 +61,7 @@ class Request:
     server: str
     require_signature: Path | None
     audit: str | None
+    cache: str | None
     log_format: str
     tls_cert: Path | None
     tls_key: Path | None
@@ -111,6 +112,9 @@ def prepared(request: Request) -> Iterator[Ready]:
         named = request.audit in ("-", "otel")
         os.environ[audit.SINK] = request.audit if named else str(Path(request.audit).resolve())
         audit.check()
+    if request.cache is not None:
+        os.environ[cache.PLACE] = request.cache
+        cache.of(request.cache)
     line = arguments.read(request.words or [])
     contract = models.said(request.logits, request.label)
     predictor = request.predictor and models.written(request.predictor)

@@ -10,12 +10,15 @@ or another reading of the output are not.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
+import orjson
 
 from explainer_runtime.predictors import tally
-from explainer_runtime.predictors.base import Predictor, answered
+from explainer_runtime.predictors.base import Predictor, answered, served, told
+from explainer_runtime.predictors.settings import ModelContract
 from explainer_runtime.spec import Inputs
 
 ROWS, SCORES = "model_rows", "model_scores"
@@ -50,6 +53,33 @@ def identity(predictor: Predictor) -> dict[str, str]:
     an endpoint; nothing of a function."""
     said: dict[str, str | None] = getattr(predictor, "identity", dict)()
     return {name: str(value) for name, value in said.items() if value}
+
+
+def current(
+    predictor: Predictor, arrays: Mapping[str, np.ndarray], x: np.ndarray, timeout: float
+) -> tuple[str | None, np.ndarray]:
+    """Who answers at this moment, as a digest: who it says it is, what was said of it, and every bit of its
+    scores of the kept rows and of `x` `(N, *S)`, asked about in one call of at most `timeout` seconds.
+
+    Weights alone would not do: two networks may have the same and differ in an activation.
+
+    Returns:
+        The digest, None where one is not to be told from another: it was exchanged meanwhile, its answers
+        may depend on chance, or it answers with labels only. And the scores of `x` `(N, K)`.
+
+    Raises:
+        PredictorError: It failed.
+    """
+    changes, given = getattr(predictor, "changes", 0), told(predictor)
+    scores = predictor(np.concatenate([arrays[ROWS], x]), timeout=timeout)
+    own = scores[len(arrays[ROWS]) :]
+    if changes != getattr(predictor, "changes", 0) or given.canary is None or given.output == "labels":
+        return None, own
+    kind = "" if served(predictor) else type(predictor).__qualname__
+    contract = given.model_dump(mode="json", include=set(ModelContract.model_fields))
+    bits = np.ascontiguousarray(scores, np.float32).tobytes()
+    who = [kind, identity(predictor), contract, hashlib.sha256(bits).hexdigest()]
+    return hashlib.sha256(orjson.dumps(who, option=orjson.OPT_SORT_KEYS)).hexdigest(), own
 
 
 def difference(predictor: Predictor, kept: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str | None:

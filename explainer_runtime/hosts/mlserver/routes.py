@@ -125,7 +125,7 @@ async def _bare_answer(runtime: Any, body: Mapping[str, Any]) -> Response:
         else:
             read = await aside(asked_in, runtime.service(), body)
         explanation = await explained(runtime.service(), read)
-        return v2types.as_json(explanation.to_json(), headers=marks(runtime.service()))
+        return v2types.as_json(explanation.to_json(), headers=marks(runtime.service(), explanation))
 
 
 def _only() -> Any:

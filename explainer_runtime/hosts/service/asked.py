@@ -124,12 +124,13 @@ def answered(service: Service, asked: Asked, explanation: Explanation) -> Answer
         "search_steps": cost.steps,
         "predictor_seconds": round(cost.seconds, 6),
     }
-    return Answered(tensors, took, marks(service))
+    return Answered(tensors, took, marks(service, explanation))
 
 
-def marks(service: Service) -> dict[str, str]:
-    """Headers by which clients tell an explanation."""
-    return {"x-seldon-alibi-type": "explanation", "x-seldon-alibi-method": service.fitted.spec.kind}
+def marks(service: Service, explanation: Explanation) -> dict[str, str]:
+    """Headers by which clients tell an explanation, and one that was made before."""
+    kept = {"x-explanation-cache": "hit"} if "cached" in explanation.meta else {}
+    return {"x-seldon-alibi-type": "explanation", "x-seldon-alibi-method": service.fitted.spec.kind, **kept}
 
 
 def described(service: Service) -> tuple[list[Tensor], list[Tensor]]:

@@ -116,6 +116,7 @@ def record(
             "seed": answer.meta["spec"].get("seed"),
             "cost": {"calls": answer.cost.calls, "rows": answer.cost.rows, "steps": answer.cost.steps},
             "status": 200,
+            "cached": "cached" in answer.meta,
             "rows": dict(zip(found.tolist(), counts.tolist(), strict=True)),
             "result": result_of(answer),
         }
@@ -125,11 +126,13 @@ def record(
 
 
 def result_of(explanation: Explanation) -> str:
-    """SHA-256 of the whole answer as `/explain` sends it, with the numbers of `cost` read as 0.
+    """SHA-256 of the whole answer as `/explain` sends it, with the numbers of `cost` read as 0, and without
+    `cached`.
 
-    What a request cost depends on what was asked before it: a model is met once.
+    What a request cost depends on what was asked before it: a model is met once, an answer may be kept.
     """
-    return hashlib.sha256(replace(explanation, cost=Cost()).to_json()).hexdigest()
+    meta = {name: one for name, one in explanation.meta.items() if name != "cached"}
+    return hashlib.sha256(replace(explanation, meta=meta, cost=Cost()).to_json()).hexdigest()
 
 
 def options_of(spec: Spec, options: Mapping[str, Any] | None) -> dict[str, Any]:

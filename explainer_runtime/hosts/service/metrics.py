@@ -43,6 +43,7 @@ def _made() -> SimpleNamespace:
         requests=Counter("explainer_requests", "Requests by REST status.", [*each, "code"]),
         explanations=Counter("explainer_explanations", "Rows explained, by status.", [*each, "status"]),
         found=Counter("explainer_found", "Rows with a confirmed explanation.", each),
+        cached=Counter("explainer_cached", "Requests answered with what was kept.", each),
         seconds=Histogram("explainer_seconds", "Seconds of computing one request.", each, buckets=_SECONDS),
         queue=Histogram(
             "explainer_queue_seconds", "Seconds of waiting for a turn.", ["model"], buckets=_SECONDS
@@ -73,6 +74,7 @@ class Meter:
         all_.seconds.labels(*each).observe(seconds)
         for status in explanation["status"].tolist():
             all_.explanations.labels(*each, status).inc()
+        all_.cached.labels(*each).inc("cached" in explanation.meta)
         all_.found.labels(*each).inc(int(explanation["found"].sum()))
         all_.calls.labels(*each).inc(explanation.cost.calls)
         all_.rows.labels(*each).inc(explanation.cost.rows)

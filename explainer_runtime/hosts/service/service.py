@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from explainer_runtime import artifact
+from explainer_runtime import artifact, cache
 from explainer_runtime.driver import Progress
 from explainer_runtime.errors import Cancelled, ExplainerError, PredictorUnavailable
 from explainer_runtime.explainers import Prepared, prepare
@@ -114,6 +115,7 @@ class Service:
         self._report = artifact.verify(path, trust=trust)
         self.fitted = artifact.load(path, digest=self._report.digest, trust=trust)  # what was verified
         self._audited = audit.check()
+        self._cache = cache.of(os.environ.get(cache.PLACE))
         with suppress(PredictorUnavailable):
             self._prepared = prepare(self.fitted, self._connect())
             if self._prepared.dear:
@@ -141,7 +143,12 @@ class Service:
             with span("explain", method=self.fitted.spec.kind, rows=len(rows)):
                 prepared = self._current()
                 with self._recorded(prepared, (rows, options, limits)) as answer:
-                    explanation = prepared(rows, options, limits=limits, cancel=cancel, progress=progress)
+                    how: dict[str, Any] = {"limits": limits, "cancel": cancel, "progress": progress}
+                    if self._cache:
+                        digest = self._report.digest
+                        explanation = self._cache.explain(prepared, digest, rows, options, **how)
+                    else:
+                        explanation = prepared(rows, options, **how)
                     answer.append(explanation)
         except BaseException as error:
             self._meter.failed(error)
@@ -150,7 +157,8 @@ class Service:
         self._meter.now(other=prepared.strangeness.warning is not None)
         if prepared.merging is not None and prepared.merging.sent:
             self._meter.now(coalescing=prepared.merging.asked / prepared.merging.sent)
-        self._expected += (explanation.cost.rows / len(rows) - self._expected) * _NEWS
+        if not explanation.meta.get("cached"):
+            self._expected += (explanation.cost.rows / len(rows) - self._expected) * _NEWS
         return explanation
 
     @contextmanager

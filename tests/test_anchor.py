@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from toys import drive
 
+from explainer_runtime.driver import solve
 from explainer_runtime.methods.anchor import method as anchor
 from explainer_runtime.methods.ground import Ground
-from explainer_runtime.search import subject
+from explainer_runtime.predictors import CallablePredictor
+from explainer_runtime.search import masking
 from explainer_runtime.search.asks import Rows, Stop
 from explainer_runtime.search.evidence import Evidence
 from explainer_runtime.search.subsets import Rules, hold
@@ -302,7 +304,7 @@ def ground(x, low=0, high=1, background=None, segment=None, layout="channels_las
 
 def explain(x, spec=SPEC, answer=bright_corner, **more):
     def told(ask):  # a `Stop` is handed on
-        said = answer(ask.x)
+        said = answer(ask.x[:])
         return said if isinstance(said, Stop) else np.log(np.maximum(said, np.finfo(np.float32).tiny))
 
     return drive(anchor.search(x, spec, ground(x, **more)), told)
@@ -372,12 +374,21 @@ def test_a_budget_that_ends_midway_leaves_the_best_candidate():
     assert answer.raw[0]["num_preds"] > 0
 
 
-def test_pictures_too_large_for_one_ask_go_out_in_several(monkeypatch):
-    whole = explain(images(1))
-    monkeypatch.setattr(subject, "_BYTES", 7 * images(1).nbytes)
-    sizes = []
-    parts = explain(images(1), answer=lambda x: (sizes.append(len(x)), bright_corner(x))[1])
-    assert max(sizes) == 7
+def test_pictures_are_drawn_as_they_are_sent_and_never_held_together(monkeypatch):
+    x, drawn = images(2), []
+    draw = masking.Canvas.draw
+    monkeypatch.setattr(
+        masking.Canvas,
+        "draw",
+        lambda self, shown, *fill: (drawn.append(len(shown)), draw(self, shown, *fill))[1],
+    )
+    model = CallablePredictor(bright_corner)
+    whole = explain(x)
+    drawn.clear()
+    model.rows_per_call = lambda shape: 7
+    searches = anchor.search(x, SPEC, ground(x))
+    parts, cost = solve(searches, model)
+    assert max(drawn) <= 7 < cost.rows
     assert whole.to_json() == parts.to_json()
 
 

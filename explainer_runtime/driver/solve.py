@@ -16,7 +16,7 @@ from explainer_runtime.explanation import BUDGET_EXHAUSTED, Cost
 from explainer_runtime.predictors import meaning
 from explainer_runtime.predictors.base import Layered, Predictor, WhiteBox, named
 from explainer_runtime.predictors.tally import tally
-from explainer_runtime.search.asks import Aside, Ask, Maps, Rows, Search, Slopes, Stop
+from explainer_runtime.search.asks import Aside, Ask, Drawn, Maps, Rows, Search, Slopes, Stop
 
 T = TypeVar("T")
 
@@ -109,8 +109,8 @@ def _seconds(model: WhiteBox, rows: np.ndarray, clock: Callable[[], float]) -> f
     return min(took)
 
 
-def _shard(meter: Meter, x: np.ndarray) -> int:
-    return meter.shard or max(1, min(SHARD, _NUMBERS // max(1, x[0].size)))
+def _shard(meter: Meter, x: np.ndarray | Drawn) -> int:
+    return meter.shard or max(1, min(SHARD, _NUMBERS // max(1, int(np.prod(x.shape[1:])))))
 
 
 def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: Meter) -> Any:
@@ -148,7 +148,7 @@ def _answer(ask: Ask, predictor: Predictor, estimator: Estimator | None, meter: 
             return answer
 
 
-def _log_scores(x: np.ndarray, predictor: Predictor, meter: Meter) -> np.ndarray:
+def _log_scores(x: np.ndarray | Drawn, predictor: Predictor, meter: Meter) -> np.ndarray:
     """Log-scores of all rows, in as few calls as their messages, and looks at the clock, allow."""
     size = predictor.rows_per_call(x.shape[1:])
     extra = getattr(predictor, "extra_rows", 0)  # a canary goes along with each call; see predictors/canary

@@ -26,19 +26,68 @@ import numpy as np
 T = TypeVar("T")
 
 
+class Drawn:
+    """Rows that are made when they are looked at, so that pictures by the hundred are never held together.
+
+    Args:
+        draw: Makes some of the rows: their numbers `(M',)` -> `(M', *S)`, float32.
+        count: How many there are, M.
+        shape: `(*S)`.
+    """
+
+    def __init__(self, draw: Callable[[np.ndarray], np.ndarray], count: int, shape: tuple[int, ...]) -> None:
+        self._draw, self.shape = draw, (count, *shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: slice | np.ndarray | list[int]) -> np.ndarray:
+        return self._draw(np.arange(len(self))[which])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or np.float32, copy=False)
+
+
+def only(x: np.ndarray | Drawn, which: list[int]) -> np.ndarray | Drawn:
+    """Some of these rows, made when they were to be made."""
+    if isinstance(x, np.ndarray):
+        return x[which]
+    numbers = np.array(which, int)
+    return Drawn(lambda some: x[numbers[some]], len(which), x.shape[1:])
+
+
+def joined(parts: Sequence[np.ndarray | Drawn]) -> np.ndarray | Drawn:
+    """Rows one after the other, made when the first that are to be made are."""
+    if len(parts) == 1:  # not copied
+        return parts[0]
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate([np.asarray(part) for part in parts])
+    ends = np.cumsum([len(part) for part in parts])
+
+    def draw(numbers: np.ndarray) -> np.ndarray:
+        owners = np.searchsorted(ends, numbers, "right")
+        rows = np.empty((len(numbers), *parts[0].shape[1:]), np.float32)
+        for owner in np.unique(owners):
+            own = owners == owner
+            rows[own] = parts[owner][numbers[own] - ends[owner] + len(parts[owner])]
+        return rows
+
+    return Drawn(draw, int(ends[-1]), parts[0].shape[1:])
+
+
 @dataclass(frozen=True)
 class Rows:
     """Ask for the log-scores of these rows.
 
     Attributes:
-        x: Rows `(M, *S)`, float32, in input units.
+        x: Rows `(M, *S)`, float32, in input units, or what draws them.
         done: How much of the search lies behind, between 0 and 1; for progress only.
         best: Distance of the best answers so far, or None; for progress only.
         names: A name for each row, or None. Rows of one name are equal, and are asked about once where
             searches go in `lockstep`.
     """
 
-    x: np.ndarray
+    x: np.ndarray | Drawn
     done: float = 0.0
     best: float | None = None
     names: Sequence[object] | None = None
@@ -162,9 +211,8 @@ def _together(asks: dict[int, Rows], done: float, count: int) -> Search[dict[int
             if name not in places:
                 places[name] = len(places)
                 fresh.append(row)
-        parts.append(ask.x if len(fresh) == len(names) else ask.x[fresh])
+        parts.append(ask.x if len(fresh) == len(names) else only(ask.x, fresh))
         told[index] = [places[name] for name in names]
         done += ask.done / count
-    # What is alone is not copied: it may be a hundred large pictures.
-    scores = yield Rows(parts[0] if len(parts) == 1 else np.concatenate(parts), done)
+    scores = yield Rows(joined(parts), done)
     return {index: scores[own] for index, own in told.items()}

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from explainer_runtime.search.asks import Rows, Search
+from explainer_runtime.search.asks import Drawn, Rows, Search
 from explainer_runtime.search.masking import Canvas
-
-_BYTES = 2**26
-"""Most bytes of pictures in one ask: what each large image of a batch may hold in memory."""
 
 
 class Subject:
@@ -98,20 +95,22 @@ class Subject:
             places.setdefault(key, place)
         wanted = [place for key, place in places.items() if key in anew or key not in self._used]
         self._used.update(places)
-        size = max(1, _BYTES // self.canvas.image.nbytes)
-        for start in range(0, len(wanted), size):
-            part = wanted[start : start + size]
-            # Another search may have asked by now.
-            fresh = [place for place in part if keys[place] in anew or keys[place] not in self._known]
-            if fresh:
-                names = [(self.name, keys[place]) for place in fresh]
-                drawn = self.canvas.draw(shown[fresh], fills[fresh])
-                scores = yield Rows(drawn, self.rows / (self.rows + 512), names=names)
-                self._known.update(zip((key for _, key in names), scores, strict=True))
-            if self.prediction < 0:
-                own = self._known[keys[0]]
-                self.scores, self.prediction = np.exp(own), int(own.argmax())
-            self.rows += len(part)
+        # Another search may have asked by now.
+        fresh = [place for place in wanted if keys[place] in anew or keys[place] not in self._known]
+        if fresh:
+            masks, with_fills = shown[fresh], fills[fresh]
+            drawn = Drawn(
+                lambda some: self.canvas.draw(masks[some], with_fills[some]),
+                len(fresh),
+                self.canvas.image.shape,
+            )
+            names = [(self.name, keys[place]) for place in fresh]
+            scores = yield Rows(drawn, self.rows / (self.rows + 512), names=names)
+            self._known.update(zip((key for _, key in names), scores, strict=True))
+        if self.prediction < 0:
+            own = self._known[keys[0]]
+            self.scores, self.prediction = np.exp(own), int(own.argmax())
+        self.rows += len(wanted)
         return np.stack([self._known[key] for key in keys])
 
     def _keys(self, shown: np.ndarray, fills: np.ndarray) -> list[bytes]:

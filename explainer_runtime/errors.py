@@ -9,6 +9,7 @@
     ├── Cancelled            whoever asked has gone
     ├── Overloaded           too much is being explained already; trying later helps
     ├── Stopping             the server stops, and cannot wait for this; another one may answer
+    ├── JobsUnavailable      jobs cannot be kept or read now: their disk, or their database
     └── PredictorError       the model being explained answered with an error
         ├── InvalidPrediction     ... or with something that cannot be class scores
         ├── MessageTooLarge       ... or takes no message of this size; fewer rows may pass
@@ -68,6 +69,10 @@ class Overloaded(ExplainerError):
 
 class Stopping(ExplainerError):
     """The server stopped before the explanation was there."""
+
+
+class JobsUnavailable(ExplainerError):
+    """Jobs cannot be kept or read now; what is answered at once is not touched by that."""
 
 
 class PredictorError(ExplainerError):

@@ -33,6 +33,7 @@ RULES: Mapping[type[ExplainerError], Rule] = {
     # nginx's "client closed request": nobody reads it, access logs show it.
     errors.Cancelled: Rule(499, "CANCELLED"),
     errors.Stopping: Rule(503, "UNAVAILABLE", retryable=True),
+    errors.JobsUnavailable: Rule(503, "UNAVAILABLE", retryable=True),
     errors.PredictorError: Rule(502, "UNKNOWN"),
     errors.PredictorUnavailable: Rule(503, "UNAVAILABLE", retryable=True),
     errors.PredictorTimeout: Rule(504, "DEADLINE_EXCEEDED"),

@@ -28,6 +28,9 @@ Ask = Callable[..., list[Row]]
 WAIT = 5.0
 """Seconds that a statement waits for others, or for the network, before it is given up."""
 
+_QUIET = 30.0
+"""Seconds for which the log does not repeat what is wrong."""
+_said: dict[str, float] = {}
 _log = logging.getLogger("explainer_runtime.jobs")
 _FULL, _FIXED, _BUSY = "the disk is full", "the disk is read-only", "the database is busy"
 _SQLITE = {
@@ -138,7 +141,6 @@ class Database:
                     connection.close()  # what it had begun is undone
             if isinstance(error, self._failures):
                 self.close()  # a server that was restarted has forgotten the others, too
-                _log.error("jobs: %s: %s", type(error).__name__, error)
                 raise unavailable(error) from error
             raise
 
@@ -235,4 +237,7 @@ def unavailable(error: Exception) -> JobsUnavailable:
         )
     else:
         words = _POSTGRESQL.get(getattr(error, "sqlstate", None), "the database failed")
+    if time.monotonic() >= _said.get(words, 0.0):
+        _said[words] = time.monotonic() + _QUIET
+        _log.error("jobs cannot be kept or read now: %s: %s", type(error).__name__, error)
     return JobsUnavailable(f"jobs cannot be kept or read now: {words}")

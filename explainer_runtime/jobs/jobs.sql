@@ -26,7 +26,7 @@ create table if not exists explanations (
   bytes bigint not null,
   result text,
   status integer,
-  content_type text,
+  headers text,
   error text,
   event double precision,
   event_tries integer not null default 0,
@@ -88,7 +88,7 @@ order by id desc limit :limit;
 update explanations set
   state = case when cancel then 'cancelled' else 'failed' end,
   error = case when cancel then null
-    when attempt >= :attempts then 'given up after ' || attempt || ' attempts: each time the server ended while it ran'
+    when attempt >= :attempts then 'given up after ' || attempt || ' attempts: each time its server fell silent'
     else 'not done before it expired' end,
   status = case when cancel then null else 503 end,
   event = case when cancel or not :events then null else :now end,
@@ -106,6 +106,7 @@ update explanations set state = 'running', attempt = attempt + 1, fence = fence 
 where id = (
   select e.id from explanation_owners o join explanations e on e.owner = o.owner
   where e.state in ('queued', 'running') and e.due <= :now
+    and not e.cancel and e.attempt < :attempts and e.expires > :now
   order by o.turn, o.owner, e.id limit 1 /*postgresql for update of e skip locked*/
 )
 returning *;
@@ -121,7 +122,7 @@ returning cancel;
 
 -- name: finish
 update explanations set
-  state = :state, result = :result, bytes = bytes + :bytes, status = :status, content_type = :content_type,
+  state = :state, result = :result, bytes = bytes + :bytes, status = :status, headers = :headers,
   error = :error, event = case when :events then :now else null end, ended = :now, expires = :now + :keep,
   fraction = case when :state = 'done' then 1 else fraction end
 where id = :id and fence = :fence and state = 'running'

@@ -57,7 +57,7 @@ class Job(NamedTuple):
         bytes: Of its request and its result.
         result: Digest of the body of the answer, in the blobs; None where there is none.
         status: HTTP status of the answer, or of the failure.
-        content_type: Of the body.
+        headers: Of the answer, as whoever did it wrote them.
         error: Why it failed, in one line.
         event: When the sink is to be told next; None where nothing is to be told.
         event_tries: How many times that was tried.
@@ -82,7 +82,7 @@ class Job(NamedTuple):
     bytes: int
     result: str | None
     status: int | None
-    content_type: str | None
+    headers: str | None
     error: str | None
     event: float | None
     event_tries: int
@@ -204,7 +204,7 @@ class Store:
         It is the oldest job of the owner who was served least recently.
         """
         with self._database.transaction() as ask:
-            job = _first(ask("lease", lease=self.limits.lease))
+            job = _first(ask("lease", lease=self.limits.lease, attempts=self.limits.attempts))
             if job is not None:
                 ask("served", owner=job.owner)
             return job
@@ -230,7 +230,7 @@ class Store:
         result: str | None = None,
         size: int = 0,
         status: int | None = None,
-        content_type: str | None = None,
+        headers: str | None = None,
         error: str | None = None,
     ) -> bool:
         """End a job; False, and nothing is changed, where it is not the caller's any more.
@@ -242,10 +242,10 @@ class Store:
             result: Digest of the body of the answer, which was put into the blobs.
             size: Its bytes.
             status: HTTP status of the answer, or of the failure.
-            content_type: Of the body.
+            headers: Of the answer, as text.
             error: Why it failed, in one line.
         """
-        values = {"result": result, "bytes": size, "status": status, "content_type": content_type}
+        values = {"result": result, "bytes": size, "status": status, "headers": headers}
         ending = {"state": state, "error": error, "keep": self.limits.keep}
         events = self._events and state != "cancelled"
         return bool(self._database.ask("finish", id=id, fence=fence, events=events, **ending, **values))

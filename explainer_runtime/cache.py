@@ -41,7 +41,7 @@ from explainer_runtime.artifact import tensors
 from explainer_runtime.artifact.provenance import digest
 from explainer_runtime.artifact.replace import put
 from explainer_runtime.errors import ExplainerError, InvalidSpec
-from explainer_runtime.explainers import Prepared
+from explainer_runtime.explainers import Prepared, check
 from explainer_runtime.explanation import Cost, Explanation, jsonable
 from explainer_runtime.predictors import fingerprint
 from explainer_runtime.predictors.base import LocalPredictor, told
@@ -130,7 +130,7 @@ class Cache:
             ExplainerError: As `Prepared`.
         """
         begun = time.monotonic()
-        rows, spec, budget = prepared.asked(x, options, limits or Limits())
+        rows, spec, budget = check(prepared.fitted, x, options, limits or Limits())
         price = len(prepared.fitted.arrays.get(fingerprint.ROWS, ())) + len(rows)
         if not _named(prepared) or budget.rows <= price or budget.calls <= 1:
             return prepared(x, options, limits=limits, **how)

@@ -98,7 +98,7 @@ class Prepared:
             Cancelled: `cancel` said so.
             PredictorError: The model failed.
         """
-        rows, spec, budget = self.asked(x, options, limits or Limits())
+        rows, spec, budget = check(self.fitted, x, options, limits or Limits())
         estimator = estimated.of(spec, self.road, self.fitted.inputs)
         met = Tally()
         if self.strangeness.price(self.predictor) <= budget.rows:
@@ -130,29 +130,6 @@ class Prepared:
         cost = answer.cost + Cost(met.calls, met.rows)
         shown = partial(_shown, rows, self.fitted.inputs)
         return dataclasses.replace(answer, meta=meta, cost=cost, shown=shown)
-
-    def asked(
-        self, x: Any, options: Mapping[str, Any] | None, limits: Limits
-    ) -> tuple[np.ndarray, Spec, Budget]:
-        """What a call asks, with everything checked that can be without the model.
-
-        Returns:
-            The rows `(N, *S)`, float32; the spec in force; the most that may be spent.
-
-        Raises:
-            InvalidInput, InvalidOption: As for a call.
-        """
-        rows = check_rows(x, self.fitted.inputs, limits.max_batch)
-        asked = parse_options(self.fitted.spec, options)
-        spec = numbered(with_options(self.fitted.spec, asked), self.fitted.inputs)
-        if given := asked.model_dump(exclude_none=True):
-            methods.of(spec.kind).check(dataclasses.replace(self.fitted, spec=spec), given)
-        budget = Budget(
-            min(limits.max_rows, asked.max_rows or limits.max_rows),
-            min(limits.max_calls, asked.max_calls or limits.max_calls),
-            min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
-        )
-        return rows, spec, budget
 
     def _search(self, rows: np.ndarray, spec: Spec, predictor: Predictor) -> Search[Explanation]:
         ground = Ground(
@@ -209,6 +186,31 @@ class Prepared:
             solve(self._search(row, self.fitted.spec, self._guide.surrogate), self._guide.surrogate)
         elif isinstance(self.predictor, WhiteBox):
             self(row)
+
+
+def check(
+    fitted: Fitted, x: Any, options: Mapping[str, Any] | None, limits: Limits
+) -> tuple[np.ndarray, Spec, Budget]:
+    """What a request asks of a fitted explainer, with everything checked that can be without the model.
+
+    Returns:
+        The rows `(N, *S)`, float32; the spec in force; the most that may be spent.
+
+    Raises:
+        InvalidInput: The rows break the contract, or are too many.
+        InvalidOption: An option is unknown or out of range.
+    """
+    rows = check_rows(x, fitted.inputs, limits.max_batch)
+    asked = parse_options(fitted.spec, options)
+    spec = numbered(with_options(fitted.spec, asked), fitted.inputs)
+    if given := asked.model_dump(exclude_none=True):
+        methods.of(spec.kind).check(dataclasses.replace(fitted, spec=spec), given)
+    budget = Budget(
+        min(limits.max_rows, asked.max_rows or limits.max_rows),
+        min(limits.max_calls, asked.max_calls or limits.max_calls),
+        min(limits.max_seconds, asked.max_seconds or limits.max_seconds),
+    )
+    return rows, spec, budget
 
 
 def prepare(

@@ -255,3 +255,38 @@ def test_names_do_not_pile_up():
     admission.close()
     admission._pool.shutdown()
     assert not admission._taken
+
+
+def test_a_job_takes_a_free_thread_or_none():
+    admission, go = Admission(2, 10, 1e9, 1e9), threading.Event()
+    running = [admission.submit(lambda waited: go.wait(timeout=60), give_way=go.set) for _ in range(2)]
+    with pytest.raises(Overloaded, match="all threads"):
+        admission.submit(lambda waited: None, give_way=go.set)
+    assert admission.free == 0
+    assert admission.demand == 2  # whoever is refused nothing that they wait for needs no replica
+    go.set()
+    for future in running:
+        future.result(timeout=60)
+    admission.close()
+
+
+def test_whoever_waits_makes_the_youngest_job_give_way_and_no_more_than_it_needs():
+    admission = Admission(2, 0, 1e9, 1e9)
+    left = [threading.Event(), threading.Event()]
+    jobs = [admission.submit(lambda waited, e=e: e.wait(timeout=60), give_way=e.set) for e in left]
+    assert admission.submit(lambda waited: "answered").result(timeout=60) == "answered"
+    assert jobs[1].result(timeout=60)
+    assert not left[0].is_set()
+    left[0].set()
+    jobs[0].result(timeout=60)
+    admission.close()
+
+
+def test_a_job_does_not_give_way_while_a_thread_is_free():
+    admission, end = Admission(2, 0, 1e9, 1e9), threading.Event()
+    job = admission.submit(lambda waited: end.wait(timeout=60), give_way=end.set)
+    assert admission.submit(lambda waited: "answered").result(timeout=60) == "answered"
+    assert not end.is_set()
+    end.set()
+    job.result(timeout=60)
+    admission.close()

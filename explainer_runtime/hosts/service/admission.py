@@ -7,6 +7,9 @@ has to see them, or a server that is full looks like one that is busy.
 
 Whoever has taken least so far is next (start-time fair queueing): a client with a hundred requests waits for
 itself, not before others. Only what has waited for as long as was promised goes before that.
+
+What nobody waits for (a job) is taken by a thread that is free, and by no other; when somebody comes who does
+wait, and finds none free, the one that began last gives its own up.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ class _Job:
     client: str
     arrived: float
     future: Future[Any]
+    give_way: Callable[[], None] | None = None
 
 
 class Admission:
@@ -71,6 +75,7 @@ class Admission:
         self._watch = watch
         self.running = self.waiting = 0
         self._refused = 0  # since a thread was last free
+        self._spare: list[_Job] = []  # those that would give way
 
     @property
     def demand(self) -> int:
@@ -81,13 +86,26 @@ class Admission:
         """
         return self.running + self.waiting + min(self._refused, self.threads)
 
-    def submit(self, work: Callable[[float], T], weight: float = 1.0, client: str = "") -> Future[T]:
+    @property
+    def free(self) -> int:
+        """Threads that have nothing to do."""
+        return max(0, self.threads - self.running - self.waiting)
+
+    def submit(
+        self,
+        work: Callable[[float], T],
+        weight: float = 1.0,
+        client: str = "",
+        give_way: Callable[[], None] | None = None,
+    ) -> Future[T]:
         """Have `work` done in a thread of the pool when its turn comes.
 
         Args:
             work: Called with the seconds that it has waited.
             weight: What it is expected to cost.
             client: Whose turn it takes.
+            give_way: Makes it a job that takes a free thread or none; called, in any thread, when it has to
+                stop, because somebody waits for its thread.
 
         Returns:
             Its result; cancelling it before its turn takes it out of the queue.
@@ -95,12 +113,12 @@ class Admission:
         Raises:
             Overloaded: There is no room; nothing was queued.
         """
-        job = _Job(work, weight, client, time.monotonic(), Future())
+        job = _Job(work, weight, client, time.monotonic(), Future(), give_way)
         with self._lock:
             try:
                 self._check(job)
             except Overloaded:
-                self._refused += 1
+                self._refused += give_way is None
                 self._tell()
                 raise
             queue = self._waiting.setdefault(client, deque())
@@ -127,10 +145,17 @@ class Admission:
         self._pool.shutdown(wait=False)
 
     def _check(self, job: _Job) -> None:
-        free = self.running + self.waiting < self.threads
+        if job.give_way is not None:
+            if not self.free:
+                raise Overloaded("all threads have somebody to answer")
+            self._spare.append(job)
+            return
         own = len(self._waiting.get(job.client, ()))
         wait = 0.0 if self._pace is None else self._pending * self._pace / self.threads
-        if free:
+        if self.free:
+            return
+        if self._spare:
+            self._spare.pop().give_way()  # type: ignore[misc]  # those that are there have one
             return
         if self.waiting >= self._places or own >= ceil(self._places / 2):
             raise Overloaded("too many explanations are waiting", _whole(wait))
@@ -194,6 +219,8 @@ class Admission:
         job.work = _nothing
         with self._lock:
             self._pending -= job.weight
+            if job in self._spare:
+                self._spare.remove(job)
             with suppress(KeyError, ValueError):
                 self._waiting[job.client].remove(job)
                 self.waiting -= 1

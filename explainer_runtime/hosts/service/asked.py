@@ -7,6 +7,7 @@ stops it when nobody else does.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from explainer_runtime import render, wire
 from explainer_runtime.driver import Progress
 from explainer_runtime.errors import ExplainerError
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.hosts.service.caller import Caller, caller
+from explainer_runtime.hosts.service.caller import Caller, Checked, caller
 from explainer_runtime.hosts.service.service import Service
 from explainer_runtime.spec import options_of, parse_options, with_options
 from explainer_runtime.wire import PICTURE, Tensor
@@ -97,15 +98,20 @@ async def explained(
 
     Raises:
         ExplainerError: Whatever is wrong, see `status.py`.
+        Checked: Nothing is, and the caller asked for no more than that.
     """
     by, gone = asked.by, threading.Event()
+    if by.checks:
+        await asyncio.to_thread(service.check, asked.rows, asked.options)
+        raise Checked(service.name)
     try:
         future = service.submit(
             asked.rows,
             asked.options,
             lambda: gone.is_set() or by.gone.is_set(),
             client=by.name,
-            progress=progress,
+            progress=progress or by.told,
+            give_way=gone.set if by.spare else None,
         )
         return await by.unless_cut(future)
     finally:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from explainer_runtime.driver import Progress
 from explainer_runtime.errors import Stopping
 
 T = TypeVar("T")
@@ -32,6 +34,9 @@ class Caller:
         gone: Set when nobody waits any more; the explanation stops.
         cut: Set when the server cannot wait any longer; whoever waits is told so. For the event loop only.
         retry_after: Seconds after which to try again, left here by whoever refuses, told by the transport.
+        checks: Whether it only wants to know if its request would be taken; `Checked` says that it would.
+        spare: Whether it is a job, which takes a thread that nobody else wants, and gives way to who does.
+        told: Told how far its explanation is.
     """
 
     name: str = ""
@@ -39,6 +44,9 @@ class Caller:
     retry_after: int | None = None
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     token: str = ""
+    checks: bool = False
+    spare: bool = False
+    told: Callable[[Progress], None] | None = None
 
     async def unless_cut(self, work: Future[T]) -> T:
         """What `work` comes to, unless the server cannot wait for it.
@@ -61,6 +69,19 @@ class Caller:
     def enter(self) -> None:
         """Be the caller of everything that this task does from here on."""
         _CALLER.set(self)
+
+
+class Checked(BaseException):
+    """A request would be taken, and whoever sent it wanted no more. No error: like a cancellation, it ends
+    what is under way, and no server between makes an answer of it, or counts it as a failure.
+
+    Args:
+        model: Name of the explainer that was asked.
+    """
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
 
 
 def caller() -> Caller:

@@ -16,13 +16,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
 from explainer_runtime import artifact, cache
 from explainer_runtime.driver import Progress
 from explainer_runtime.errors import Cancelled, ExplainerError, PredictorUnavailable
-from explainer_runtime.explainers import Prepared, prepare
+from explainer_runtime.explainers import Prepared, check, prepare
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.service import audit
 from explainer_runtime.hosts.service.admission import Admission
@@ -44,7 +45,7 @@ class Service:
     """
 
     def __init__(self, settings: Settings, name: str = "") -> None:
-        self.settings, self._name = settings, name
+        self.settings, self.name = settings, name
         self._lock = threading.Lock()
         self._prepared: Prepared | None = None
         self._expected = _FIRST_GUESS
@@ -66,6 +67,15 @@ class Service:
         """
         # In a thread that computes: those which TensorFlow starts inherit its priority.
         self._admission.run(self._load).result()
+        _loaded.add(self)
+
+    def check(self, rows: np.ndarray, options: Mapping[str, Any] | None) -> None:
+        """Refuse what would be refused when it is its turn; see `explainers.check`."""
+        try:
+            check((self._prepared or self).fitted, rows, options, self.settings.limits)
+        except ExplainerError as error:
+            self.refused(error)
+            raise
 
     def submit(
         self,
@@ -75,6 +85,7 @@ class Service:
         *,
         client: str = "",
         progress: Callable[[Progress], None] | None = None,
+        give_way: Callable[[], None] | None = None,
     ) -> Future[Explanation]:
         """The explanation of `rows` `(N, *S)` when it is `client`'s turn; see `Prepared`.
 
@@ -91,24 +102,31 @@ class Service:
             return context.run(self._answer, rows, options, cancel, progress, waited)
 
         try:
-            return self._admission.submit(work, self._expected * len(rows), client)
+            return self._admission.submit(work, self._expected * len(rows), client, give_way)
         except ExplainerError as error:
-            self.refused(error)
+            if give_way is None:  # a job has all day, and asks again
+                self.refused(error)
             raise
 
     def refused(self, error: BaseException) -> None:
         """Count a request that was refused before it came to `submit`."""
         self._meter.failed(error)
 
+    @property
+    def free(self) -> int:
+        """How many threads have nothing to do."""
+        return self._admission.free
+
     def close(self) -> None:
         """Let running explanations finish and take no more; let go of connections."""
+        _loaded.discard(self)
         self._admission.close()
         if self._prepared is not None:
             self._prepared.close()
 
     @cached_property
     def _meter(self) -> Meter:
-        return Meter(self._name, self.fitted.spec.kind)
+        return Meter(self.name, self.fitted.spec.kind)
 
     def _load(self) -> None:
         path, trust = self.settings.artifact, required()
@@ -119,7 +137,7 @@ class Service:
         with suppress(PredictorUnavailable):
             self._prepared = prepare(self.fitted, self._connect())
             if self._prepared.dear:
-                _log.warning("%s: %s", self._name, self._prepared.dear)
+                _log.warning("%s: %s", self.name, self._prepared.dear)
         for name in ("surrogate_agreement", "student_agreement"):  # the second is what 0.1.0 called it
             if name in self.fitted.arrays:
                 self._meter.now(agreement=float(self.fitted.arrays[name][0]))
@@ -178,7 +196,7 @@ class Service:
             if self._audited:
                 came = failure or answer[0]
                 seconds = time.monotonic() - start
-                audit.write(audit.record(self._name, self._report, prepared, caller(), asked, came, seconds))
+                audit.write(audit.record(self.name, self._report, prepared, caller(), asked, came, seconds))
 
     def _tell_load(self, running: int, waiting: int, demand: int) -> None:
         self._meter.now(running=running, waiting=waiting, demand=demand)
@@ -200,7 +218,13 @@ class Service:
             return self._prepared
 
 
+def free() -> int:
+    """How many threads have nothing to do, of all explainers that this process serves."""
+    return sum(service.free for service in list(_loaded))
+
+
 _log = logging.getLogger(__name__)
+_loaded: WeakSet[Service] = WeakSet()
 _FIRST_GUESS = 1000.0
 """Rows that explaining one row is expected to take before anything is known."""
 _NEWS = 0.2

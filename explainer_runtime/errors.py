@@ -7,6 +7,7 @@
     ├── InvalidArtifact      a directory that is not, or no longer, what `save` wrote
     ├── MissingExtra         a package of an optional extra that is not installed
     ├── Cancelled            whoever asked has gone
+    ├── NotFound             no explanation of this name is kept here, for this caller
     ├── Overloaded           too much is being explained already; trying later helps
     ├── Stopping             the server stops, and cannot wait for this; another one may answer
     ├── JobsUnavailable      jobs cannot be kept or read now: their disk, or their database
@@ -57,6 +58,10 @@ class MissingExtra(ExplainerError):
 
 class Cancelled(ExplainerError):
     """The explanation was stopped because nobody waits for it any more."""
+
+
+class NotFound(ExplainerError):
+    """No explanation of this name is kept here, for whoever asks."""
 
 
 class Overloaded(ExplainerError):

@@ -32,8 +32,10 @@ SMALL_CALLS = 8192
 SERVE = """
 import json, sys
 from explainer_runtime.hosts.launcher import serve
+from explainer_runtime.hosts.door.desk import opening
 from explainer_runtime.hosts.door.limits import Guard
 settings = json.loads(sys.argv[1])
+settings["jobs"] = opening(**settings["jobs"]) if settings["jobs"] else None
 sys.exit(serve(guard=Guard(**settings.pop("guard")), **settings))
 """
 
@@ -101,8 +103,15 @@ def explainer(
 
 
 @contextlib.contextmanager
-def serving(models: list[dict[str, Any]], folder: Path, workers: int = 0, **guard: Any):
-    """A server process with these limits; yields the server and its process."""
+def serving(
+    models: list[dict[str, Any]],
+    folder: Path,
+    workers: int = 0,
+    jobs: dict[str, Any] | None = None,
+    **guard: Any,
+):
+    """A server process with these limits, and a desk for jobs, if one is described; yields the server and
+    its process."""
     folder.mkdir(exist_ok=True)
     ports, log = free_ports(), folder / "server.log"
     settings = {
@@ -112,6 +121,7 @@ def serving(models: list[dict[str, Any]], folder: Path, workers: int = 0, **guar
         "metrics_port": ports.metrics,
         "workers": workers,
         "guard": guard,
+        "jobs": jobs,
     }
     process = start([sys.executable, "-c", SERVE, json.dumps(settings)], log)
     with running(process, ports, log) as server:

@@ -321,6 +321,19 @@ def serve(
             metavar="DIR[:SIZE]", help="Keep answers there, and give them again to the same question."
         ),
     ] = None,
+    jobs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL",
+            help="Take explanations that outlive their connection; kept there, or in postgresql://...",
+        ),
+    ] = None,
+    jobs_sink: Annotated[
+        str | None, typer.Option(metavar="URL", help="Post a CloudEvent there when one has ended.")
+    ] = None,
+    jobs_limits: Annotated[
+        str | None, typer.Option(metavar="JSON", help="How many, how large, how long: owner_jobs, keep, ...")
+    ] = None,
     log_format: Annotated[str, typer.Option(metavar="FORMAT", help="json or text, on stderr.")] = "json",
     json: Json = False,
 ) -> None:

@@ -20,7 +20,9 @@ from explainer_runtime import cache, methods
 from explainer_runtime.cli import models
 from explainer_runtime.complaints import json_object
 from explainer_runtime.errors import InvalidInput, MissingExtra
+from explainer_runtime.hosts.door.desk import Desk, opening
 from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.platform import arguments, deployment, unfitted
 from explainer_runtime.hosts.platform.arguments import Line, number
 from explainer_runtime.hosts.service import audit, logs, output
@@ -62,6 +64,9 @@ class Request:
     require_signature: Path | None
     audit: str | None
     cache: str | None
+    jobs: str | None
+    jobs_sink: str | None
+    jobs_limits: str | None
     log_format: str
     tls_cert: Path | None
     tls_key: Path | None
@@ -141,7 +146,7 @@ def prepared(request: Request) -> Iterator[Ready]:
         host = request.host or ("0.0.0.0" if pod else "127.0.0.1")  # noqa: S104
         server = _host(*_HOSTS[request.server])  # what is not installed is said before anything is promised
         json_logs = request.log_format != "text"
-        more = {"host": host, **ports, "guard": _guard(request)}
+        more = {"host": host, **ports, "guard": _guard(request), "jobs": _jobs(request)}
         if request.server == "mlserver":
             more |= {"json_logs": json_logs, **_more(request, line, server)}
         names, ignored = [model["name"] for model in plan], (*line.ignored, *_unused(line, plan), *foreign)
@@ -213,6 +218,8 @@ def _more(request: Request, line: Line, launcher: Any) -> dict[str, Any]:
     workers = int(said) if said.isdecimal() else 0
     if workers and os.environ.get(audit.SINK) == "-":  # theirs is the log
         raise InvalidInput("worker processes have no stdout of their own; name a file", "audit")
+    if workers and request.jobs:
+        raise InvalidInput("jobs are done in this process; expected MLSERVER_PARALLEL_WORKERS=0", "jobs")
     return {
         "repository": request.repository,
         "workers": workers,
@@ -228,6 +235,18 @@ def _guard(request: Request) -> Guard:
         said = {name: os.environ.get(f"KSERVE_{name.upper()}_FILE") for name in ("tls_cert", "tls_key")}
         guard = {**{name: file for name, file in said.items() if file}, **guard}
     return parse(Guard, guard, "guard")
+
+
+def _jobs(request: Request) -> Callable[[Traffic], Desk] | None:
+    """What opens the desk of jobs, where the operator says where they are kept."""
+    if request.jobs is None:
+        if request.jobs_sink or request.jobs_limits:
+            raise InvalidInput("needs --jobs DIR or --jobs postgresql://... beside it", "jobs-sink")
+        return None
+    if request.jobs == "":
+        raise InvalidInput("expected a directory or postgresql://..., got nothing", "jobs")
+    limits = _json_object(request.jobs_limits, "jobs-limits") if request.jobs_limits else None
+    return opening(request.jobs, request.jobs_sink or None, limits)
 
 
 def _upstream(request: Request, line: Line) -> tuple[str, str | None, str | None]:

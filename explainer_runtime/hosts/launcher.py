@@ -21,9 +21,11 @@ from mlserver.errors import MLServerError
 from mlserver.repository.factory import ModelRepositoryFactory
 
 from explainer_runtime.errors import TO_CHANGE
+from explainer_runtime.hosts.door.desk import Desk
 from explainer_runtime.hosts.door.gate import App
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE
 from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.mlserver import refusals
 from explainer_runtime.hosts.mlserver.server import Server
 from explainer_runtime.hosts.platform.deployment import explainer_settings, keras_settings
@@ -65,6 +67,7 @@ def serve(
     guard: Guard | None = None,
     upstream: Upstream | None = None,
     repository: str | Path | None = None,
+    jobs: Callable[[Traffic], Desk] | None = None,
     json_logs: bool = True,
 ) -> int:
     """Serve `models` until a signal says stop.
@@ -82,6 +85,7 @@ def serve(
         upstream: Makes this server a sidecar: what is not for an explainer goes there.
         repository: A directory of models with a `model-settings.json` each; they are served too, and may
             be loaded and unloaded where `guard` allows it.
+        jobs: Opens the desk of explanations that outlive their connection; see `desk.opening`.
         json_logs: Write JSON objects, one a line, to stderr; else text.
 
     Returns:
@@ -110,7 +114,7 @@ def serve(
         )
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                failure = runner.run(_serve(settings, models, guard, upstream))
+                failure = runner.run(_serve(settings, models, guard, upstream, jobs))
         except (RuntimeError, SystemExit) as error:  # a port is taken: gRPC raises, uvicorn exits
             failure = error
         if failure is None:
@@ -133,6 +137,7 @@ async def _serve(
     models: Sequence[Mapping[str, Any]],
     guard: Guard | None,
     upstream: Upstream | None,
+    jobs: Callable[[Traffic], Desk] | None,
 ) -> BaseException | None:
     served = [ModelSettings(**model) for model in models]
     if settings.load_models_at_startup:
@@ -150,7 +155,8 @@ async def _serve(
             proxies.append(Proxy(logs.Recorded(app), rest, names, model, lambda: server.traffic.of(Caller())))
             return proxies[-1]
 
-    server = Server(settings, guard, around=around, interceptors=interceptors, relays=upstream is not None)
+    relays = upstream is not None
+    server = Server(settings, guard, around=around, interceptors=interceptors, jobs=jobs, relays=relays)
     try:
         return await server.run(served)  # what has failed, if anything
     finally:

@@ -75,7 +75,7 @@ insert into explanation_owners (owner) values (:owner) on conflict do nothing;
 select * from explanations where owner = :owner and key = :key;
 
 -- name: get
-select * from explanations where id = :id and owner = :owner;
+select * from explanations where id = :id and owner = coalesce(:owner, owner);
 
 -- name: list
 select * from explanations

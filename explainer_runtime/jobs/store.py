@@ -174,7 +174,7 @@ class Store:
             new = {"id": _id(), "owner": owner, "model": model, "request": request, "key": key}
             return _job(ask("submit", **new, keep=limits.keep, bytes=size)[0])
 
-    def get(self, id: str, owner: str) -> Job | None:
+    def get(self, id: str, owner: str | None) -> Job | None:
         """The owner's job; None where they have none of this name."""
         return _first(self._database.ask("get", id=id, owner=owner))
 

@@ -20,6 +20,8 @@ from grpc import StatusCode
 
 from explainer_runtime.hosts.door import messages
 from explainer_runtime.hosts.door.aside import SMALL, aside
+from explainer_runtime.hosts.door.desk import Desk
+from explainer_runtime.hosts.door.jobs_grpc import deferring
 from explainer_runtime.hosts.door.limits import Guard, TooLarge
 from explainer_runtime.hosts.door.room import VALUE, NoRoom, Room, Share
 from explainer_runtime.hosts.door.tokens import Tokens, mark
@@ -43,11 +45,19 @@ class Interceptor(grpc.aio.ServerInterceptor):
         room: What they hold together.
         tokens: Of which one opens the door; None lets everyone in.
         max_message: Bytes of one message, as sent and as unpacked.
+        desk: Where explanations are taken that outlive their connection.
     """
 
     def __init__(
-        self, guard: Guard, traffic: Traffic, room: Room, tokens: Tokens | None, max_message: int
+        self,
+        guard: Guard,
+        traffic: Traffic,
+        room: Room,
+        tokens: Tokens | None,
+        max_message: int,
+        desk: Desk | None = None,
     ) -> None:
+        self._desk = desk
         self._guard, self._traffic, self._room, self._most = guard, traffic, room, max_message
         # A certificate that gRPC has asked for and checked needs no token.
         self._tokens = None if guard.tls_client_ca else tokens
@@ -70,6 +80,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return _refusing(StatusCode.UNAUTHENTICATED, "expected metadata authorization: Bearer <token>")
         if not self._guard.management and name.startswith("Repository"):
             return _refusing(StatusCode.PERMISSION_DENIED, "the management API is off")
+        if self._desk is not None and name == "ModelInfer":
+            handler = deferring(handler, self._desk, details.invocation_metadata or ())
         return grpc.stream_stream_rpc_method_handler(self._answering(handler, metadata))
 
     def _answering(self, handler: Any, metadata: dict[str, str | bytes]) -> Callable[..., Any]:

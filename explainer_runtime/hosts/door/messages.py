@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 from explainer_runtime.hosts.door.documents import Bounds
 from explainer_runtime.hosts.door.limits import inflate
 from explainer_runtime.predictors.remote import counting, oip
@@ -11,6 +14,23 @@ _PACKED = (b"\x1f\x8b\x08", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 NO_MESSAGE = "body: expected a V2 request"
 _REQUEST = counting.layout(oip.ModelInferRequest)
 """Other requests have texts only, in fields that it has too."""
+
+
+_DOUBLE = b"\x21"
+"""Tag of `double_param`, field 4, eight bytes: Triton and KServe know it, MLServer does not."""
+
+
+def parameters(message: Any) -> dict[str, Any]:
+    """The parameters of a message, fractions among them, which MLServer's older messages do not know: they
+    arrive as an unknown field, which protobuf keeps."""
+    found = {}
+    for name, value in message.parameters.items():
+        known = value.WhichOneof("parameter_choice")
+        if known is not None:
+            found[name] = getattr(value, known)
+        elif (unread := value.SerializeToString())[:1] == _DOUBLE and len(unread) == 9:
+            found[name] = struct.unpack("<d", unread[1:])[0]
+    return found
 
 
 def packed(message: bytes) -> bool:

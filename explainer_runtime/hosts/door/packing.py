@@ -37,6 +37,7 @@ class Packed:
                 if whole and len(body) >= _WORTHWHILE and b"content-encoding" not in names:
                     body = await aside(gzip.compress, body, _LEVEL)
                     message = {**message, "body": body}
+                    headers = [(name, _weak(name, value)) for name, value in headers]
                     headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
                     length = b"%d" % len(body)
                     headers += [(b"content-encoding", b"gzip"), (b"content-length", length)]
@@ -45,6 +46,11 @@ class Packed:
             await send(message)
 
         return await self._app(scope, receive, packing)
+
+
+def _weak(name: bytes, value: bytes) -> bytes:
+    """A header's value; a tag is of the answer as it was (RFC 9110, section 8.8.1)."""
+    return b"W/" + value if name == b"etag" and value.startswith(b'"') else value
 
 
 def _accepted(headers: dict[bytes, Any]) -> bool:

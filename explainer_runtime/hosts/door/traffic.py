@@ -25,8 +25,12 @@ class Traffic:
 
     @contextmanager
     def of(self, caller: Caller) -> Iterator[None]:
-        """Count the request of this caller while it is answered; then the caller is gone."""
-        self._running.add(caller)
+        """Count the request of this caller while it is answered; then the caller is gone.
+
+        A job is not counted: nobody waits for it here, and another server goes on with it.
+        """
+        if not caller.spare:
+            self._running.add(caller)
         try:
             yield
         finally:

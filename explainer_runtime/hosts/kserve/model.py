@@ -17,7 +17,7 @@ import math
 import socket
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -36,8 +36,10 @@ from explainer_runtime.complaints import expected
 from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidInput
 from explainer_runtime.hosts.door.aside import give_back, settle, take_turns
 from explainer_runtime.hosts.door.connections import METRICS_CONNECTIONS, Port, framed, open_files
+from explainer_runtime.hosts.door.desk import Desk
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE, options, ours
 from explainer_runtime.hosts.door.interceptor import Interceptor
+from explainer_runtime.hosts.door.jobs import Jobs
 from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.door.room import Room
 from explainer_runtime.hosts.door.tls import Tls
@@ -160,6 +162,7 @@ def serve(
     metrics_port: int = 8082,
     host: str = "0.0.0.0",  # noqa: S104
     guard: Guard | None = None,
+    jobs: Callable[[Traffic], Desk] | None = None,
 ) -> int:
     """Serve explainers on KServe's server until a signal says stop.
 
@@ -170,6 +173,7 @@ def serve(
         metrics_port: Port of the Prometheus endpoint, which REST has at `/metrics`, too.
         host: Address to listen on.
         guard: The operator's limits; None are the defaults.
+        jobs: Opens the desk of explanations that outlive their connection; see `desk.opening`.
 
     Returns:
         The exit status: 0 after a signal, 2 when a model cannot be loaded without a change, else 1.
@@ -191,6 +195,9 @@ def serve(
             return 2 if isinstance(error, TO_CHANGE) else 1
         loaded.append(one)
     traffic, room = Traffic(), Room(guard.max_in_flight)
+    desk = jobs(traffic) if jobs else None
+    if desk is not None:
+        app.add_middleware(Jobs, desk=desk)
     app.add_middleware(KServeDoor, guard=guard, traffic=traffic, room=room, tokens=tokens)
     app.add_middleware(framed)
     app.add_middleware(logs.Recorded)
@@ -210,6 +217,7 @@ def serve(
         traffic,
         tls,
         metrics,
+        desk,
         http_port=http_port,
         grpc_port=grpc_port,
         workers=1,
@@ -220,7 +228,7 @@ def serve(
         # Connections are closed when everything is answered, or cut by us, which tells why.
         grace_period=math.ceil(guard.grace) + 2,
     )
-    interceptor = Interceptor(guard, traffic, room, tokens, MAX_MESSAGE)
+    interceptor = Interceptor(guard, traffic, room, tokens, MAX_MESSAGE, desk)
     limits = options(guard, guard.max_connections, MAX_MESSAGE)
     with ours(sys.modules["kserve.protocol.grpc.server"], [interceptor], limits, tls, host):
         server.start(loaded)
@@ -235,11 +243,12 @@ class _Server(kserve.ModelServer):
         traffic: Traffic,
         tls: Tls | None,
         metrics: socket.socket,
+        desk: Desk | None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self._host, self._guard, self._traffic, self._tls = host, guard, traffic, tls
-        self._metrics = metrics
+        self._metrics, self._desk = metrics, desk
         self._leaving: asyncio.Task[None] | None = None
 
     def setup_event_loop(self) -> None:
@@ -271,6 +280,8 @@ class _Server(kserve.ModelServer):
             )
         )
         scraping = asyncio.ensure_future(scraped.serve([self._metrics]))
+        if self._desk is not None:
+            self._desk.start(app)
         try:
             await super()._serve()
         finally:
@@ -291,6 +302,8 @@ class _Server(kserve.ModelServer):
     async def _finish(self, signal: int, frame: Any) -> None:
         """Say that the server leaves, answer whoever has not heard of it, finish what was accepted, stop."""
         self._traffic.leaving = True
+        if self._desk is not None:
+            await self._desk.stop()
         await asyncio.sleep(self._guard.linger)
         for listener in self._rest_server._server.servers:
             listener.close()

@@ -8,7 +8,6 @@ field, which protobuf keeps, and is read here.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -19,13 +18,11 @@ from mlserver.grpc.utils import handle_mlserver_error
 from mlserver.types import TensorData
 
 from explainer_runtime.errors import InvalidInput
+from explainer_runtime.hosts.door import messages
 from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.mlserver import refusals, v2types
 from explainer_runtime.hosts.service.names import check_id
 from explainer_runtime.wire import unpack
-
-_DOUBLE = b"\x21"
-"""Tag of `double_param`, field 4, eight bytes: Triton and KServe know it, MLServer does not."""
 
 
 class Servicer(InferenceServicer):
@@ -67,7 +64,9 @@ def reading(convert: Callable[..., Any]) -> Callable[..., Any]:
             payload = convert(message, context)
         except Exception:  # conversions of values that protobuf lets pass; all of them the caller's
             raise MLServerError("body: expected a V2 request", 422) from None
-        _add_parameters(message, payload)
+        for name, value in messages.parameters(message).items():
+            if isinstance(value, float):
+                setattr(payload.parameters, name, value)
         bare = [tensor for tensor in payload.inputs if not len(tensor.data)]
         if raw and len(raw) != len(bare):
             raise MLServerError(
@@ -83,10 +82,3 @@ def reading(convert: Callable[..., Any]) -> Callable[..., Any]:
         return payload
 
     return read
-
-
-def _add_parameters(message: Any, payload: Any) -> None:
-    for name, value in message.parameters.items():
-        unread = b"" if value.ListFields() else value.SerializeToString()
-        if unread[:1] == _DOUBLE and len(unread) == 9:
-            setattr(payload.parameters, name, struct.unpack("<d", unread[1:])[0])

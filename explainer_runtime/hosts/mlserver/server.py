@@ -29,8 +29,10 @@ from mlserver.grpc.utils import STATUS_CODE_MAPPING
 from explainer_runtime.hosts.door import grpc_port
 from explainer_runtime.hosts.door.aside import give_back, settle, take_turns
 from explainer_runtime.hosts.door.connections import METRICS_CONNECTIONS, Port, framed, open_files
+from explainer_runtime.hosts.door.desk import Desk
 from explainer_runtime.hosts.door.gate import App, Gate
 from explainer_runtime.hosts.door.interceptor import Interceptor
+from explainer_runtime.hosts.door.jobs import Jobs
 from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.door.packing import Packed
 from explainer_runtime.hosts.door.room import Room
@@ -53,6 +55,7 @@ class Server(MLServer):
         around: Wraps the whole REST application, outside the limits: a proxy that answers some requests
             itself, streaming, and passes the others on. `traffic` of the server counts those inside only.
         interceptors: gRPC interceptors that go before ours, for the same purpose.
+        jobs: Opens the desk where explanations are taken that outlive their connection; None takes none.
         relays: Whether `around` relays another server's answers: they have `date` and `server` headers
             already, and get none from here.
 
@@ -69,17 +72,21 @@ class Server(MLServer):
         *,
         around: Callable[[App], App] | None = None,
         interceptors: Sequence[Any] = (),
+        jobs: Callable[[Traffic], Desk] | None = None,
         relays: bool = False,
     ) -> None:
         self.guard = guard = guard or Guard()
         self.traffic = Traffic()
+        self._desk = jobs(self.traffic) if jobs else None
         self._around, self._before, self._relays = around, interceptors, relays
         # Made now, so that what is wrong with them is said before anything is started.
         self._tokens = Tokens(guard.token_file) if guard.token_file else None
         self._tls = Tls(guard) if guard.tls_cert else None
         self._room = Room(guard.max_in_flight)
         self._max_message = settings.grpc_max_message_length or grpc_port.MAX_MESSAGE
-        self._interceptor = Interceptor(guard, self.traffic, self._room, self._tokens, self._max_message)
+        self._interceptor = Interceptor(
+            guard, self.traffic, self._room, self._tokens, self._max_message, self._desk
+        )
         for module in (mlserver.rest.server, mlserver.metrics.server):
             # uvicorn would stop at the first signal by itself; when to stop is decided here.
             module._NoSignalServer.capture_signals = _no_signals
@@ -111,6 +118,8 @@ class Server(MLServer):
         else:
             settle()
             self.loaded = True
+            if self._desk is not None:
+                self._desk.start(self._rest_server._app)
             while not (self.stopping or getattr(self._rest_server._server, "started", True)):
                 await asyncio.sleep(0.01)
             _log.info("ready: %s", ", ".join(model.name for model in models_settings) or "no models yet")
@@ -130,6 +139,8 @@ class Server(MLServer):
         self.stopping, self.loaded = True, False
         if sig is not None:
             self.traffic.leaving = True
+            if self._desk is not None:
+                await self._desk.stop()
             await asyncio.sleep(self.guard.linger)
             self._stop_listening()
             # A little longer than ours: gRPC cancels without a word.
@@ -150,6 +161,8 @@ class Server(MLServer):
         infer.install(app, self._data_plane)
         streaming.install(app, self._data_plane)
         openapi.install(app)
+        if self._desk is not None:
+            app.add_middleware(Jobs, desk=self._desk)
         app.add_middleware(Packed)
         app.add_middleware(Gate, guard=self.guard, traffic=self.traffic, room=self._room, tokens=self._tokens)
         around = self._around or (lambda app: app)

@@ -29,6 +29,7 @@ RULES: Mapping[type[ExplainerError], Rule] = {
     errors.InvalidSpec: Rule(500, "INTERNAL"),
     errors.InvalidArtifact: Rule(500, "INTERNAL"),
     errors.MissingExtra: Rule(500, "INTERNAL"),
+    errors.NotFound: Rule(404, "NOT_FOUND"),
     errors.Overloaded: Rule(429, "RESOURCE_EXHAUSTED", retryable=True),
     # nginx's "client closed request": nobody reads it, access logs show it.
     errors.Cancelled: Rule(499, "CANCELLED"),

@@ -1,0 +1,119 @@
+"""A request written down, and sent again: what a job is, and how it is done.
+
+What is written down is what a server answers by: path, query, a few headers and the body. It is sent again
+through the whole of the server, by the road that all requests take, so that the answer has the bytes that a
+client who waits would have got, on every route of every host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import NamedTuple
+
+import orjson
+
+from explainer_runtime.hosts.door.gate import GIVEN, App, Message, Scope
+from explainer_runtime.hosts.service.caller import Caller
+
+_ASKED = ("content-type", "accept", "inference-header-content-length")
+"""Headers that an answer goes by. No other is written down, least of all a token."""
+_OF_ONE_ANSWER = (
+    "connection",
+    "content-length",
+    "content-encoding",
+    "date",
+    "server",
+    "vary",
+    "x-request-id",
+)
+"""Headers that are not of the explanation."""
+
+Headers = list[tuple[str, str]]
+
+
+class Request(NamedTuple):
+    """A request as it came through the door."""
+
+    path: str
+    query: str
+    headers: Headers
+    body: bytes
+
+    @classmethod
+    def of(cls, scope: Scope, body: bytes) -> Request:
+        """What is to be written down of it."""
+        query = scope.get("query_string", b"").decode("latin-1")
+        return cls(scope["path"], query, [one for one in _read(scope["headers"]) if one[0] in _ASKED], body)
+
+    @classmethod
+    def loads(cls, written: bytes) -> Request:
+        """What `dumps` wrote."""
+        head, _, body = written.partition(b"\n")
+        path, query, headers = orjson.loads(head)
+        return cls(path, query, [(name, value) for name, value in headers], body)
+
+    def dumps(self) -> bytes:
+        """It as bytes, one line of JSON and the body; the same request gives the same."""
+        return orjson.dumps((self.path, self.query, self.headers)) + b"\n" + self.body
+
+    async def send(self, app: App, by: Caller, name: str) -> Answer:
+        """The answer of `app`, which is a whole server, to this request; when this is cancelled, it stops.
+
+        Args:
+            app: The server, its door included.
+            by: Who is taken to ask.
+            name: Of the request, in the log.
+        """
+        ours = [("host", "localhost"), ("content-length", str(len(self.body))), ("x-request-id", name)]
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": self.path,
+            "raw_path": self.path.encode(),
+            "query_string": self.query.encode("latin-1"),
+            "root_path": "",
+            "headers": [
+                (key.encode("latin-1"), value.encode("latin-1")) for key, value in ours + self.headers
+            ],
+            "client": None,
+            "server": None,
+            "state": {},
+            GIVEN: by,
+        }
+        body = iter([{"type": "http.request", "body": self.body, "more_body": False}])
+        start: Message = {"status": 503, "headers": []}
+        parts: list[bytes] = []
+
+        async def receive() -> Message:
+            message = next(body, None)
+            if message is None:
+                await asyncio.Event().wait()  # nobody hangs up
+            return message or {}
+
+        async def send(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+            else:
+                parts.append(message.get("body", b""))
+
+        with suppress(Exception):  # what a framework has answered with 500, and logged, and raises again
+            await app(scope, receive, send)
+        headers = [one for one in _read(start["headers"]) if one[0] not in _OF_ONE_ANSWER]
+        return Answer(start["status"], headers, b"".join(parts))
+
+
+class Answer(NamedTuple):
+    """What a server has answered."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+def _read(headers: list[tuple[bytes, bytes]]) -> Headers:
+    return [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers]

@@ -75,7 +75,7 @@ def served(folder, linear, anchor):
     words = ["-m", "explainer_runtime.cli", "serve", anchor, anchor.parent / "shoes", "--server", "kserve"]
     flags = ["--model_name", "linear", "--predictor_host", f"127.0.0.1:{linear.ports.http}"]
     flags += ["--http_port", ports.http, "--grpc_port", ports.grpc, "--workers", 1]
-    flags += ["--metrics-port", ports.metrics]
+    flags += ["--metrics-port", ports.metrics, "--jobs", folder / "jobs"]
     command = [str(word) for word in [PYTHON, *words, *flags]]
     with running(start(command, log, EXPLAINER_RUNTIME_HOST="127.0.0.1"), ports, log) as server:
         yield server
@@ -239,6 +239,69 @@ def test_metrics_have_a_port_of_their_own_as_on_the_other_host(served, images):
     for name in ("explainer_demand", "explainer_requests_total", "explainer_running"):
         assert f"{name}{{" in said
     assert 'explainer_demand{model="linear"} 0.0' in said
+
+
+def sent(images, kind):
+    """Path, body and headers of one request in V1's words, in V2's, or as binary tensors."""
+    if kind == "V1":
+        body = json.dumps({"instances": images.tolist()}).encode()
+        return "/v1/models/linear:explain", body, {"content-type": "application/json"}
+    body = {"inputs": [v2_input(images)], "id": "1", "parameters": SEED}
+    if kind == "V2":
+        return "/v2/models/linear/infer", json.dumps(body).encode(), {"content-type": "application/json"}
+    tensor = v2_input(images, parameters={"binary_data_size": images.nbytes})
+    del tensor["data"]
+    parameters = {**SEED, "binary_data_output": True}
+    head = json.dumps({**body, "inputs": [tensor], "parameters": parameters}).encode()
+    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    return "/v2/models/linear/infer", head + images.tobytes(), headers
+
+
+def told(answer):
+    """What was answered, but for the seconds that it took: the head, and the tensors behind it, if any."""
+    size = int(answer.headers.get("inference-header-content-length", len(answer.content)))
+    head = json.loads(answer.content[:size])
+    head.get("parameters", {}).pop("predictor_seconds", None)
+    return answer.status_code, head, answer.content[size:]
+
+
+@pytest.mark.parametrize("kind", ["V1", "V2", "binary"])
+def test_a_job_gives_what_waiting_gives_as_on_the_other_host(served, images, kind):
+    path, content, headers = sent(images, kind)
+    with httpx.Client(base_url=served.rest(""), headers=headers, timeout=60) as client:
+        client.post(path, content=content)  # the model is met, which costs rows once
+        waited = client.post(path, content=content)
+        accepted = client.post(path, content=content, headers={"prefer": "respond-async"})
+        assert (waited.status_code, accepted.status_code) == (200, 202), accepted.text
+        place = accepted.headers["location"]
+        while (job := client.get(place).json())["state"] in ("queued", "running"):
+            pass
+        assert job["state"] == "done"
+        assert told(client.get(f"{place}/result")) == told(waited)
+    assert bool(told(waited)[2]) == (kind == "binary")
+
+
+def test_a_job_is_refused_at_once_and_found_over_grpc_as_on_the_other_host(served, images):
+    bad = {"instances": np.zeros((1, 4, 4, 1)).tolist(), "parameters": {"threshold": 7}}
+    url, prefer = served.rest("/v1/models/linear:explain"), {"prefer": "respond-async"}
+    waited, refused = (httpx.post(url, json=bad, headers=one, timeout=60) for one in ({}, prefer))
+    assert (refused.status_code, refused.content) == (waited.status_code, waited.content)
+    message = oip.ModelInferRequest(model_name="linear", id="1")
+    message.inputs.add(name="image", datatype="FP32", shape=images.shape)
+    message.raw_input_contents.append(images.tobytes())
+    message.parameters["explain_parameters"].string_param = SEED["explain_parameters"]
+    with grpc.insecure_channel(f"127.0.0.1:{served.ports.grpc}") as channel:
+        call = oip.method(channel, "ModelInfer")
+        job = call(message, timeout=60, metadata=(("prefer", "respond-async, wait=60"),))
+        assert job.parameters["state"].string_param == "done"
+        assert [*job.raw_output_contents] == [*call(message, timeout=60).raw_output_contents]
+        with pytest.raises(grpc.RpcError) as refusal:
+            call(
+                oip.ModelInferRequest(model_name="linear"),
+                timeout=60,
+                metadata=(("prefer", "respond-async"),),
+            )
+        assert refusal.value.code() is StatusCode.FAILED_PRECONDITION
 
 
 # --- the door, and the way out ----------------------------------------------------------------------------

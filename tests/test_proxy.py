@@ -58,6 +58,8 @@ IMAGES = np.random.default_rng(5).uniform(size=(2, 4, 4, 1)).astype(np.float32)
         ("/api/v0.1/explain", "/api/v0.1/explain"),
         ("/explain/ready", "/v2/health/ready"),
         ("/explain/live", "/v2/health/live"),
+        ("/v2/models/cnn/explanations/1/result", "/v2/models/cf/explanations/1/result"),
+        ("/v2/models/cf/explanations", "/v2/models/cf/explanations"),
         ("/v2/models/cf/infer", "/v2/models/cf/infer"),
         ("/v2/models/cf", "/v2/models/cf"),
         ("/v2/models/cf/infer_stream", "/v2/models/cf/infer_stream"),
@@ -78,6 +80,7 @@ def test_explain_verbs_and_explainers_are_answered_here_and_nothing_else(path, h
 
 def test_an_explainer_with_the_models_name_answers_to_its_verb_alone():
     proxy = Proxy(None, "http://localhost:1", ["cnn"], "cnn")
+    assert proxy.ours("/v2/models/cnn/explanations/1") == "/v2/models/cnn/explanations/1"
     assert proxy.ours("/v2/models/cnn/explain") == "/v2/models/cnn/explain"
     assert proxy.ours("/v2/models/cnn/infer") is None
 
@@ -138,7 +141,7 @@ def sidecar(folder, upstream, *words):
     ports, log = free_ports(), folder / f"sidecar-{upstream.ports.http}.log"
     flags = [f"--predictor_host=localhost:{upstream.ports.http}", f"--http_port={ports.http}"]
     flags += [f"--grpc_port={ports.grpc}", f"--upstream-grpc=localhost:{upstream.ports.grpc}"]
-    flags += [f"--metrics-port={ports.metrics}", "--sidecar"]
+    flags += [f"--metrics-port={ports.metrics}", "--sidecar", f"--jobs={folder}/jobs-{ports.http}"]
     command = [sys.executable, "-m", "explainer_runtime.cli", "serve", *(str(word) for word in words), *flags]
     with running(start(command, log), ports, log, "/explain/ready") as server:
         yield server
@@ -720,3 +723,19 @@ def test_connect_is_not_relayed():
         assert b" 405 " in talk(
             address, b"CONNECT evil:443 HTTP/1.1\r\nhost: evil:443\r\nconnection: close\r\n\r\n"
         )
+
+
+def test_an_explanation_may_outlive_its_connection_here_too(keras_pair):
+    _, beside = keras_pair
+    path, body = beside.rest("/v2/models/cnn/explain"), {"id": "1", "inputs": [v2_input(IMAGES)]}
+    job = httpx.post(path, json=body, headers={"prefer": "respond-async, wait=60"}, timeout=120)
+    place = httpx.get(beside.rest("/v2/models/cnn/explanations"), timeout=60).json()["explanations"][0][
+        "links"
+    ]
+    fetched = httpx.get(beside.rest(place["result"]), timeout=60)
+    assert job.status_code == fetched.status_code == 200
+    assert job.content == fetched.content
+    # What is the model's is the model's, whatever is preferred.
+    infer = httpx.post(beside.rest("/v2/models/cnn/infer"), json=body, headers={"prefer": "respond-async"})
+    assert infer.status_code == 200
+    assert "preference-applied" not in infer.headers

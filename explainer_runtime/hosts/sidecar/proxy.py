@@ -29,7 +29,8 @@ PROBES = {"/explain/live": "/v2/health/live", "/explain/ready": "/v2/health/read
 
 _SELDON = re.compile(r"(/api/v[01]\.[01])?/explain")
 _VERB = re.compile(
-    r"(?P<before>/v[12]/models/)(?P<name>[^/:]+)(?P<after>(?P<version>/versions/[^/]+)?/explain|:explain)"
+    r"(?P<before>/v[12]/models/)(?P<name>[^/:]+)"
+    r"(?P<after>(?P<version>/versions/[^/]+)?/explain|:explain|/explanations(/[^/]+(/result)?)?)"
 )
 _OWN = re.compile(r"/v[12]/models/(?P<name>[^/:]+)([/:].*)?")
 

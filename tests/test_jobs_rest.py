@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -283,6 +284,18 @@ def test_jobs_of_one_owner_do_not_keep_another_waiting(client, server, held):
         ended(client, other, **SECOND)
         left = client.get(f"{JOBS}?state=queued&limit=500").json()["explanations"]
     assert len(left) >= len(many) - 4  # one ran, one was next, and some may have followed before we looked
+
+
+def test_what_has_expired_is_forgotten(client, server):
+    place = submitted(client)
+    ended(client, place)
+    with sqlite3.connect(server.log.parent.parent / "jobs" / "jobs.sqlite", timeout=PATIENCE) as database:
+        database.execute("update explanations set expires = 0")
+    until = time.monotonic() + PATIENCE
+    while client.get(place).status_code != 404:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert client.get(f"{place}/result").status_code == 404
 
 
 def test_preferences_are_read_as_rfc_7240_says():

@@ -7,13 +7,14 @@ the picture that was sent: `Sent` says which part of that the row shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from explainer_runtime.errors import InvalidInput
+from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.search.kept import scaled
 from explainer_runtime.spec import Inputs
 
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+"""Those of the suffixes, and no other: some of Pillow's readers start programs."""
 _MODES = {(): "L", (1,): "L", (3,): "RGB"}
 _MOST = 50_000_000
 """Pixels of a picture that is resized; they are three bytes each in memory."""
+_WHILE_READ = 16
+"""Bytes that each pixel takes at most while it is decoded, turned and brought to the mode asked for."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,18 @@ class Sent:
         return {"size": [wide, tall], "box": list(self.box), "resize": self.resize}
 
 
-def read(source: Path | IO[bytes], inputs: Inputs, name: str, field: str = "input") -> Sent:
+def taken(inputs: Inputs) -> bool:
+    """Whether rows of this contract can be pictures."""
+    return _shape(inputs) is not None
+
+
+def read(
+    source: Path | IO[bytes],
+    inputs: Inputs,
+    name: str,
+    field: str = "input",
+    hold: Callable[[int], None] = lambda more: None,
+) -> Sent:
     """One picture as a row of the contract: grey or RGB as it asks, its bytes scaled to its range.
 
     It is turned as its EXIF data say. What is resized is so bilinearly, over all pixels that fall into one.
@@ -58,43 +74,59 @@ def read(source: Path | IO[bytes], inputs: Inputs, name: str, field: str = "inpu
         inputs: The input contract; its `resize` says what is done with a picture of another size.
         name: What to call it in messages.
         field: What a refusal is about.
+        hold: Told how many bytes more are held, or fewer, before they are; it may raise, and then nothing
+            has been decoded. The pixels that are returned are held in the end.
 
     Raises:
         InvalidInput: Not an image, of a size that is not taken, with more than 8 bits, of several frames, or
             partly transparent.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    first = inputs.layout == "channels_first"
-    shape = (*inputs.shape[1:], inputs.shape[0]) if first else inputs.shape
-    unknown = len(shape) == 3 and inputs.layout is None
-    if len(shape) not in (2, 3) or shape[2:] not in _MODES or unknown:
-        said = f" with layout {inputs.layout}" if len(shape) == 3 else ""
+    first, shape = inputs.layout == "channels_first", _shape(inputs)
+    if shape is None:
+        said = f" with layout {inputs.layout}" if len(inputs.shape) == 3 else ""
         raise InvalidInput(
             f"{name}: this explainer takes rows of shape {inputs.shape}{said}, not images", field
         )
-    size, mode = (shape[1], shape[0]), _MODES[shape[2:]]
+    size, mode, held = (shape[1], shape[0]), _MODES[shape[2:]], 0
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=_FORMATS) as image:
             _refuse_size(image.size, size, inputs.resize, name, field, turned=True)
             _refuse_what_would_be_cut(image, name, field)
-            upright = ImageOps.exif_transpose(image)
-            _refuse_size(upright.size, size, inputs.resize, name, field)
-            if upright.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+            hold(_WHILE_READ * image.width * image.height)
+            held = _WHILE_READ * image.width * image.height
+            ImageOps.exif_transpose(image, in_place=True)
+            _refuse_size(image.size, size, inputs.resize, name, field)
+            if image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
                 raise InvalidInput(f"{name}: is partly transparent; put it on a background first", field)
-            seen = upright.convert(mode)
+            seen = image.convert(mode)
             same = seen.size == size
             box = _middle(seen.size, size) if inputs.resize == "centre_crop" else (0, 0, *seen.size)
             # Cut first: `resize(box=...)` would let pixels beside the box into the row.
             shown = seen if same else seen.crop(box).resize(size, Image.Resampling.BILINEAR)
             pixels = np.asarray(shown).reshape(shape)
             whole = np.asarray(seen).reshape(*seen.size[::-1], -1)
-    except InvalidInput:
+    except ExplainerError:
         raise
+    except UnidentifiedImageError:
+        kinds = ", ".join(_FORMATS)
+        raise InvalidInput(f"{name}: cannot be read as an image; expected one of {kinds}", field) from None
     except Exception as error:  # decoders meet damage with errors of every kind, IndexError among them
         raise InvalidInput(f"{name}: cannot be read as an image: {error}", field) from None
+    finally:
+        hold(-held)
+    hold(whole.size)
     row = scaled(np.moveaxis(pixels, -1, 0) if first else pixels, inputs.low, inputs.high)
     return Sent(np.ascontiguousarray(row), whole, box, "none" if same else inputs.resize)
+
+
+def _shape(inputs: Inputs) -> tuple[int, ...] | None:
+    """A row's shape, channels last; None where it is no picture, or nobody says where its channels are."""
+    first = inputs.layout == "channels_first"
+    shape = (*inputs.shape[1:], inputs.shape[0]) if first else inputs.shape
+    unknown = len(shape) == 3 and inputs.layout is None
+    return None if len(shape) not in (2, 3) or shape[2:] not in _MODES or unknown else shape
 
 
 def _middle(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -135,9 +167,9 @@ def _refuse_what_would_be_cut(image: ImageFile, name: str, field: str) -> None:
             "as the images were that the model was trained on",
             field,
         )
-    # A JPEG of several pictures (MPO) is a photograph with its previews.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1:
+    # A JPEG of several pictures (MPO) is a photograph with its previews. Counting frames takes as long as a
+    # stranger likes; whether there is a second one is soon known.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
         raise InvalidInput(
-            f"{name}: expected one picture, got {frames} frames; save one of them as a file of its own", field
+            f"{name}: expected one picture, got several frames; save one of them as a file of its own", field
         )

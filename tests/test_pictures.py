@@ -70,7 +70,7 @@ def test_pictures_of_several_frames_are_refused_and_of_one_are_read(tmp_path, su
         pictures.read(path, contract(8, 8, 3), "picture").row, np.ones((8, 8, 3), "f")
     )
     first.save(path, save_all=True, append_images=[second], **options)
-    with pytest.raises(InvalidInput, match="one picture, got 2 frames"):
+    with pytest.raises(InvalidInput, match="one picture, got several frames"):
         pictures.read(path, contract(8, 8, 3), "picture")
 
 

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
+import databases
 import leftovers
 import pytest
 from hypothesis import settings
@@ -54,3 +55,12 @@ def pytest_sessionfinish(session):
         shutil.rmtree(SCRATCH, ignore_errors=True)
     else:
         print(f"\nlogs and files of the tests: {SCRATCH}")
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """URL of a real PostgreSQL; a test that asks for it is skipped where there is none."""
+    with databases.postgresql() as url:
+        if url is None:
+            pytest.skip(databases.MISSING)
+        yield url

@@ -198,14 +198,11 @@ def postgresql(url: str, now: Callable[[], float] | None = None) -> Database:
     except psycopg.Error:
         raise InvalidSpec("jobs: expected a URL as libpq reads it: postgresql://user@host/database") from None
     millis = int(WAIT * 1000)
-    patient = {
-        "connect_timeout": int(WAIT),
-        "tcp_user_timeout": millis,
-        "keepalives_idle": int(WAIT),
-        "options": f"-c statement_timeout={2 * millis} -c lock_timeout={millis} "
-        f"-c idle_in_transaction_session_timeout={2 * millis}",
-    }
-    given = {**patient, **given}
+    bounds = {"statement_timeout": 2 * millis, "lock_timeout": millis}
+    bounds["idle_in_transaction_session_timeout"] = 2 * millis  # a server that hangs holds up nobody
+    options = " ".join(f"-c {name}={value}" for name, value in bounds.items())
+    given = {"connect_timeout": int(WAIT), "tcp_user_timeout": millis, **given}
+    given["options"] = f"{options} {given.get('options', '')}"
 
     def connect() -> Any:
         return psycopg.connect(**given, autocommit=True, row_factory=dict_row)

@@ -141,6 +141,7 @@ class Database:
                     connection.close()  # what it had begun is undone
             if isinstance(error, self._failures):
                 self.close()  # a server that was restarted has forgotten the others, too
+                self._made = False
                 raise unavailable(error) from error
             raise
 

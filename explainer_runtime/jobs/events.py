@@ -59,6 +59,10 @@ class Sink:
             return False
         return 200 <= response.status < 300
 
+    def close(self) -> None:
+        """Let the connection go."""
+        self._pool.close()
+
 
 def _written(seconds: float) -> str:
     """RFC 3339."""

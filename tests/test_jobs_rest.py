@@ -8,11 +8,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from staged import IMAGE, Held, anchor, explainer, metrics, model, serving
+from typer.testing import CliRunner
 
+from explainer_runtime.cli import app
 from explainer_runtime.hosts.door.again import Request
 from explainer_runtime.hosts.door.prefer import Preference, preferred
 
@@ -321,3 +324,44 @@ headers = st.lists(st.tuples(st.sampled_from(["accept", "content-type"]), st.tex
 def test_what_is_written_down_is_read_again(path, query, headers, body):
     request = Request(path, query, headers, body)
     assert Request.loads(request.dumps()) == request
+
+
+def test_the_command_line_asks_for_a_job_and_waits_for_it(client, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPLAINER_RUNTIME_TOKEN", "first")
+    address, folder = server.rest("/boots"), server.log.parent.parent
+    np.save(tmp_path / "x.npy", IMAGE)
+
+    def run(*words, status=0):
+        done = CliRunner().invoke(app, [*words, "--server", address, "--json"])
+        assert done.exit_code == status, done.output
+        return json.loads(done.stdout)
+
+    job = run(
+        "explain", str(folder / "anchor"), "--input", str(tmp_path / "x.npy"), "--async", "--option", "seed=3"
+    )
+    assert job["state"] == "queued"
+    out = tmp_path / "answer.json"
+    assert run("jobs", "wait", job["id"], "--out", str(out))["state"] == "done"
+    assert out.read_bytes() == client.get(job["links"]["result"]).content
+    assert json.loads(json.loads(out.read_bytes())["outputs"][0]["data"][0])["meta"]["spec"]["seed"] == 3
+    assert run("jobs", "show", job["id"])["state"] == "done"
+    assert [one["id"] for one in run("jobs", "list", "--state", "done")["explanations"]] == [job["id"]]
+    assert run("jobs", "cancel", job["id"]) == {"id": job["id"]}
+    assert "no explanation" in run("jobs", "show", job["id"], status=2)["error"]
+    words = CliRunner().invoke(app, ["jobs", "list", "--server", address])
+    assert words.exit_code == 0, words.output
+
+
+@pytest.mark.parametrize("more", [[], ["--server", "http://h/boots", "--out", "x.json"]])
+def test_what_does_not_go_with_a_job_is_refused(server, tmp_path, more):
+    np.save(tmp_path / "x.npy", IMAGE)
+    words = [
+        "explain",
+        str(server.log.parent.parent / "anchor"),
+        "--input",
+        str(tmp_path / "x.npy"),
+        "--async",
+    ]
+    done = CliRunner().invoke(app, [*words, *more])
+    assert done.exit_code == 2
+    assert "async: expected " in done.output

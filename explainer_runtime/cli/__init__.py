@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
-from explainer_runtime.cli import evidence
+from explainer_runtime.cli import evidence, jobs
 from explainer_runtime.cli.output import Commands, import_tensorflow_quietly, progress, say, tell
-from explainer_runtime.cli.words import Address, Artifact, Json, Label, Logits, ModelFile, Resize
+from explainer_runtime.cli.words import Address, Artifact, Json, Label, Later, Logits, ModelFile, Resize
 
 app = typer.Typer(
     cls=Commands,
@@ -184,6 +184,7 @@ def explain(
         str | None, typer.Option("--rows", metavar="LIST", help="Which rows of the input, such as 0,3,8:12.")
     ] = None,
     resize: Resize = None,
+    later: Later = False,
     json: Json = False,
 ) -> None:
     """Explain images with a fitted explainer."""
@@ -205,6 +206,8 @@ def explain(
     request = requests.read_rows(input_path, contract, spec.kind).select(chosen)
     x, sent = request.x, request.sent
     options = {**request.options, **requests.read_options(option or [])}
+    if later:
+        jobs.check(server, out)
     if server is not None:
         models.refuse(model, predictor, logits, label)
     else:
@@ -212,6 +215,9 @@ def explain(
         check_rows(x, inputs, len(x))
         needs.check(report, str(path))
         connected = models.connected(models.chosen(model, predictor, **models.said(logits, label)))
+    if later and server is not None:
+        jobs.show_one(json, remote.submit(server, x, options))
+        raise typer.Exit
     if any(name.startswith(f"{MODELS}/") for name in report.files):
         import_tensorflow_quietly()
     fitted = artifact.load(path, digest=report.digest)
@@ -380,6 +386,7 @@ def inspect(
 
 for command in (evidence.sign, evidence.verify, evidence.pack, evidence.replay):
     app.command()(command)
+app.add_typer(jobs.app, name="jobs")
 
 
 @app.command()

@@ -1,10 +1,12 @@
-"""Asking a served explainer, and hearing how far it is: server-sent events of `/infer_stream`."""
+"""Asking a served explainer, and hearing how far it is: server-sent events of `/infer_stream`. Or asking it
+for a job, which may be looked at, waited for and cancelled later."""
 
 from __future__ import annotations
 
 import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -40,25 +42,51 @@ def explain(
     """
     last: dict[str, Any] = {}
     seconds = 0.0
-    for event in _events(_url(address), _request(x, options)):
-        if "error" in event:
-            raise PredictorError(f"{address}: {event['error']}")
-        last = {output["name"]: output for output in event["outputs"]}
-        seconds = event["parameters"].get("predictor_seconds", 0.0)
-        if "progress" in last:
-            progress(min(1.0, last["progress"]["data"][0]))
+    with _opened("POST", f"{model(address)}/infer_stream", _request(x, options)) as response:
+        for event in _parsed(response.iter_stream()):
+            if "error" in event:
+                raise PredictorError(f"{address}: {event['error']}")
+            last = {output["name"]: output for output in event["outputs"]}
+            seconds = event["parameters"].get("predictor_seconds", 0.0)
+            if "progress" in last:
+                progress(min(1.0, last["progress"]["data"][0]))
     if "explanation" not in last:
         raise PredictorError(f"{address}: the stream ended without an explanation")
     tensors = (Tensor(name, one["datatype"], one["shape"], one["data"]) for name, one in last.items())
     return decode(tensors, seconds)
 
 
-def _url(address: str) -> str:
+def submit(address: str, x: np.ndarray, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The job that explains rows, as the server tells of it; arguments and errors as of `explain`."""
+    with _opened("POST", f"{model(address)}/infer", _request(x, options), prefer="respond-async") as response:
+        if response.status != 202:
+            raise InvalidInput("this server takes no jobs; it is to be started with --jobs", "async")
+        return dict(orjson.loads(response.read()))
+
+
+def ask(method: str, url: str, accept: str = "application/json") -> bytes:
+    """What a server answers to a request without a body; errors as of `explain`."""
+    with _opened(method, url, accept=accept) as response:
+        return bytes(response.read())
+
+
+def watch(url: str) -> Iterator[dict[str, Any]]:
+    """A job as often as it changes, until it has ended, or the server stops."""
+    with _opened("GET", url, accept="text/event-stream") as response:
+        yield from _parsed(response.iter_stream())
+
+
+def model(address: str) -> str:
+    """The URL of the explainer at `address`, `http://host:port/name`.
+
+    Raises:
+        InvalidInput: It is no such address.
+    """
     parts = urlsplit(address)
     name = parts.path.strip("/").removeprefix("v2/models/")
     if parts.scheme not in ("http", "https") or not parts.netloc or not name or "/" in name:
         raise InvalidInput(f"expected http://host:port/name, got {address!r}", "server")
-    return f"{parts.scheme}://{parts.netloc}/v2/models/{quote(name, safe='%')}/infer_stream"
+    return f"{parts.scheme}://{parts.netloc}/v2/models/{quote(name, safe='%')}"
 
 
 def _request(x: np.ndarray, options: Mapping[str, Any]) -> bytes:
@@ -68,20 +96,25 @@ def _request(x: np.ndarray, options: Mapping[str, Any]) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _events(url: str, body: bytes) -> Iterator[dict[str, Any]]:
-    headers = [("content-type", "application/json")]
+@contextmanager
+def _opened(method: str, url: str, body: bytes | None = None, **headers: str) -> Iterator[httpcore.Response]:
+    """The answer to a request, if it is none that refuses, while it is read."""
+    if body is not None:
+        headers["content-type"] = "application/json"
     token = os.environ.get("EXPLAINER_RUNTIME_TOKEN")
     if token:
-        headers.append(("authorization", f"Bearer {token}"))
+        headers["authorization"] = f"Bearer {token}"
     timeout = {"timeout": {"connect": 10.0, "read": _SECONDS, "write": 60.0, "pool": 10.0}}
     try:
         with (
             httpcore.ConnectionPool(ssl_context=ssl.create_default_context()) as pool,
-            pool.stream("POST", url, headers=headers, content=body, extensions=timeout) as response,
+            pool.stream(
+                method, url, headers=[*headers.items()], content=body, extensions=timeout
+            ) as response,
         ):
-            if response.status != 200:
+            if response.status >= 300:
                 raise _refusal(response.status, response.read(), url)
-            yield from _parsed(response.iter_stream())
+            yield response
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
         raise PredictorUnavailable(f"{url}: {error or type(error).__name__}") from None
 
@@ -92,7 +125,8 @@ def _parsed(parts: Iterator[bytes]) -> Iterator[dict[str, Any]]:
         *events, buffer = (buffer + part).split(b"\n\n")
         for event in events:
             data = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
-            yield orjson.loads(b"\n".join(data))
+            if data:  # a comment has none
+                yield orjson.loads(b"\n".join(data))
 
 
 def _refusal(status: int, body: bytes, url: str) -> ExplainerError:

@@ -29,3 +29,4 @@ Resize = Annotated[
     typer.Option(metavar="WORD", help="What is done with pictures of another size: none, fit, centre_crop."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
+Later = Annotated[bool, typer.Option("--async", help="Ask the server for a job, and do not wait; see jobs.")]

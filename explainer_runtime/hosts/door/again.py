@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from typing import NamedTuple
+from urllib.parse import quote
 
 import orjson
 
@@ -73,7 +74,7 @@ class Request(NamedTuple):
             "method": "POST",
             "scheme": "http",
             "path": self.path,
-            "raw_path": self.path.encode(),
+            "raw_path": quote(self.path).encode(),
             "query_string": self.query.encode("latin-1"),
             "root_path": "",
             "headers": [

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
 from explainer_runtime.driver import Progress
-from explainer_runtime.errors import NotFound
+from explainer_runtime.errors import InvalidInput, NotFound
 from explainer_runtime.hosts.door.again import Answer, Request
 from explainer_runtime.hosts.door.gate import App
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.service.caller import Caller
-from explainer_runtime.hosts.service.service import free
+from explainer_runtime.hosts.service.service import free, names
 from explainer_runtime.jobs import Kept, Limits, kept
 from explainer_runtime.jobs.events import Sink
 from explainer_runtime.jobs.queue import Answer as Done
@@ -30,6 +32,7 @@ from explainer_runtime.spec import parse
 
 ANSWERED = ("done", "failed")
 """States in which a job has a result."""
+_LONGEST_KEY = 256
 _LOOK, _SLOWEST = 0.02, 0.5
 """Seconds between two looks at a job that is waited for, at first and at last."""
 
@@ -61,9 +64,13 @@ class Desk:
         """A new job that does what was `asked`, or the one that there is for this idempotency key.
 
         Raises:
-            InvalidInput: The key was used for another request.
+            InvalidInput: The key was used for another request, or is none.
             Overloaded, JobsUnavailable: There is no room for it, or no place to keep it, now.
         """
+        if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
+            raise InvalidInput(
+                f"expected 1 to {_LONGEST_KEY} printable characters of ASCII", "idempotency-key"
+            )
         written = asked.dumps()
         digest = await self._store.call(self._blobs.put, written)
         job = await self._store.call(self._store.submit, _owner(by), model, digest, len(written), key)
@@ -119,12 +126,15 @@ class Desk:
         def told(at: Progress) -> None:
             beat.told(at.fraction, None if at.best is None else str(at.best))
 
+        if job.model not in names():  # who serves it keeps jobs here, too
+            return Done(503)
         request = Request.loads(await self._store.call(self._blobs.get, job.request))
         kind, _, name = job.owner.partition(" ")
         by = Caller(name, token=name if kind == "token" else "", spare=True, told=told)
         assert self._app is not None
         answer = await request.send(self._app, by, job.id)
-        return Done(answer.status, answer.body, orjson.dumps(answer.headers).decode())
+        error = None if answer.status == 200 else _error(answer.body)
+        return Done(answer.status, answer.body, orjson.dumps(answer.headers).decode(), error)
 
 
 def opening(
@@ -147,7 +157,7 @@ def opening(
 
 def said(job: Job) -> dict[str, Any]:
     """What is told of a job."""
-    place = f"/v2/models/{job.model}/explanations/{job.id}"
+    place = f"{places(job.model)}/{job.id}"
     told: dict[str, Any] = {
         "id": job.id,
         "model": job.model,
@@ -155,14 +165,31 @@ def said(job: Job) -> dict[str, Any]:
         "fraction": job.fraction,
         "best": None if job.best is None else float(job.best),
         "attempts": job.attempt,
-        "created": job.created,
-        "ended": job.ended,
-        "expires": job.expires,
+        "created": _written(job.created),
+        "ended": None if job.ended is None else _written(job.ended),
+        "expires": _written(job.expires),
         "status": job.status,
         "error": job.error,
         "links": {"self": place, "result": f"{place}/result"},
     }
     return {name: value for name, value in told.items() if value is not None}
+
+
+def places(model: str) -> str:
+    """The path of a model's jobs."""
+    return f"/v2/models/{quote(model)}/explanations"
+
+
+def _error(body: bytes) -> str | None:
+    """The line by which a server says why it refuses."""
+    try:
+        return str(orjson.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _written(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _owner(by: Caller) -> str:

@@ -21,7 +21,7 @@ import orjson
 
 from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.hosts.door.again import Answer, Request
-from explainer_runtime.hosts.door.desk import ANSWERED, Desk, said
+from explainer_runtime.hosts.door.desk import ANSWERED, Desk, places, said
 from explainer_runtime.hosts.door.gate import GIVEN, App, Message, Receive, Scope, Send, refuse
 from explainer_runtime.hosts.door.prefer import Preference, preferred
 from explainer_runtime.hosts.service.caller import Checked, caller
@@ -145,7 +145,7 @@ class Jobs:
         document: dict[str, Any] = {"explanations": [said(job) for job in jobs[:most]]}
         if len(jobs) > most:
             more = {"after": jobs[most - 1].id, "limit": digits, **({"state": state} if state else {})}
-            document["next"] = f"/v2/models/{model}/explanations?{urlencode(more)}"
+            document["next"] = f"{places(model)}?{urlencode(more)}"
         return _document(200, document)
 
     async def _stream(self, job: Job, send: Send) -> None:

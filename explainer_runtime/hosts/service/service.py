@@ -223,6 +223,11 @@ def free() -> int:
     return sum(service.free for service in list(_loaded))
 
 
+def names() -> set[str]:
+    """Names of all explainers that this process serves."""
+    return {service.name for service in list(_loaded)}
+
+
 _log = logging.getLogger(__name__)
 _loaded: WeakSet[Service] = WeakSet()
 _FIRST_GUESS = 1000.0

@@ -41,6 +41,7 @@ ELSEWHERE = {
     "explainer-runtime demo": "test_demo; here where all is fresh",
     "openssl |explainer-runtime (sign|verify) |.* --require-signature": "test_signing",
     "explainer-runtime replay": "test_audit",
+    "explainer-runtime jobs |.* --jobs |.* --async": "test_jobs_rest",
     "explainer-runtime pack|skopeo ": "test_oci",
     ".*\\.\\.\\.": "stands for what is the reader's",
     "fashion-cf/$| +[a-z-]+[./]": "a listing",

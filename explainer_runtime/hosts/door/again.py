@@ -30,6 +30,8 @@ _OF_ONE_ANSWER = (
 )
 """Headers that are not of the explanation."""
 
+_EVENTS = "text/event-stream"
+
 Headers = list[tuple[str, str]]
 
 
@@ -43,9 +45,12 @@ class Request(NamedTuple):
 
     @classmethod
     def of(cls, scope: Scope, body: bytes) -> Request:
-        """What is to be written down of it."""
+        """What is to be written down of it; of events, which a job has itself, nothing is."""
         query = scope.get("query_string", b"").decode("latin-1")
-        return cls(scope["path"], query, [one for one in _read(scope["headers"]) if one[0] in _ASKED], body)
+        headers = [
+            one for one in _read(scope["headers"]) if one[0] in _ASKED and _EVENTS not in one[1].lower()
+        ]
+        return cls(scope["path"], query, headers, body)
 
     @classmethod
     def loads(cls, written: bytes) -> Request:

@@ -8,12 +8,13 @@ and every refusal names the part of the body that it is about: `inputs[0].data`.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import orjson
@@ -23,18 +24,15 @@ from explainer_runtime.errors import InvalidInput, InvalidOption
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.spec import Inputs
+from explainer_runtime.tensors import DATATYPES, FLOATS, NUMBERS, Tensor, refuse, texts
 
 EXPLANATION = "explanation"
 """Name of the output that holds the whole answer as one JSON document."""
-PICTURE = "picture"
-"""Name of the output that holds the answer as a PNG, base64; only made for who asks for it."""
+PICTURE, CARD, PAGE = "picture", "card", "page"
+"""Names of outputs that are only made for who asks for them: the answer as a PNG in base64, as a piece of
+HTML, and as a page of its own."""
+DRAWN = (PICTURE, CARD, PAGE)
 
-_FLOATS: dict[str, type[np.number[Any]]] = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
-_INTEGERS: dict[str, type[np.number[Any]]] = {
-    f"{kind.upper()}{bits}": np.dtype(f"{kind}{bits}").type
-    for kind in ("uint", "int")
-    for bits in (8, 16, 32, 64)
-}
 _AXES = 32
 """Axes that rows may have; NumPy has 64."""
 _PIECE = 16 * 1024
@@ -43,29 +41,54 @@ _LONGEST = 64 * 1024
 """Characters of JSON in a parameter."""
 _DEEPEST = 8
 """Axes that rows may have where a body does not say their shape, and levels of an option."""
-_NUMBERS = {**_FLOATS, **_INTEGERS}
-_DATATYPES = {np.dtype(dtype): name for name, dtype in _NUMBERS.items()}
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor of a V2 body, or its description in a model's metadata.
+class Files(NamedTuple):
+    """Pictures of a request that are not yet decoded.
 
     Attributes:
-        name: What the model calls it.
-        datatype: A V2 datatype: `FP32`, `INT64`, `BOOL`, `BYTES`, ...
-        shape: Rows first; -1 where a description leaves the size open.
-        data: Numbers as a flat list, as lists or tuples nested like `shape`, or as an array; `BYTES` as a
-            list of bytes. None in a description.
+        each: The bytes of each file.
+        field: Where they stand in the body.
     """
 
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    data: Any = None
+    each: tuple[bytes, ...]
+    field: str
 
 
 # --- requests -----------------------------------------------------------------------------------------
+
+
+def decode_input(inputs: Sequence[Tensor]) -> np.ndarray | Files:
+    """The rows of a request's only input, see `decode_rows`; of `BYTES` the files that they are.
+
+    A file is base64 where it came as text (JSON), and bytes where it came as bytes.
+
+    Raises:
+        InvalidInput: As `decode_rows`; or a shape other than one of so many files, or what is no base64.
+    """
+    if len(inputs) != 1 or inputs[0].datatype != "BYTES":
+        return decode_rows(inputs)
+    shape, data = _checked_shape(inputs[0].shape), inputs[0].data
+    if (
+        not isinstance(data, list | tuple | np.ndarray)
+        or math.prod(shape) != shape[0]
+        or len(data) != shape[0]
+    ):
+        refuse("inputs[0].shape", f"expected one file a row, BYTES of shape [N]; got {list(shape)}")
+    return _files(data, "inputs[0].data")
+
+
+def _files(values: Any, field: str) -> Files:
+    each = list(values)
+    for index, value in enumerate(each):
+        if isinstance(value, str):
+            try:
+                each[index] = base64.b64decode(value, validate=True)
+            except ValueError:
+                refuse(f"{field}[{index}]", "expected a picture's file in base64")
+        elif not isinstance(value, bytes):
+            refuse(f"{field}[{index}]", f"expected a picture's file in base64, got {_json_type(value)}")
+    return Files(tuple(each), field)
 
 
 def decode_rows(inputs: Sequence[Tensor]) -> np.ndarray:
@@ -78,36 +101,18 @@ def decode_rows(inputs: Sequence[Tensor]) -> np.ndarray:
     """
     if len(inputs) != 1:
         got = ", ".join(repr(tensor.name) for tensor in inputs) or "none"
-        _refuse("inputs", f"expected exactly one tensor, the rows; got {got}")
+        refuse("inputs", f"expected exactly one tensor, the rows; got {got}")
     (tensor,) = inputs
-    dtype = _NUMBERS.get(tensor.datatype)
+    dtype = NUMBERS.get(tensor.datatype)
     if dtype is None:
-        _refuse("inputs[0].datatype", f"expected one of {', '.join(_NUMBERS)}; got {tensor.datatype}")
+        refuse("inputs[0].datatype", f"expected one of {', '.join(NUMBERS)}; got {tensor.datatype}")
     shape = _checked_shape(tensor.shape)
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
         rows = _numbers(tensor.data, tensor.datatype, shape).astype(np.float32, copy=False)
     if not np.isfinite(rows).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
-        _refuse("inputs[0].data", f"expected finite numbers, got {rows[where]} at {list(where)}")
+        refuse("inputs[0].data", f"expected finite numbers, got {rows[where]} at {list(where)}")
     return rows
-
-
-def unpack(datatype: str, content: bytes) -> np.ndarray | None:
-    """The numbers `(M,)` of one raw tensor, as gRPC carries them: little-endian, without a copy.
-
-    Returns:
-        None for a datatype that is not of numbers.
-
-    Raises:
-        InvalidInput: The bytes are no whole number of elements.
-    """
-    dtype = _NUMBERS.get(datatype)
-    if dtype is None:
-        return None
-    width = np.dtype(dtype).itemsize
-    if len(content) % width:
-        _refuse("raw_input_contents", f"{datatype} takes {width} bytes a number, got {len(content)} bytes")
-    return np.frombuffer(content, np.dtype(dtype).newbyteorder("<"))
 
 
 def decode_options(parameters: Mapping[str, Any] | None, names: Collection[str]) -> dict[str, Any]:
@@ -133,16 +138,17 @@ def decode_options(parameters: Mapping[str, Any] | None, names: Collection[str])
             continue
         if name in options:
             raise InvalidOption(f"{name}: set both as a parameter and in explain_parameters", name)
-        options[name] = _scalar(name, value)
+        options[name] = scalar(name, value)
     return options
 
 
-def decode_body(body: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, Any]]:
+def decode_body(body: Mapping[str, Any]) -> tuple[np.ndarray | Files, Mapping[str, Any]]:
     """The rows (see `decode_rows`) and parameters of a body that is not V2: V1 or a SeldonMessage.
 
-    V1 is `{"instances": rows}`, a SeldonMessage `{"data": {"ndarray": rows}}` or `{"data": {"tensor":
-    {"shape": ..., "values": ...}}}`; the V1 body may also stand in its `jsonData`. Options stand in
-    `parameters`, in `meta.tags`, or as `explain_parameters` beside the rows.
+    V1 is `{"instances": rows}`, where each row may be a picture's file, `{"b64": file}`; a SeldonMessage
+    `{"data": {"ndarray": rows}}` or `{"data": {"tensor": {"shape": ..., "values": ...}}}`; the V1 body may
+    also stand in its `jsonData`. Options stand in `parameters`, in `meta.tags`, or as `explain_parameters`
+    beside the rows.
 
     Raises:
         InvalidInput: None of these, or what `decode_rows` refuses.
@@ -159,7 +165,7 @@ def decode_body(body: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, Any]]
     if "ndarray" in data:
         return _rows(data["ndarray"], "data.ndarray"), parameters
     if "tensor" not in data:
-        _refuse("body", "expected V2 `inputs`, V1 `instances`, or Seldon `data` with ndarray or tensor")
+        refuse("body", "expected V2 `inputs`, V1 `instances`, or Seldon `data` with ndarray or tensor")
     tensor = _part(data, "tensor")
     return _rows(tensor.get("values"), "data.tensor", tensor.get("shape")), parameters
 
@@ -169,28 +175,36 @@ def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if part is None:
         return {}
     if not isinstance(part, Mapping):
-        _refuse(name, f"expected an object, got {_json_type(part)}")
+        refuse(name, f"expected an object, got {_json_type(part)}")
     return part
 
 
-def _rows(values: Any, name: str, shape: Any = None) -> np.ndarray:
+def _rows(values: Any, name: str, shape: Any = None) -> np.ndarray | Files:
     """Rows of a body that names no datatype; without a shape, it is that of the first of each list."""
+    if shape is None and isinstance(values, list | tuple) and values and isinstance(values[0], dict):
+        if any(not isinstance(one, dict) or set(one) != {"b64"} for one in values):
+            refuse(name, 'expected rows, or for each row that is a picture {"b64": file}')
+        return _files([one["b64"] for one in values], name)
     if shape is None:
         shape, level = [], values
         while isinstance(level, list | tuple) and len(shape) <= _DEEPEST:
             shape.append(len(level))
             level = level[0] if level else None
     if not isinstance(shape, list) or not 1 <= len(shape) <= _DEEPEST:
-        _refuse(name, f"expected rows as nested lists, at most {_DEEPEST} deep")
+        refuse(name, f"expected rows as nested lists, at most {_DEEPEST} deep")
     try:
         return decode_rows([Tensor(name, "FP32", tuple(shape), values)])
     except InvalidInput as error:
         where, _, message = str(error).partition(": ")
-        _refuse(where.replace("inputs[0].data", name).replace("inputs[0]", name), message)
+        refuse(where.replace("inputs[0].data", name).replace("inputs[0]", name), message)
 
 
-def _scalar(name: str, value: Any) -> Any:
-    """What a parameter holds: a string that is JSON other than a string is what it says."""
+def scalar(name: str, value: Any) -> Any:
+    """What a parameter holds: a string that is JSON other than a string is what it says.
+
+    Raises:
+        InvalidOption: It is longer than 64 KiB, or deeper than eight levels.
+    """
     if isinstance(value, str):
         with suppress(orjson.JSONDecodeError):
             parsed = _parsed(name, value)
@@ -228,29 +242,29 @@ def check_outputs(wanted: Sequence[str], known: Collection[str]) -> None:
 def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
     if not shape or not whole:
-        _refuse("inputs[0].shape", f"expected sizes that are not negative, rows first; got {list(shape)}")
+        refuse("inputs[0].shape", f"expected sizes that are not negative, rows first; got {list(shape)}")
     if len(shape) > _AXES:
-        _refuse("inputs[0].shape", f"expected at most {_AXES} axes, got {len(shape)}")
+        refuse("inputs[0].shape", f"expected at most {_AXES} axes, got {len(shape)}")
     if shape[0] == 0:
-        _refuse("inputs[0].shape", f"expected at least one row, got {list(shape)}")
+        refuse("inputs[0].shape", f"expected at least one row, got {list(shape)}")
     if 0 in shape:  # NumPy cannot hold every empty shape: [1, 0, 2**63]
-        _refuse("inputs[0].shape", f"expected at least one value a row, got {list(shape)}")
+        refuse("inputs[0].shape", f"expected at least one value a row, got {list(shape)}")
     return tuple(shape)
 
 
 def _numbers(data: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray:
     if not isinstance(data, np.ndarray):
         flat = _flat(data, shape)
-        data = np.empty(len(flat), _NUMBERS[datatype])
+        data = np.empty(len(flat), NUMBERS[datatype])
         for start in range(0, len(flat), _PIECE):
             piece = flat[start : start + _PIECE]
             _check_types(piece, datatype, start)
             try:
                 data[start : start + _PIECE] = piece
             except OverflowError:
-                _refuse("inputs[0].data", f"expected numbers that {datatype} can hold")
+                refuse("inputs[0].data", f"expected numbers that {datatype} can hold")
     if data.dtype.kind not in "fiu":
-        _refuse("inputs[0].data", f"expected {datatype} numbers, got {data.dtype}")
+        refuse("inputs[0].data", f"expected {datatype} numbers, got {data.dtype}")
     if data.size != math.prod(shape):
         _refuse_size(shape, data.size)
     return np.asarray(data).reshape(shape)
@@ -258,7 +272,7 @@ def _numbers(data: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def _flat(data: Any, shape: tuple[int, ...]) -> list[Any]:
     if not isinstance(data, list):
-        _refuse("inputs[0].data", f"expected a list of numbers, got {_json_type(data)}")
+        refuse("inputs[0].data", f"expected a list of numbers, got {_json_type(data)}")
     if data and isinstance(data[0], list | tuple):
         # Nested: level by level, so that neither depth nor raggedness can surprise anyone.
         level = [data]
@@ -267,7 +281,7 @@ def _flat(data: Any, shape: tuple[int, ...]) -> list[Any]:
             for start in range(0, len(parts), _PIECE):
                 piece = parts[start : start + _PIECE]
                 if not all(isinstance(part, list | tuple) and len(part) == size for part in piece):
-                    _refuse(
+                    refuse(
                         "inputs[0].data", f"expected shape {list(shape)}: lists of {size} at depth {depth}"
                     )
                 level += chain.from_iterable(piece)
@@ -279,12 +293,12 @@ def _flat(data: Any, shape: tuple[int, ...]) -> list[Any]:
 
 def _check_types(flat: list[Any], datatype: str, start: int) -> None:
     # By exact type: bool is an int to Python and None a NaN to NumPy.
-    allowed = {int, float} if datatype in _FLOATS else {int}
+    allowed = {int, float} if datatype in FLOATS else {int}
     if set(map(type, flat)) <= allowed:
         return
     index, value = next((i, value) for i, value in enumerate(flat, start) if type(value) not in allowed)
-    what = "numbers" if datatype in _FLOATS else "integers"
-    _refuse("inputs[0].data", f"expected {what}, got {_json_type(value)} at {index}")
+    what = "numbers" if datatype in FLOATS else "integers"
+    refuse("inputs[0].data", f"expected {what}, got {_json_type(value)} at {index}")
 
 
 def _json_type(value: Any) -> str:
@@ -308,11 +322,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _refuse_size(shape: tuple[int, ...], size: int) -> NoReturn:
-    _refuse("inputs[0].data", f"expected {math.prod(shape)} numbers for shape {list(shape)}, got {size}")
-
-
-def _refuse(field: str, message: str) -> NoReturn:
-    raise InvalidInput(f"{field}: {message}", field)
+    refuse("inputs[0].data", f"expected {math.prod(shape)} numbers for shape {list(shape)}, got {size}")
 
 
 # --- answers ------------------------------------------------------------------------------------------
@@ -363,11 +373,8 @@ def decode(tensors: Iterable[Tensor], seconds: float = 0.0) -> Explanation:
 def _decoded(tensor: Tensor) -> np.ndarray:
     data = tensor.data
     if tensor.datatype == "BYTES" and isinstance(data, bytes):
-        data, left = [], tensor.data
-        while left:  # each with its length in front, four bytes, little end first
-            end = 4 + int.from_bytes(left[:4], "little")
-            data, left = [*data, left[4:end].decode()], left[end:]
-    dtype: Any = {"BYTES": np.str_, "BOOL": np.bool_, **_NUMBERS}[tensor.datatype]
+        data = [text.decode() for text in texts(data)]
+    dtype: Any = {"BYTES": np.str_, "BOOL": np.bool_, **NUMBERS}[tensor.datatype]
     flat = np.frombuffer(data, dtype) if isinstance(data, bytes) else np.array(data, dtype)
     return flat.reshape(tuple(tensor.shape))
 
@@ -388,5 +395,5 @@ def describe_outputs(fitted: Fitted) -> list[Tensor]:
 def _encode(name: str, array: np.ndarray) -> Tensor:
     if array.dtype.kind == "U":
         return Tensor(name, "BYTES", array.shape, [word.encode() for word in array.ravel().tolist()])
-    datatype = "BOOL" if array.dtype.kind == "b" else _DATATYPES[array.dtype]
+    datatype = "BOOL" if array.dtype.kind == "b" else DATATYPES[array.dtype]
     return Tensor(name, datatype, array.shape, array)

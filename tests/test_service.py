@@ -31,7 +31,7 @@ from explainer_runtime.spec import (
     Limits,
     ModelContract,
 )
-from explainer_runtime.wire import Tensor
+from explainer_runtime.tensors import Tensor
 
 
 def brightness(x):

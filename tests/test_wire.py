@@ -13,9 +13,8 @@ from explainer_runtime.explanation import Cost, Explanation
 from explainer_runtime.fitted import Fitted
 from explainer_runtime.methods import options
 from explainer_runtime.spec import AnchorImage, Inputs
+from explainer_runtime.tensors import NUMBERS, Tensor, unpack
 from explainer_runtime.wire import (
-    _NUMBERS,
-    Tensor,
     _decoded,
     check_outputs,
     decode,
@@ -24,7 +23,6 @@ from explainer_runtime.wire import (
     decode_rows,
     describe_outputs,
     encode,
-    unpack,
 )
 
 FLOATS = ("FP16", "FP32", "FP64")
@@ -132,14 +130,17 @@ def test_what_was_sent_is_not_changed():
 
 @pytest.mark.parametrize("datatype", FLOATS + INTEGERS)
 def test_raw_numbers_are_read_in_place(datatype):
-    sent = np.array([0, 1, 100], _NUMBERS[datatype])
+    sent = np.array([0, 1, 100], NUMBERS[datatype])
     np.testing.assert_array_equal(unpack(datatype, sent.tobytes()), sent)
 
 
 def test_raw_bytes_that_are_no_whole_number_of_elements_are_refused():
     with pytest.raises(InvalidInput, match="raw_input_contents: FP32 takes 4 bytes a number, got 7"):
         unpack("FP32", b"1234567")
-    assert unpack("BYTES", b"1234567") is None
+    with pytest.raises(InvalidInput, match="raw_input_contents: BYTES are at most"):
+        unpack("BYTES", b"1234567")
+    assert unpack("BYTES", b"\3\0\0\0abc\0\0\0\0") == [b"abc", b""]
+    assert unpack("BOOL", b"1") is None
 
 
 def test_options_are_the_same_as_object_string_and_scalars():

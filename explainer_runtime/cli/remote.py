@@ -16,7 +16,8 @@ import orjson
 
 from explainer_runtime.errors import ExplainerError, InvalidInput, PredictorError, PredictorUnavailable
 from explainer_runtime.explanation import Explanation
-from explainer_runtime.wire import Tensor, decode
+from explainer_runtime.tensors import Tensor
+from explainer_runtime.wire import decode
 
 _SECONDS = 3600.0
 """How long the next event may take; the server's own limits end an explanation long before."""

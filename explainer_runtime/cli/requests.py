@@ -19,6 +19,7 @@ from explainer_runtime.errors import InvalidInput, InvalidOption
 from explainer_runtime.pictures import Sent
 from explainer_runtime.search.kept import scaled
 from explainer_runtime.spec import Inputs
+from explainer_runtime.tensors import Tensor
 
 
 class Request(NamedTuple):
@@ -120,8 +121,7 @@ def _v2_request(path: Path, kind: str) -> Request:
     try:
         body = orjson.loads(files.text(path, "input"))
         tensors = [
-            wire.Tensor(one["name"], one["datatype"], tuple(one["shape"]), one["data"])
-            for one in body["inputs"]
+            Tensor(one["name"], one["datatype"], tuple(one["shape"]), one["data"]) for one in body["inputs"]
         ]
         parameters = body.get("parameters")
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:

@@ -15,7 +15,8 @@ from explainer_runtime.demo.servers import Server
 from explainer_runtime.errors import ExplainerError
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.predictors.remote import oip
-from explainer_runtime.wire import Tensor, decode
+from explainer_runtime.tensors import Tensor
+from explainer_runtime.wire import decode
 
 _SECONDS = 120.0
 _KEYS = ("name", "datatype", "shape", "data")

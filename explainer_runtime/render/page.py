@@ -68,8 +68,11 @@ def html(
     )
 
 
-def snippet(explanation: Explanation, x: np.ndarray, inputs: Inputs, most: int = 8) -> str | None:
-    """A few lines of HTML for the cell of a notebook: what it is, and one picture of the first `most` rows.
+def snippet(
+    explanation: Explanation, x: np.ndarray, inputs: Inputs, most: int = 8, *, sent: Sequence[Sent] = ()
+) -> str | None:
+    """A few lines of HTML for the cell of a notebook: what it is, and one picture of the first `most` rows,
+    drawn on the pictures that were sent, if any.
 
     Returns:
         None where the rows are no images.
@@ -78,7 +81,7 @@ def snippet(explanation: Explanation, x: np.ndarray, inputs: Inputs, most: int =
         seen = view(explanation, x, inputs)
     except InvalidInput:
         return None
-    shown = drawn(replace(seen, cards=seen.cards[:most]), inputs, SIZE)
+    shown = drawn(replace(seen, cards=seen.cards[:most]), inputs, SIZE, sent[:most])
     alt = "; ".join(card.headline for card in shown)
     words = f"{seen.idea} Found for {sum(card.found for card in seen.cards)} of {len(seen.cards)}."
     if len(seen.cards) > most:

@@ -10,11 +10,13 @@ build from it can be bent by a Host header (CVE-2026-48710).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import orjson
 
+from explainer_runtime.errors import InvalidInput
 from explainer_runtime.hosts.door import documents
 from explainer_runtime.hosts.door.aside import SMALL, aside
 from explainer_runtime.hosts.door.limits import Guard, TooLarge, inflate
@@ -23,6 +25,7 @@ from explainer_runtime.hosts.door.tokens import Tokens, mark
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.service.caller import Caller
 from explainer_runtime.hosts.service.tracing import incoming
+from explainer_runtime.tensors import attach
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,6 +38,11 @@ DOCUMENT = "explainer_runtime.document"
 GIVEN = "explainer_runtime.caller"
 """Where in a scope its `Caller` is, if this process sends the request itself: a job, whose owner was let in
 when it was asked for. No client has a way to write there."""
+
+HEAD = b"inference-header-content-length"
+"""Header of a body of which only so many bytes are JSON; what follows are its tensors."""
+EXPLAINS = re.compile(r"[/:]explain$")
+"""Paths that take pictures."""
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _NO_JSON = "body: expected a V2 request as JSON, with content-type: application/json"
@@ -102,7 +110,7 @@ class Gate:
         self, scope: Scope, headers: dict[bytes, bytes], share: Share, receive: Receive, send: Send
     ) -> None:
         try:
-            body, document = await self._body(headers, share, receive)
+            body, document = await self._body(scope["path"], headers, share, receive)
         except TooLarge as error:
             # A little more is thrown away, so that the client hears of it and may go on.
             too_much = _declared(headers) > 4 * self._guard.max_body or b"transfer-encoding" in headers
@@ -113,13 +121,14 @@ class Gate:
             return await refuse(closing(send), 503, "the requests being answered leave no room for this one")
         except _Unsupported as error:
             return await refuse(send, 415, f"content-encoding: {error}")
-        except ValueError as error:
+        except (ValueError, InvalidInput) as error:
             return await refuse(send, 422, str(error))
         except _Gone:
             return None
         scope = {**_unpacked(scope, len(body)), DOCUMENT: document}
         token = mark(headers.get(b"authorization")) if self._tokens else ""
         caller = scope.get(GIVEN) or Caller(self._name(scope, headers), token=token)
+        caller.hold = share.hold
         caller.enter()
         try:
             with self._traffic.of(caller), incoming(_words(headers)):
@@ -129,7 +138,9 @@ class Gate:
                 await aside(documents.scatter, document)
         return None
 
-    async def _body(self, headers: dict[bytes, bytes], share: Share, receive: Receive) -> tuple[bytes, Any]:
+    async def _body(
+        self, path: str, headers: dict[bytes, bytes], share: Share, receive: Receive
+    ) -> tuple[bytes, Any]:
         """The body, unpacked, and what is written in it; None where there is none."""
         most = self._guard.max_body
         if _declared(headers) > most:
@@ -152,6 +163,9 @@ class Gate:
             raise _Unsupported("expected gzip or none")
         if not body:
             return b"", None
+        if EXPLAINS.search(path) and HEAD not in headers and not says_json(headers.get(b"content-type")):
+            packed = encoding == b"gzip"  # a picture, for `pictured.py` to look at
+            return (await aside(self._inflated, body, share) if packed else bytes(body)), None
         if len(body) <= SMALL and encoding == b"identity":
             return self._read(body, encoding, headers, share)
         return await aside(self._read, body, encoding, headers, share)
@@ -159,21 +173,32 @@ class Gate:
     def _read(
         self, raw: bytearray, encoding: bytes, headers: dict[bytes, bytes], share: Share
     ) -> tuple[bytes, Any]:
-        body = bytes(raw)
-        if encoding == b"gzip":
-            body = inflate(body, self._guard.max_body)
-            share.take(len(body))
-        if not _says_json(headers.get(b"content-type")):
+        body = self._inflated(raw, share) if encoding == b"gzip" else bytes(raw)
+        said, tail = body, b""
+        if HEAD in headers:
+            length = headers[HEAD]
+            if encoding != b"identity" or not length.isdigit() or int(length) > len(raw):
+                raise ValueError("body: expected a V2 request as JSON, and tensors as bytes behind it")
+            said, tail = body[: int(length)], body[int(length) :]
+        elif not says_json(headers.get(b"content-type")):
             raise ValueError(_NO_JSON)
         try:
-            marks = documents.scan(body, self._guard.bounds)
+            marks = documents.scan(said, self._guard.bounds)
         except ValueError as error:
             raise ValueError(_NO_JSON if str(error) == documents.NO_JSON else f"body: {error}") from None
         share.take(VALUE * marks.values)
         try:
-            return body, documents.loads(body, marks)
+            document = documents.loads(said, marks)
         except ValueError:
             raise ValueError(_NO_JSON) from None
+        if HEAD in headers:
+            attach(document, tail)
+        return body, document
+
+    def _inflated(self, raw: bytearray, share: Share) -> bytes:
+        body = inflate(bytes(raw), self._guard.max_body)
+        share.take(len(body))
+        return body
 
     def _name(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         if self._guard.client_header is not None:
@@ -281,7 +306,8 @@ def _declared(headers: dict[bytes, bytes]) -> int:
     return int(declared) if declared.isdigit() else 0
 
 
-def _says_json(content_type: bytes | None) -> bool:
+def says_json(content_type: bytes | None) -> bool:
+    """Whether a body is JSON, as it says; one that says nothing is."""
     if content_type is None:
         return True
     kind = content_type.partition(b";")[0].strip().lower()

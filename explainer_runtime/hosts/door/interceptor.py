@@ -89,6 +89,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             caller = self._enter(metadata, context)
             telling = _Telling(context, caller)
             with self._room.share() as share, self._traffic.of(caller), incoming(_words(metadata)):
+                caller.hold = share.hold
                 requests = self._requests(raw, handler.request_deserializer, share, context)
                 try:
                     async for response in _responses(handler, requests, telling):

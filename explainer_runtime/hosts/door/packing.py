@@ -32,9 +32,11 @@ class Packed:
                 return
             if start:
                 body, whole = message.get("body", b""), not message.get("more_body")
-                names = {name.lower() for name, _ in start.get("headers", ())}
+                said = {name.lower(): value for name, value in start.get("headers", ())}
+                # A picture is packed already.
+                large = len(body) >= _WORTHWHILE and not said.get(b"content-type", b"").startswith(b"image/")
                 headers = [*start.get("headers", ()), (b"vary", b"accept-encoding")]
-                if whole and len(body) >= _WORTHWHILE and b"content-encoding" not in names:
+                if whole and large and b"content-encoding" not in said:
                     body = await aside(gzip.compress, body, _LEVEL)
                     message = {**message, "body": body}
                     headers = [(name, _weak(name, value)) for name, value in headers]

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from explainer_runtime.errors import InvalidInput, Overloaded
 from explainer_runtime.hosts.door.limits import TooLarge
 
 VALUE = 32
@@ -34,7 +35,7 @@ class Room:
         try:
             yield share
         finally:
-            share.take(-share.held)
+            share.close()
 
     def take(self, more: int) -> None:
         """Hold so many bytes more, or fewer.
@@ -49,10 +50,18 @@ class Room:
 
 
 class Share:
-    """What one request holds."""
+    """What one request holds. A thread that reads for it may outlive it: what that takes does not count."""
 
     def __init__(self, room: Room) -> None:
         self._room, self.held = room, 0
+        self._lock, self._closed = threading.Lock(), False
+
+    def close(self) -> None:
+        """Hold nothing, from now on."""
+        with self._lock:
+            self._closed = True
+            self._room.take(-self.held)
+            self.held = 0
 
     def take(self, more: int) -> None:
         """Hold so many bytes more.
@@ -61,7 +70,24 @@ class Share:
             TooLarge: It would be more than there is for all together.
             NoRoom: As `Room.take`.
         """
-        if self.held + more > self._room.most:
-            raise TooLarge(f"expected what takes at most {self._room.most} bytes when it is parsed")
-        self._room.take(more)
-        self.held += more
+        with self._lock:
+            if self._closed:
+                return
+            if self.held + more > self._room.most:
+                raise TooLarge(f"expected what takes at most {self._room.most} bytes when it is parsed")
+            self._room.take(more)
+            self.held += more
+
+    def hold(self, more: int) -> None:
+        """`take`, for whoever knows nothing of doors.
+
+        Raises:
+            InvalidInput: It would be more than there is for all together.
+            Overloaded: There is no room now.
+        """
+        try:
+            self.take(more)
+        except TooLarge as error:
+            raise InvalidInput(str(error), "body") from None
+        except NoRoom:
+            raise Overloaded("the requests being answered leave no room for this one") from None

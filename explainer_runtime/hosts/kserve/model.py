@@ -29,30 +29,40 @@ import uvicorn
 from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from grpc_interceptor.exceptions import GrpcException
 
-from explainer_runtime import wire
+from explainer_runtime import tensors, wire
 from explainer_runtime.complaints import expected
 from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidInput
-from explainer_runtime.hosts.door.aside import give_back, settle, take_turns
+from explainer_runtime.hosts.door.aside import aside, give_back, settle, take_turns
 from explainer_runtime.hosts.door.connections import METRICS_CONNECTIONS, Port, framed, open_files
 from explainer_runtime.hosts.door.desk import Desk
 from explainer_runtime.hosts.door.grpc_port import MAX_MESSAGE, options, ours
 from explainer_runtime.hosts.door.interceptor import Interceptor
 from explainer_runtime.hosts.door.jobs import Jobs
 from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.hosts.door.pictured import Pictured
 from explainer_runtime.hosts.door.room import Room
 from explainer_runtime.hosts.door.tls import Tls
 from explainer_runtime.hosts.door.tokens import Tokens
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.kserve.door import KServeDoor
 from explainer_runtime.hosts.service import logs
-from explainer_runtime.hosts.service.asked import answered, asked, asked_in, described, explained
+from explainer_runtime.hosts.service.asked import (
+    answered,
+    asked,
+    asked_in,
+    described,
+    document,
+    explained,
+    listed,
+)
 from explainer_runtime.hosts.service.names import check_id, check_name
 from explainer_runtime.hosts.service.service import Service
 from explainer_runtime.hosts.service.settings import Settings, parse_settings
 from explainer_runtime.hosts.service.status import GRPC, fault, retry_after
-from explainer_runtime.wire import Tensor
+from explainer_runtime.tensors import Tensor
 
 _line, sys.argv = (
     sys.argv,
@@ -119,11 +129,12 @@ class ExplainerModel(kserve.Model):
         try:
             if not isinstance(payload, Mapping):
                 raise InvalidInput('expected {"instances": [...]}', "body")
-            explanation = await explained(self._service, asked_in(self._service, payload))
+            read = await aside(asked_in, self._service, payload)
+            said = await aside(document, self._service, read, await explained(self._service, read))
         except Exception as error:
             raise _refusal(error) from None
-        document: dict[str, Any] = orjson.loads(explanation.to_json())
-        return document
+        answer: dict[str, Any] = orjson.loads(said)
+        return answer
 
     async def predict(
         self,
@@ -138,8 +149,9 @@ class ExplainerModel(kserve.Model):
             check_id(payload.id)
             wanted = [output.name for output in payload.request_outputs or ()]
             inputs = [_tensor(one) for one in payload.inputs]
-            read = asked(self._service, inputs, _parameters(payload.parameters), wanted)
-            tensors, took, marks = answered(self._service, read, await explained(self._service, read))
+            read = await aside(asked, self._service, inputs, _parameters(payload.parameters), wanted)
+            explanation = await explained(self._service, read)
+            tensors, took, marks = await aside(answered, self._service, read, explanation)
         except Exception as error:
             raise _refusal(error, over_grpc=payload.from_grpc is True) from None
         if response_headers is not None:
@@ -195,6 +207,8 @@ def serve(
             return 2 if isinstance(error, TO_CHANGE) else 1
         loaded.append(one)
     traffic, room = Traffic(), Room(guard.max_in_flight)
+    app.router.routes[:0] = [APIRoute(f"/v{version}/models", _listing(loaded)) for version in (1, 2)]
+    app.add_middleware(Pictured, verb="infer")
     desk = jobs(traffic) if jobs else None
     if desk is not None:
         app.add_middleware(Jobs, desk=desk)
@@ -233,6 +247,15 @@ def serve(
     with ours(sys.modules["kserve.protocol.grpc.server"], [interceptor], limits, tls, host):
         server.start(loaded)
     return 0
+
+
+def _listing(models: Sequence[ExplainerModel]) -> Callable[[], Any]:
+    async def listing() -> JSONResponse:
+        """The explainers of this server: their names, and what is to be known before one asks."""
+        explainers = [listed(one._service, "ready" if one.ready else "loading") for one in models]
+        return JSONResponse({"models": [one.name for one in models], "explainers": explainers})
+
+    return listing
 
 
 class _Server(kserve.ModelServer):
@@ -366,7 +389,7 @@ def _tensor(one: Any) -> Tensor:
     """One input; bytes that came raw are read as they are."""
     data = one.data
     if one._raw_data is not None:
-        data = wire.unpack(one.datatype, one._raw_data)
+        data = tensors.unpack(one.datatype, one._raw_data)
     return Tensor(one.name, one.datatype, tuple(one.shape), data)
 
 

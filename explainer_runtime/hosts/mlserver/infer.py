@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from mlserver.codecs.json import encode_to_json_bytes
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 from explainer_runtime.complaints import expected
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.hosts.door.aside import SMALL, aside
-from explainer_runtime.hosts.door.gate import DOCUMENT
+from explainer_runtime.hosts.door.gate import DOCUMENT, HEAD
 from explainer_runtime.hosts.mlserver import v2types
 from explainer_runtime.hosts.mlserver.refusals import answer, where
 from explainer_runtime.hosts.service.names import check_id
@@ -30,6 +31,9 @@ _MOST = {"inputs": 64, "outputs": 1000, "shape": 64}
 """Entries of the lists that a validator looks into."""
 _PIECE = 16 * 1024
 """Numbers encoded without a break; the interpreter's lock is held meanwhile."""
+
+
+_JSON = (b"content-type", b"application/json")
 
 
 class Route(MLServerRoute):
@@ -43,6 +47,9 @@ class Route(MLServerRoute):
         async def handler(request: Request) -> Any:
             if DOCUMENT not in request.scope:
                 return await slow(request)
+            if HEAD.decode() in request.headers:  # what is behind the JSON is in the document as well
+                other = [pair for pair in request.scope["headers"] if pair[0] != b"content-type"]
+                request = Request({**request.scope, "headers": [*other, _JSON]}, request.receive)
             request._json = request.scope[DOCUMENT]
             return await handle(request)
 
@@ -164,7 +171,7 @@ def _without_data(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any
         values = tensor.get("data") if isinstance(tensor, dict) else None
         if isinstance(tensor, dict):
             _check_length(tensor.get("shape"), "shape", f"inputs[{index}].shape")
-        if isinstance(values, list):
+        if isinstance(values, list | np.ndarray):
             tensor = {**tensor, "data": []}
         else:
             values = None

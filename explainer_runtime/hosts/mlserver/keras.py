@@ -24,7 +24,7 @@ from explainer_runtime.predictors import connect
 from explainer_runtime.predictors.colocated import announce, withdraw
 from explainer_runtime.predictors.settings import KerasModel
 from explainer_runtime.spec import parse
-from explainer_runtime.wire import Tensor
+from explainer_runtime.tensors import Tensor
 
 _THREADS = 4
 

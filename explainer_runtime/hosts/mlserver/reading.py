@@ -22,7 +22,7 @@ from explainer_runtime.hosts.door import messages
 from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.mlserver import refusals, v2types
 from explainer_runtime.hosts.service.names import check_id
-from explainer_runtime.wire import unpack
+from explainer_runtime.tensors import unpack
 
 
 class Servicer(InferenceServicer):
@@ -77,7 +77,7 @@ def reading(convert: Callable[..., Any]) -> Callable[..., Any]:
                 numbers = unpack(tensor.datatype, content)
             except InvalidInput as error:
                 raise MLServerError(str(error), 422) from None
-            # What is no numbers stays packed; our runtimes refuse it.
+            # BOOL stays packed; our runtimes refuse it.
             tensor.data = TensorData.model_construct(root=[content] if numbers is None else numbers)
         return payload
 

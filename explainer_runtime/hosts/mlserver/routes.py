@@ -23,7 +23,7 @@ from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.mlserver import infer, v2types
 from explainer_runtime.hosts.mlserver.faults import faults
 from explainer_runtime.hosts.mlserver.refusals import answer
-from explainer_runtime.hosts.service.asked import asked_in, explained, marks
+from explainer_runtime.hosts.service.asked import asked_in, document, explained, listed, marks
 from explainer_runtime.hosts.service.names import check_name
 
 SELDON_PATHS = ("/explain", "/api/v1.0/explain", "/api/v0.1/explain")
@@ -67,9 +67,11 @@ def register(runtime: Any) -> None:
         handler.__name__ = name
         register_custom_handler(CustomHandler(rest_path=path), handler)
         setattr(runtime, name, handler)
-    listed = CustomHandler(rest_path="/v1/models", rest_method="GET")
-    register_custom_handler(listed, _names)
-    runtime.explainer_names = _names
+    for version in ("v1", "v2"):
+        handler = _listing()
+        handler.__name__ = f"explainers_{version}"
+        register_custom_handler(CustomHandler(rest_path=f"/{version}/models", rest_method="GET"), handler)
+        setattr(runtime, handler.__name__, handler)
 
 
 def _v2(runtime: Any, own: bool) -> Callable[..., Any]:
@@ -96,9 +98,19 @@ def _seldon(runtime: Any, own: bool) -> Callable[..., Any]:
     return handler
 
 
-async def _names() -> Response:
-    """Names of the explainers of this server, in V1's words."""
-    return v2types.as_json({"models": sorted({name for name, _ in _loaded})})
+def _listing() -> Callable[..., Any]:
+    async def handler() -> Response:
+        """The explainers of this server: their names, and what is to be known before one asks."""
+        names = sorted({name for name, _ in _loaded})
+        explainers = []
+        for name in names:
+            runtime = _default(name)
+            versions = sorted(version for known, version in _loaded if known == name and version)
+            state = "ready" if runtime.ready else "loading"
+            explainers.append(listed(runtime.service(), state, versions))
+        return v2types.as_json({"models": names, "explainers": explainers})
+
+    return handler
 
 
 async def _answered(act: Callable[..., Any], runtime: Any, body: Any) -> Response:
@@ -124,8 +136,10 @@ async def _bare_answer(runtime: Any, body: Mapping[str, Any]) -> Response:
             read = await aside(partial(runtime.read, bare=True), infer.request_of(body))
         else:
             read = await aside(asked_in, runtime.service(), body)
-        explanation = await explained(runtime.service(), read)
-        return v2types.as_json(explanation.to_json(), headers=marks(runtime.service(), explanation))
+        service = runtime.service()
+        explanation = await explained(service, read)
+        said = await aside(document, service, read, explanation)
+        return v2types.as_json(said, headers=marks(service, explanation))
 
 
 def _only() -> Any:

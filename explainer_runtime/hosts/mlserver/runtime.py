@@ -9,7 +9,6 @@ serve, so nothing is opened or imported before `load`; it also looks at every at
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 from mlserver import MLModel, ModelSettings
@@ -22,7 +21,6 @@ from mlserver.types import (
 )
 from mlserver.utils import get_model_uri
 
-from explainer_runtime.driver import Progress
 from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.door.aside import aside
@@ -31,15 +29,13 @@ from explainer_runtime.hosts.mlserver.faults import faults
 from explainer_runtime.hosts.mlserver.keras import KerasRuntime, loaded
 from explainer_runtime.hosts.service.asked import Asked, answered, asked, described, explained, schema
 from explainer_runtime.hosts.service.names import check_name
+from explainer_runtime.hosts.service.reports import Reports, told
 from explainer_runtime.hosts.service.service import Service
 from explainer_runtime.hosts.service.settings import parse_settings
 from explainer_runtime.predictors.settings import Colocated
-from explainer_runtime.wire import Tensor
+from explainer_runtime.wire import DRAWN
 
 __all__ = ["ExplainerRuntime", "KerasRuntime"]
-
-_BETWEEN = 0.1
-"""Seconds between two progress events of one stream, at least."""
 
 
 class ExplainerRuntime(MLModel):
@@ -97,12 +93,12 @@ class ExplainerRuntime(MLModel):
         """The same for each payload, with progress before the answer; `parameters.event` tells them apart."""
         async for payload in payloads:
             with faults():
-                read, reports = await aside(self.read, payload), _Reports()
+                read, reports = await aside(self.read, payload), Reports()
                 work = asyncio.ensure_future(explained(self.service(), read, reports.report))
                 work.add_done_callback(reports.end)
                 try:
                     async for progress in reports:
-                        yield v2types.respond(self, payload, _progress(progress), event="progress")
+                        yield v2types.respond(self, payload, told(progress), event="progress")
                     yield await aside(self._respond, payload, read, await work, "explanation")
                 finally:
                     work.cancel()
@@ -114,8 +110,8 @@ class ExplainerRuntime(MLModel):
         return self._service
 
     def read(self, payload: InferenceRequest, *, bare: bool = False) -> Asked:
-        """What a V2 request asks; a `bare` answer has no outputs to choose from."""
-        wanted = [] if bare else [output.name for output in payload.outputs or ()]
+        """What a V2 request asks; a `bare` answer has only those outputs to choose from that are drawn."""
+        wanted = [output.name for output in payload.outputs or () if not bare or output.name in DRAWN]
         return asked(self.service(), v2types.tensors(payload), v2types.parameters(payload), wanted)
 
     def _respond(
@@ -124,41 +120,6 @@ class ExplainerRuntime(MLModel):
         tensors, took, headers = answered(self.service(), read, explanation)
         more = took if event is None else {**took, "event": event}
         return v2types.respond(self, payload, tensors, headers=headers, **more)
-
-
-class _Reports:
-    """Progress, from the thread that computes to the task that tells: the newest, and not too often."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Progress | None] = asyncio.Queue()
-        self._last = 0.0
-
-    def report(self, progress: Progress) -> None:
-        """Called by the thread."""
-        now = time.monotonic()
-        if now - self._last >= _BETWEEN:
-            self._last = now
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, progress)
-
-    def end(self, work: asyncio.Future[Explanation]) -> None:
-        """Called by the event loop: there will be no more."""
-        self._queue.put_nowait(None)
-
-    async def __aiter__(self) -> AsyncIterator[Progress]:
-        while (progress := await self._queue.get()) is not None:
-            yield progress
-
-
-def _progress(progress: Progress) -> list[Tensor]:
-    tensors = [
-        Tensor("progress", "FP32", (1,), [progress.fraction]),
-        Tensor("predictor_rows", "INT64", (1,), [progress.rows]),
-        Tensor("predictor_calls", "INT64", (1,), [progress.calls]),
-    ]
-    if progress.best is not None:
-        tensors.append(Tensor("best", "FP32", (1,), [float(progress.best)]))
-    return tensors
 
 
 def _refuse_sharing(settings: ModelSettings) -> None:

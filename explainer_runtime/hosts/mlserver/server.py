@@ -35,6 +35,7 @@ from explainer_runtime.hosts.door.interceptor import Interceptor
 from explainer_runtime.hosts.door.jobs import Jobs
 from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.door.packing import Packed
+from explainer_runtime.hosts.door.pictured import Pictured
 from explainer_runtime.hosts.door.room import Room
 from explainer_runtime.hosts.door.tls import Tls
 from explainer_runtime.hosts.door.tokens import Tokens
@@ -161,6 +162,7 @@ class Server(MLServer):
         infer.install(app, self._data_plane)
         streaming.install(app, self._data_plane)
         openapi.install(app)
+        app.add_middleware(Pictured)
         if self._desk is not None:
             app.add_middleware(Jobs, desk=self._desk)
         app.add_middleware(Packed)

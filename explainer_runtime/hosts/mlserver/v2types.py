@@ -22,7 +22,8 @@ from mlserver.types import (
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.hosts.service.names import check_id
 from explainer_runtime.hosts.service.status import fault
-from explainer_runtime.wire import PICTURE, Tensor, listed
+from explainer_runtime.tensors import Tensor
+from explainer_runtime.wire import PICTURE, listed
 
 
 def settings_of(settings: ModelSettings) -> Mapping[str, Any]:

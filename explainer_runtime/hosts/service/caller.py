@@ -37,6 +37,7 @@ class Caller:
         checks: Whether it only wants to know if its request would be taken; `Checked` says that it would.
         spare: Whether it is a job, which takes a thread that nobody else wants, and gives way to who does.
         told: Told how far its explanation is.
+        hold: Told how many bytes more it holds, or fewer, before it does.
     """
 
     name: str = ""
@@ -47,6 +48,7 @@ class Caller:
     checks: bool = False
     spare: bool = False
     told: Callable[[Progress], None] | None = None
+    hold: Callable[[int], None] = lambda more: None
 
     async def unless_cut(self, work: Future[T]) -> T:
         """What `work` comes to, unless the server cannot wait for it.

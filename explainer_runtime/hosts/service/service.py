@@ -77,6 +77,11 @@ class Service:
             self.refused(error)
             raise
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the artifact; see `artifact.verify`."""
+        return self._report.digest
+
     def submit(
         self,
         rows: np.ndarray,

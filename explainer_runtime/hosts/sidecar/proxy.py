@@ -24,8 +24,12 @@ from explainer_runtime.errors import InvalidSpec
 from explainer_runtime.hosts.door.gate import App, Receive, Scope, Send, refuse
 from explainer_runtime.hosts.sidecar.upstream import BrokenOff, Unreachable, Upstream
 
-PROBES = {"/explain/live": "/v2/health/live", "/explain/ready": "/v2/health/ready"}
-"""Where to ask for our own health; `/v2/health` is the model's."""
+PROBES = {
+    "/explain/live": "/v2/health/live",
+    "/explain/ready": "/v2/health/ready",
+    "/explain/models": "/v2/models",
+}
+"""Where to ask for our own health, and what we serve; `/v2/health` and `/v2/models` are the model's."""
 
 _SELDON = re.compile(r"(/api/v[01]\.[01])?/explain")
 _VERB = re.compile(

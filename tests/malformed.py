@@ -7,12 +7,16 @@ text (cut, flipped, of another encoding), or what headers claim.
 
 from __future__ import annotations
 
+import base64
 import copy
 import gzip
+import io
 import json
 import random
 import struct
 from typing import Any, NamedTuple
+
+from PIL import Image
 
 PATHS = (
     "/v2/models/{}/infer",
@@ -60,6 +64,9 @@ def requests(model: str, seed: int, count: int):
         if rng.random() < 0.1:
             yield dear(model, rng)
             continue
+        if rng.random() < 0.3:
+            yield _picture(model, rng)
+            continue
         body = _body(rng)
         headers = {"content-type": "application/json"}
         kind = rng.random()
@@ -71,6 +78,47 @@ def requests(model: str, seed: int, count: int):
                 packed = gzip.compress(body)
                 body = packed if rng.random() < 0.5 else _torn(rng, packed)
         yield Request(rng.choice(PATHS).format(model), headers, body)
+
+
+_ACCEPTED = ("*/*", "image/png", "text/html", "text/event-stream", "x", "image/*;q=" + "9" * 400)
+_QUERIES = ("max_calls=1", "max_calls=1&seed=%ff", "x=" + "[" * 3000, "&".join(["a=1"] * 200), "&=&=")
+
+
+def _picture(model: str, rng: random.Random) -> Request:
+    """A picture, a form with pictures, or binary tensors, most of them broken."""
+    path = rng.choice([path for path in PATHS if path.endswith("explain")]).format(model)
+    kind = rng.choice(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+    buffer = io.BytesIO()
+    Image.frombytes("L", (8, 8), rng.randbytes(64)).save(buffer, kind)
+    file = _torn(rng, buffer.getvalue()) if rng.random() < 0.5 else buffer.getvalue()
+    headers, act = {"accept": rng.choice(_ACCEPTED)}, rng.randrange(4)
+    if act == 0:
+        size = rng.choice([256, 256, 0, -1, 255, "256", 2**70])
+        tensor = {"name": "x", "datatype": "FP32", "shape": [1, 8, 8, 1]}
+        document = {"inputs": [{**tensor, "parameters": {"binary_data_size": size}}]}
+        document["parameters"] = {"max_calls": 1}
+        body = json.dumps(_broken(rng, document) if rng.random() < 0.5 else document).encode()
+        headers["inference-header-content-length"] = str(rng.choice([len(body), len(body), 0, 1, 10**9]))
+        body += struct.pack("<64f", *(rng.random() for _ in range(64)))
+    elif act == 1:
+        text = base64.b64encode(file).decode()
+        tensor = {"name": "x", "datatype": "BYTES", "shape": [1], "data": [text]}
+        document = rng.choice([{"inputs": [tensor]}, {"instances": [{"b64": text}]}])
+        document = _broken(rng, {**document, "parameters": {"max_calls": 1}})
+        headers["content-type"] = "application/json"
+        body = json.dumps(document).encode("utf-8", "surrogatepass")
+    elif act == 2:
+        path = f"{path}?{rng.choice(_QUERIES)}"
+        said = rng.choice([f"image/{kind.lower()}"] * 3 + ["image/svg+xml", "image/", "IMAGE/PNG;x=1"])
+        headers["content-type"], body = said, file
+    else:
+        part = b'--b\r\nContent-Disposition: form-data; name="%b"; filename="<b>.png"\r\n\r\n%b\r\n'
+        image, options = part % (b"image", file), part % (b"options", b'{"max_calls": 1}')
+        body = rng.choice([image + options + b"--b--\r\n"] * 3 + [image * 300, b"--b\r\n"])
+        body = _torn(rng, body) if rng.random() < 0.5 else body
+        boundary = rng.choice(["b", "b", "b", "", "c", "b" * 5000])
+        headers["content-type"] = f"multipart/form-data; boundary={boundary}"
+    return Request(path, headers, body)
 
 
 def valid(rng: random.Random) -> dict[str, Any]:

@@ -40,7 +40,8 @@ _JSON, _EVENTS = "application/json", "text/event-stream"
 _DRAWN = {"image/png": wire.PICTURE, "text/html": wire.PAGE}
 """Which output each media type is."""
 _ANSWERS = (_JSON, *_DRAWN, _EVENTS)
-_FILES = tuple(f"image/{kind}" for kind in ("png", "jpeg", "gif", "webp", "bmp", "tiff"))
+FILES = tuple(f"image/{kind}" for kind in ("png", "jpeg", "gif", "webp", "bmp", "tiff"))
+"""Media types of pictures that are read."""
 _HEADERS = {
     "image/png": [(b"content-type", b"image/png"), (b"x-content-type-options", b"nosniff")],
     "text/html": [
@@ -227,8 +228,8 @@ def _kind(content_type: str) -> str:
 
 
 def _check_kind(kind: str, field: str, *more: str) -> None:
-    if kind not in (*_FILES, *more):
-        raise _NoPicture(f"{field}: expected one of {', '.join((*_FILES, *more))}; got {kind[:100]!r}")
+    if kind not in (*FILES, *more):
+        raise _NoPicture(f"{field}: expected one of {', '.join((*FILES, *more))}; got {kind[:100]!r}")
 
 
 def _query(text: str) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import grpc
-import numpy as np
 import orjson
 import prometheus_client
 import uvicorn
@@ -32,7 +31,6 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from grpc_interceptor.exceptions import GrpcException
 
-from explainer_runtime import tensors, wire
 from explainer_runtime.complaints import expected
 from explainer_runtime.errors import TO_CHANGE, ExplainerError, InvalidInput
 from explainer_runtime.hosts.door.aside import aside, give_back, settle, take_turns
@@ -62,16 +60,17 @@ from explainer_runtime.hosts.service.names import check_id, check_name
 from explainer_runtime.hosts.service.service import Service
 from explainer_runtime.hosts.service.settings import Settings, parse_settings
 from explainer_runtime.hosts.service.status import GRPC, fault, retry_after
-from explainer_runtime.tensors import Tensor
 
 _line, sys.argv = (
     sys.argv,
     sys.argv[:1],
 )  # KServe reads the command line on import, and ends on what it mistakes
 import kserve  # noqa: E402
-from kserve import InferOutput, InferRequest, InferResponse  # noqa: E402
+from kserve import InferRequest, InferResponse  # noqa: E402
 from kserve.logging import logger  # noqa: E402
 from kserve.model_server import app  # noqa: E402
+
+from explainer_runtime.hosts.kserve import v2types  # noqa: E402
 
 sys.argv = _line
 
@@ -111,11 +110,11 @@ class ExplainerModel(kserve.Model):
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The input, for metadata."""
-        return [_described(tensor) for tensor in described(self._service)[0]]
+        return [v2types.described(tensor) for tensor in described(self._service)[0]]
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """The outputs, for metadata."""
-        return [_described(tensor) for tensor in described(self._service)[1]]
+        return [v2types.described(tensor) for tensor in described(self._service)[1]]
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Answer V1 `:explain`: `{"instances": [...]}` in, `{"meta", "data"}` out.
@@ -148,8 +147,8 @@ class ExplainerModel(kserve.Model):
         try:
             check_id(payload.id)
             wanted = [output.name for output in payload.request_outputs or ()]
-            inputs = [_tensor(one) for one in payload.inputs]
-            read = await aside(asked, self._service, inputs, _parameters(payload.parameters), wanted)
+            inputs = [v2types.tensor(one) for one in payload.inputs]
+            read = await aside(asked, self._service, inputs, v2types.parameters(payload.parameters), wanted)
             explanation = await explained(self._service, read)
             tensors, took, marks = await aside(answered, self._service, read, explanation)
         except Exception as error:
@@ -159,8 +158,8 @@ class ExplainerModel(kserve.Model):
         return InferResponse(
             payload.id or str(uuid.uuid4()),
             self.name,
-            [_output(tensor, payload) for tensor in tensors],
-            parameters=took if payload.from_grpc is not True else _whole(took),
+            [v2types.output(tensor, payload) for tensor in tensors],
+            parameters=took if payload.from_grpc is not True else v2types.whole(took),
             use_binary_outputs=payload.use_binary_outputs,
             requested_outputs=payload.request_outputs,
         )
@@ -370,48 +369,3 @@ def _refusal(error: Exception, over_grpc: bool = False) -> Exception:
         return GrpcException(told.message, grpc.StatusCode[GRPC[told.status]])
     after = retry_after(told.status)
     return _Refused(told.status, told.message, {} if after is None else {"retry-after": str(after)})
-
-
-def _whole(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that KServe's converter to gRPC knows: fractions are not among them."""
-    return {name: value for name, value in parameters.items() if not isinstance(value, float)}
-
-
-def _parameters(parameters: Any) -> dict[str, Any]:
-    """The parameters of a V2 request, from REST or from gRPC's messages."""
-    return {
-        name: getattr(value, value.WhichOneof("parameter_choice")) if hasattr(value, "WhichOneof") else value
-        for name, value in (parameters or {}).items()
-    }
-
-
-def _tensor(one: Any) -> Tensor:
-    """One input; bytes that came raw are read as they are."""
-    data = one.data
-    if one._raw_data is not None:
-        data = tensors.unpack(one.datatype, one._raw_data)
-    return Tensor(one.name, one.datatype, tuple(one.shape), data)
-
-
-class _Output(InferOutput):
-    """KServe's, in whose JSON a float32 had the digits of a double."""
-
-    def set_data_from_numpy(self, output_tensor: np.ndarray, binary_data: bool = True) -> None:
-        """See there; called when it is sent."""
-        super().set_data_from_numpy(output_tensor, binary_data)
-        if not binary_data and output_tensor.dtype == np.float32:
-            self._data = wire.listed(output_tensor)
-
-
-def _output(tensor: Tensor, payload: Any) -> Any:
-    data = tensor.data
-    if not isinstance(data, np.ndarray):
-        data = np.array(data, dtype=object).reshape(tensor.shape)
-    output = _Output(tensor.name, list(tensor.shape), tensor.datatype, data)
-    if payload.from_grpc is True:  # where KServe 0.21 fails on arrays
-        output.set_data_from_numpy(data, binary_data=payload.use_binary_outputs)
-    return output
-
-
-def _described(tensor: Tensor) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}

@@ -15,6 +15,9 @@ from fastapi.responses import JSONResponse
 from mlserver.rest.app import APIRoute
 from mlserver.rest.openapi import get_openapi_schema
 
+from explainer_runtime.hosts.door.gate import EXPLAINS
+from explainer_runtime.hosts.door.pictured import FILES
+
 PATH = "/v2/docs/dataplane.json"
 
 
@@ -45,10 +48,23 @@ def merged(app: FastAPI) -> dict[str, Any]:
 
 
 def _with_body(path: str, item: dict[str, Any]) -> dict[str, Any]:
-    """A path's item; of V2's explain with the body that it takes, which FastAPI does not see."""
-    if path.startswith("/v2/models/") and path.endswith("/explain"):
-        reference = {"$ref": "#/components/schemas/InferenceRequest"}
-        item["post"]["requestBody"]["content"]["application/json"]["schema"] = reference
+    """A path's item; of those that explain with the bodies and answers that FastAPI does not see."""
+    if not EXPLAINS.search(path):
+        return item
+    content = item["post"]["requestBody"]["content"]
+    if path.startswith("/v2/models/"):
+        content["application/json"]["schema"] = {"$ref": "#/components/schemas/InferenceRequest"}
+    file = {"type": "string", "format": "binary"}
+    parts = {
+        "image": {"type": "array", "items": file, "minItems": 1, "description": "Pictures, each a row."},
+        "options": {"type": "string", "description": "Options of the method: a JSON object."},
+        "outputs": {"type": "string", "description": "Names of the outputs that are wanted: a JSON list."},
+    }
+    form = {"type": "object", "properties": parts, "required": ["image"]}
+    content |= {"multipart/form-data": {"schema": form}, **{kind: {"schema": file} for kind in FILES}}
+    drawn = {"image/png": {"schema": file}, "text/html": {"schema": {"type": "string"}}}
+    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    item["post"]["responses"]["200"].setdefault("content", {}).update(drawn | events)
     return item
 
 

@@ -74,7 +74,8 @@ def decode_input(inputs: Sequence[Tensor]) -> np.ndarray | Files:
         or math.prod(shape) != shape[0]
         or len(data) != shape[0]
     ):
-        refuse("inputs[0].shape", f"expected one file a row, BYTES of shape [N]; got {list(shape)}")
+        numbers = ", ".join(NUMBERS)
+        refuse("inputs[0].datatype", f"expected one of {numbers}; or BYTES [N], files; got {list(shape)}")
     return _files(data, "inputs[0].data")
 
 

@@ -310,7 +310,7 @@ TWICE = {"params": [("seed", 1), ("seed", 2)]}
         (422, "query: expected each option once", {**TWICE, **typed("image/png", file())}),
         (422, "image[0]: cannot be read as an image", typed("image/png", b"")),
         (422, "inputs[0].data[0]: expected a picture's file in base64", texts(1, data=["?"])),
-        (422, "inputs[0].shape: expected one file a row", texts(1, 2, data=["", ""])),
+        (422, "inputs[0].datatype: expected one of FP16", texts(1, 2, data=["", ""])),
     ],
 )
 def test_what_is_wrong_is_named(host, client, status, said, asked):

@@ -57,7 +57,14 @@ class Prepared:
         strangeness: Whether the model is the one that the explainer was fitted to.
     """
 
-    def __init__(self, fitted: Fitted, predictor: Predictor, segment: Segmenter | None = None) -> None:
+    def __init__(
+        self,
+        fitted: Fitted,
+        predictor: Predictor,
+        segment: Segmenter | None = None,
+        *,
+        steady: bool = False,
+    ) -> None:
         self.fitted, self.predictor, self.segment = fitted, predictor, segment
         model = served(predictor)
         self.merging = Merging(predictor, wait=model.settings.coalesce) if model else None
@@ -65,7 +72,7 @@ class Prepared:
         self.strangeness = Strangeness(fitted.inputs, fitted.model, fitted.arrays)
         self._networks = {name: asked_of(model) for name, model in fitted.models.items() if name != "student"}
         self._shard = None
-        if self.road == "exact" and isinstance(predictor, WhiteBox):
+        if self.road == "exact" and isinstance(predictor, WhiteBox) and not steady:
             self._shard = shard_of(predictor, made_up(fitted.inputs))
         self._guide = teaching.guide(fitted) if self.road == "surrogate" else None
 
@@ -214,7 +221,12 @@ def check(
 
 
 def prepare(
-    fitted: Fitted, predictor: Any, *, segment: Segmenter | None = None, warm: bool = True
+    fitted: Fitted,
+    predictor: Any,
+    *,
+    segment: Segmenter | None = None,
+    warm: bool = True,
+    steady: bool = False,
 ) -> Prepared:
     """Close a fitted explainer over a predictor.
 
@@ -225,6 +237,9 @@ def prepare(
             it is code, so no artifact holds it.
         warm: Explain one made-up row now, so that what is compiled on first use is compiled before the
             first request. A remote predictor is not disturbed.
+        steady: Ask a model in this process for as many slopes at a time as the size of a row says, whatever
+            they take here: cancellation may be late, and the same seed gives the same bytes in processes that
+            are not equally fast.
 
     Raises:
         InvalidSpec: exact slopes of a predictor that has no graph in this process; or explainer and
@@ -247,7 +262,7 @@ def prepare(
         raise InvalidSpec(
             f"{named(predictor)} answers with labels only; {spec.kind} needs probabilities or logits"
         )
-    prepared = Prepared(fitted, predictor, segment)
+    prepared = Prepared(fitted, predictor, segment, steady=steady)
     if served(predictor) is None:  # an endpoint is met when it is first asked
         prepared.strangeness.meet(predictor, predictor)
     if warm:

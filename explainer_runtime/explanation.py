@@ -10,8 +10,9 @@ is named in `meta.tensors`. Labels of pixels, truths or numbers, are told as run
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,14 @@ class Explanation:
         cost = {"calls": self.cost.calls, "rows": self.cost.rows, "steps": self.cost.steps}
         document = {"meta": {"name": self.kind, **meta, "cost": cost}, "data": data}
         return orjson.dumps(document, default=jsonable, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def digest(self) -> str:
+        """SHA-256 of the whole answer as `/explain` sends it, without `cached` and with a cost of 0.
+
+        What a request cost depends on what was asked before it: a model is met once, an answer may be kept.
+        """
+        meta = {name: one for name, one in self.meta.items() if name != "cached"}
+        return hashlib.sha256(replace(self, meta=meta, cost=Cost()).to_json()).hexdigest()
 
     def _said_shortly(self) -> dict[str, Any]:
         """What `meta` says in a short document."""

@@ -92,7 +92,7 @@ def again(
         Limits, {**line["limits"], "max_seconds": 10**6}, "limits"
     )  # a slower machine may be as right
     explanation = prepared(rows, {**asked, "max_seconds": None}, limits=allowed)
-    result = audit.result_of(explanation)
+    result = explanation.digest()
     return {
         "same": result == line["result"],
         "result": {"recorded": line["result"], "now": result},

@@ -17,7 +17,6 @@ import stat
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +27,7 @@ from explainer_runtime.artifact import Report
 from explainer_runtime.artifact.provenance import digest
 from explainer_runtime.errors import ExplainerError, InvalidOption, InvalidSpec
 from explainer_runtime.explainers import Prepared
-from explainer_runtime.explanation import Cost, Explanation
+from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.service.caller import Caller
 from explainer_runtime.hosts.service.logs import REQUEST_ID
 from explainer_runtime.hosts.service.status import fault
@@ -118,7 +117,7 @@ def record(
             "status": 200,
             "cached": "cached" in answer.meta,
             "rows": dict(zip(found.tolist(), counts.tolist(), strict=True)),
-            "result": result_of(answer),
+            "result": answer.digest(),
         }
     else:
         line |= {"status": fault(answer).status, "result": None}
@@ -126,13 +125,8 @@ def record(
 
 
 def result_of(explanation: Explanation) -> str:
-    """SHA-256 of the whole answer as `/explain` sends it, with the numbers of `cost` read as 0, and without
-    `cached`.
-
-    What a request cost depends on what was asked before it: a model is met once, an answer may be kept.
-    """
-    meta = {name: one for name, one in explanation.meta.items() if name != "cached"}
-    return hashlib.sha256(replace(explanation, meta=meta, cost=Cost()).to_json()).hexdigest()
+    """What a record has of an answer."""
+    return explanation.digest()
 
 
 def options_of(spec: Spec, options: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ second sees more than the limit and one message.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Pace:
                 ran out of time.
         """
         came = self._clock()
-        wait = self._reserve(rows, until)
+        wait = self.reserve(rows, until)
         if wait > 0:
             self._sleep(wait)
         if self._clock() >= until:
@@ -75,8 +76,9 @@ class Pace:
         finally:
             self._places.release()
 
-    def _reserve(self, rows: int, until: float) -> float:
-        """Seconds to wait. A turn that would come too late is not taken, but waited for as long as may be."""
+    def reserve(self, rows: int, until: float = math.inf) -> float:
+        """Seconds to wait until so many rows may go. A turn that would come too late is not taken, but waited
+        for as long as may be."""
         if self._rate is None:
             return 0.0
         with self._lock:

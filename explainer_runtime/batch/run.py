@@ -28,6 +28,7 @@ from explainer_runtime.artifact.provenance import digest
 from explainer_runtime.batch.source import ID, Reader, table_of
 from explainer_runtime.errors import (
     ExplainerError,
+    InvalidInput,
     InvalidOption,
     PredictorTimeout,
     PredictorUnavailable,
@@ -67,7 +68,7 @@ SCHEMA = pa.schema(
             "answer",
             pa.large_string(),
         ),  # the whole answer as JSON, where asked for: what `answer_digest` is of
-        ("picture", pa.large_binary()),  # PNG, where asked for
+        ("picture", pa.large_binary()),  # PNG, where asked for, and of some
         ("cached", pa.bool_()),  # whether the answer was kept from earlier; see `cache.py`
         ("together", pa.int32()),  # how many rows were explained at once: what follows is of all of them
         ("calls", pa.int64()),  # of the model
@@ -144,12 +145,13 @@ class Explains:
         """Who the model says it is, now; see `fingerprint.identity`."""
         return identity(self.prepared.predictor)
 
-    def __call__(self, records: pa.Table | pa.RecordBatch | Mapping[str, Any]) -> pa.Table:
+    def __call__(self, records: pa.Table | pa.RecordBatch | Mapping[str, Any], drawn: int = 0) -> pa.Table:
         """The answers to `records`, one each, in their order.
 
         Args:
             records: A table with the column of ids and that of rows: encoded pictures, paths of pictures, or
                 numbers; a column `reason`, where there is one, says of a record why it is not to be read.
+            drawn: How many of those that can be read are drawn at any rate.
 
         Raises:
             InvalidInput: It has no such columns.
@@ -163,11 +165,12 @@ class Explains:
                 readable.append((place, row))
         for start in range(0, len(readable), self._together):
             group = readable[start : start + self._together]
-            for (place, _), said in zip(group, self._answers([row for _, row in group]), strict=True):
+            answers = self._answers([row for _, row in group], drawn - start)
+            for (place, _), said in zip(group, answers, strict=True):
                 told[place] |= said
         return pa.Table.from_pylist(told, SCHEMA)
 
-    def _answers(self, rows: Sequence[Sent | np.ndarray]) -> Iterator[dict[str, Any]]:
+    def _answers(self, rows: Sequence[Sent | np.ndarray], drawn: int) -> Iterator[dict[str, Any]]:
         x, begun = np.stack([row.row if isinstance(row, Sent) else row for row in rows]), time.perf_counter()
         try:
             if self._kept is None:
@@ -178,8 +181,8 @@ class Explains:
             raise
         except Exception as error:  # of one row: the others, and those after them, are none the worse for it
             if len(rows) > 1:
-                for row in rows:
-                    yield from self._answers([row])
+                for place, row in enumerate(rows):
+                    yield from self._answers([row], drawn - place)
                 return
             known = isinstance(error, ExplainerError)
             words = str(error) if known else f"internal error: {type(error).__name__}: {error}"
@@ -191,11 +194,17 @@ class Explains:
             said = told(one, x[place], self.prepared.fitted.inputs)
             if self._dense:
                 said["answer"] = one.to_json().decode()
-            if self._pictures:
-                sent = (row,) if isinstance(row, Sent) else ()
-                said["picture"] = render.png(one, x[place][None], self.prepared.fitted.inputs, sent=sent)
+            if self._pictures or place < drawn:
+                said["picture"] = self._drawn(one, row, x[place])
             spent = {"calls": cost.calls, "rows": cost.rows, "steps": cost.steps, "seconds": seconds}
             yield said | spent | {"together": len(rows), "cached": "cached" in answer.meta}
+
+    def _drawn(self, one: Explanation, row: Sent | np.ndarray, x: np.ndarray) -> bytes | None:
+        sent = (row,) if isinstance(row, Sent) else ()
+        try:
+            return render.png(one, x[None], self.prepared.fitted.inputs, sent=sent)
+        except InvalidInput:  # these rows are no images
+            return None
 
 
 class Paced(Around):

@@ -49,8 +49,8 @@ class Source:
     Attributes:
         path: What was named.
         kind: `parquet`, `pictures` or `arrays`.
-        said: What tells it from other sources, as JSON values: number and sizes of files, and a digest of
-            what of them is cheap to read (names and sizes; a parquet file's footer).
+        said: What tells it from other sources, as JSON values: number of files, and a digest of what of
+            them is cheap to read: names, sizes, and their last bytes, but of pictures.
         total: How many records there are.
         id, column: Columns of ids and rows, as `Reader` takes them.
     """
@@ -252,29 +252,28 @@ def _arrays(path: Path) -> Source:
     row = int(np.prod(shape[1:])) * dtype.itemsize
 
     def batches(wanted: Callable[[int, int], bool]) -> Iterator[pa.Table]:
+        broken = ""
         with _member(path, "x") as (stream, _, _):
             for start in range(0, shape[0], _AHEAD):
                 count = min(_AHEAD, shape[0] - start)
-                names = [
-                    str(one)
-                    for one in (range(start, start + count) if ids is None else ids[start : start + count])
-                ]
-                if not wanted(start, count):  # read all the same: what is compressed has no places in it
-                    stream.read(row * count)
-                    yield pa.table({ID: names})
-                    continue
+                some = range(start, start + count) if ids is None else ids[start : start + count]
+                names = [str(one) for one in some]
                 try:
-                    data = stream.read(row * count)
-                    if len(data) < row * count:
-                        raise OSError("it ends too early")
+                    # Also what is not wanted: what is compressed has no places in it.
+                    data = b"" if broken else stream.read(row * count)
+                    broken = broken or "it ends too early" * (len(data) < row * count)
                 except (OSError, zlib.error, zipfile.BadZipFile, EOFError) as error:
-                    yield pa.table({ID: names, REASON: [f"{path.name}: cannot be read: {error}"] * count})
-                    return
-                x = np.frombuffer(data, dtype).reshape(count, *shape[1:])
-                yield pa.table({ID: names, "x": _tensors(x)})
+                    broken = str(error)
+                if broken:
+                    yield pa.table({ID: names, REASON: [f"{path.name}: cannot be read: {broken}"] * count})
+                elif wanted(start, count):
+                    x = np.frombuffer(data, dtype).reshape(count, *shape[1:])
+                    yield pa.table({ID: names, "x": _tensors(x)})
+                else:
+                    yield pa.table({ID: names})
 
-    size = path.stat().st_size
-    return Source(path, "arrays", _said(1, [f"{path.name} {size}"]), shape[0], ID, "x", batches)
+    said = _said(1, [f"{path.stat().st_size} {_footer(path)}"])
+    return Source(path, "arrays", said, shape[0], ID, "x", batches)
 
 
 def _parquet(path: Path, names: Sequence[str], id: str, column: str | None) -> Source:
@@ -388,7 +387,8 @@ def _said(files: int, lines: Iterable[str]) -> dict[str, Any]:
 
 
 def _footer(path: Path) -> str:
-    """SHA-256 of the last bytes of a parquet file, which say where everything else is."""
+    """SHA-256 of the last bytes of a file: in parquet they say where everything else is, in a `.npz` they
+    hold checksums."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 2**16))
         return hashlib.sha256(file.read()).hexdigest()

@@ -1,4 +1,4 @@
-"""`explainer-runtime`: fit, explain, serve, inspect, sign, verify, pack, replay, demo.
+"""`explainer-runtime`: fit, explain, batch, serve, inspect, sign, verify, pack, replay, demo.
 
 This file is the table of contents: each command says what it takes, does its work in a few lines, and tells
 the result once, as words for people or as one JSON object (`--json`). Whatever takes long to import is
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from explainer_runtime.cli import evidence, jobs
+from explainer_runtime.cli import batch, evidence, jobs
 from explainer_runtime.cli.output import Commands, import_tensorflow_quietly, progress, say, tell
 from explainer_runtime.cli.words import Address, Artifact, Json, Label, Later, Logits, ModelFile, Resize
 
@@ -384,7 +384,7 @@ def inspect(
     tell(json, document, lambda: answers.card(str(path), report, settings=True))
 
 
-for command in (evidence.sign, evidence.verify, evidence.pack, evidence.replay):
+for command in (batch.batch, evidence.sign, evidence.verify, evidence.pack, evidence.replay):
     app.command()(command)
 app.add_typer(jobs.app, name="jobs")
 

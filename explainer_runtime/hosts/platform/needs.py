@@ -23,6 +23,7 @@ _MODULES = {
     "jax": ("jax", "keras"),
     "onnx": ("onnxruntime",),
     "superpixels": ("skimage",),
+    "batch": ("pyarrow",),
     "mlserver": ("mlserver", "httpx"),
 }
 """What each extra of this package brings that is imported."""

@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import orjson
 
-from explainer_runtime import wire
+from explainer_runtime import tensors
 from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.hosts.door import messages
 from explainer_runtime.hosts.door.again import Request
@@ -100,7 +100,7 @@ def _data(tensor: Any, raws: Iterator[bytes]) -> Any:
     if tensor.datatype == "BYTES":
         words = given[0][1] if given else _words(next(raws, b""))
         return [base64.b64encode(word).decode() for word in words]
-    data = np.asarray(given[0][1]) if given else wire.unpack(tensor.datatype, next(raws, b""))
+    data = np.asarray(given[0][1]) if given else tensors.unpack(tensor.datatype, next(raws, b""))
     if data is None:
         raise InvalidInput(f"expected numbers or BYTES, got {tensor.datatype}", "inputs[0].datatype")
     return data.astype(np.float32) if tensor.datatype in ("FP16", "FP32") else data

@@ -17,7 +17,6 @@ import grpc
 import numpy as np
 import orjson
 
-from explainer_runtime import tensors
 from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.hosts.door import messages
 from explainer_runtime.hosts.door.again import Request
@@ -29,6 +28,7 @@ from explainer_runtime.hosts.service.status import GRPC, fault
 from explainer_runtime.jobs.store import Job
 from explainer_runtime.predictors.remote import oip
 from explainer_runtime.predictors.remote.tensors import FLOATS, WHOLE
+from explainer_runtime.tensors import texts, unpack
 
 ID = "explanation_id"
 """The parameter that names a job."""
@@ -98,23 +98,12 @@ def _data(tensor: Any, raws: Iterator[bytes]) -> Any:
     """The numbers of an input, or its texts in base64, as JSON has them."""
     given = tensor.contents.ListFields()
     if tensor.datatype == "BYTES":
-        words = given[0][1] if given else _words(next(raws, b""))
+        words = given[0][1] if given else texts(next(raws, b""))
         return [base64.b64encode(word).decode() for word in words]
-    data = np.asarray(given[0][1]) if given else tensors.unpack(tensor.datatype, next(raws, b""))
-    if data is None:
+    data = np.asarray(given[0][1]) if given else unpack(tensor.datatype, next(raws, b""))
+    if data is None or isinstance(data, list):
         raise InvalidInput(f"expected numbers or BYTES, got {tensor.datatype}", "inputs[0].datatype")
     return data.astype(np.float32) if tensor.datatype in ("FP16", "FP32") else data
-
-
-def _words(raw: bytes) -> Iterator[bytes]:
-    """The texts of a raw tensor of `BYTES`, each behind its length."""
-    at = 0
-    while at < len(raw):
-        start = at + 4
-        at = start + int.from_bytes(raw[at:start], "little")
-        if at > len(raw):
-            raise InvalidInput("expected BYTES, each behind its length", "raw_input_contents")
-        yield raw[start:at]
 
 
 class _Failed(Exception):

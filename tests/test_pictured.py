@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import http.client
 import io
 import json
 import struct
@@ -10,20 +12,23 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 from servers import free_ports, running, start
-from staged import Held, explainer, model, serving
+from staged import Held, explainer, metrics, model, serving
 
 from explainer_runtime import artifact, pictures, render
 from explainer_runtime.cli import app as command
 from explainer_runtime.explainers import fit
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.door.pictured import accepted
+from explainer_runtime.predictors.remote import oip
 from explainer_runtime.spec import AnchorImage, Grid, Inputs
-from explainer_runtime.wire import Tensor, decode
+from explainer_runtime.tensors import Tensor
+from explainer_runtime.wire import decode
 
 PYTHON = Path(__file__).parent.parent / ".venv-kserve" / "bin" / "python"
 HOSTS = [
@@ -39,6 +44,8 @@ PIXELS = (np.arange(64).reshape(8, 8) * 4).astype(np.uint8)
 OPTIONS = {"seed": 3, "max_calls": 60}
 ROOM = 64 * 2**20
 WAIT = 120
+TOKEN = {"authorization": "Bearer sesame"}
+PNG = {"content-type": "image/png"}
 
 
 def file(pixels: Any = PIXELS, kind: str = "PNG", **more: Any) -> bytes:
@@ -57,20 +64,27 @@ def stage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictured")
     spec = AnchorImage(segmentation=Grid(rows=4, columns=4), fill="constant", delta=0.01)
     path = artifact.save(fit(spec, inputs=CONTRACT), folder / "m")
-    with model(Held()) as predictor:
-        yield folder, str(path), predictor
+    held = Held()
+    with model(held) as predictor:
+        yield folder, str(path), predictor, held
 
 
 @pytest.fixture(scope="module")
 def mlserver(stage):
-    folder, path, predictor = stage
-    with serving([explainer(path, "m", predictor)], folder / "one", max_in_flight=ROOM) as served:
-        yield served
+    """With a token, jobs and an audit record."""
+    folder, path, predictor, _ = stage
+    (folder / "tokens").write_text("sesame\n")
+    guard = {"max_in_flight": ROOM, "token_file": str(folder / "tokens")}
+    jobs = {"where": str(folder / "jobs")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPLAINER_RUNTIME_AUDIT", str(folder / "audit"))
+        with serving([explainer(path, "m", predictor)], folder / "one", jobs=jobs, **guard) as served:
+            yield served
 
 
 @pytest.fixture(scope="module")
 def kserve(stage):
-    folder, path, predictor = stage
+    folder, path, predictor, _ = stage
     ports, log = free_ports(), folder / "kserve.log"
     words = ["-m", "explainer_runtime.cli", "serve", path, "--server", "kserve", "--name", "m"]
     words += ["--predictor", json.dumps(predictor), "--guard", json.dumps({"max_in_flight": ROOM})]
@@ -87,7 +101,7 @@ def host(request):
 
 @pytest.fixture(scope="module")
 def client():
-    with httpx.Client(timeout=WAIT) as client:
+    with httpx.Client(timeout=WAIT, headers=TOKEN) as client:
         yield client
 
 
@@ -187,7 +201,7 @@ def test_answers_may_be_pictures_and_pages_as_the_command_line_makes_them(
 ):
     from typer.testing import CliRunner
 
-    _, path, predictor = stage
+    _, path, predictor, _ = stage
     content = file(np.random.default_rng(0).integers(0, 256, (12, 20), np.uint8))
     source = tmp_path / "x.png"
     source.write_bytes(content)
@@ -199,7 +213,7 @@ def test_answers_may_be_pictures_and_pages_as_the_command_line_makes_them(
         made = CliRunner().invoke(command, [str(word) for word in words])
         assert made.exit_code == 0, made.output
         for url in (host.rest("/v2/models/m/explain"), host.rest("/v1/models/m:explain")):
-            headers = {"content-type": "image/png", "accept": kind}
+            headers = {**PNG, "accept": kind}
             answer = client.post(url, params={"seed": 3}, content=content, headers=headers)
             assert answer.headers["content-type"].startswith(kind), answer.text
             assert answer.headers["x-content-type-options"] == "nosniff"
@@ -252,6 +266,93 @@ def test_events_say_how_far_it_is_and_end_with_the_answer(host, client):
     assert refused.json()["error"].startswith("seed")
 
 
+def test_over_grpc_files_are_texts_of_bytes(mlserver, client):
+    server, _ = mlserver
+    content = file()
+    request = oip.ModelInferRequest(model_name="m")
+    request.parameters["explain_parameters"].string_param = json.dumps(OPTIONS)
+    request.inputs.add(name="x", datatype="BYTES", shape=[1])
+    request.outputs.add(name="found")
+    request.outputs.add(name="picture")
+    filled = oip.ModelInferRequest()
+    filled.CopyFrom(request)
+    filled.inputs[0].contents.bytes_contents.append(content)
+    request.raw_input_contents.append(struct.pack("<I", len(content)) + content)
+    with grpc.insecure_channel(f"127.0.0.1:{server.ports.grpc}") as channel:
+        ask = oip.method(channel, "ModelInfer")
+        answers = [ask(one, timeout=WAIT, metadata=list(TOKEN.items())) for one in (request, filled)]
+    drawn = client.post(
+        server.rest("/v2/models/m/explain"),
+        params=OPTIONS,
+        content=content,
+        headers={**PNG, "accept": "image/png"},
+    )
+    for answer in answers:  # raw, as it was asked, or not
+        (text,) = answer.outputs[1].contents.bytes_contents or [answer.raw_output_contents[1][4:]]
+        assert base64.b64decode(text) == drawn.content
+
+
+# --- what stands around every request -------------------------------------------------------------------
+
+
+def test_a_picture_needs_a_token_and_has_its_bytes_counted(mlserver):
+    server, _ = mlserver
+    url, headers = server.rest("/v2/models/m/explain"), {**PNG, **TOKEN}
+    assert httpx.post(url, content=file(), headers=PNG, timeout=WAIT).status_code == 401
+    assert httpx.post(url, content=bytes(2**24 + 1), headers=headers, timeout=WAIT).status_code == 413
+    sent = {"params": OPTIONS, "headers": {**headers, "content-encoding": "gzip"}, "timeout": WAIT}
+    assert httpx.post(url, content=gzip.compress(file()), **sent).status_code == 200
+    assert httpx.post(url, content=gzip.compress(bytes(2**24 + 1)), **sent).status_code == 413
+
+
+def test_a_picture_may_be_a_job_and_its_answer_is_the_one_that_is_waited_for(mlserver, client):
+    server, _ = mlserver
+    url = server.rest("/v2/models/m/explain")
+    for headers in (PNG, {**PNG, "accept": "image/png"}, {**PNG, "accept": "text/html"}):
+        sent = {"params": OPTIONS, "content": file()}
+        waited = client.post(url, headers=headers, **sent)
+        job = client.post(url, headers={**headers, "prefer": "respond-async"}, **sent)
+        assert job.status_code == 202
+        place = server.rest(job.headers["location"] + "/result")
+        while (job := client.get(place)).status_code == 404:  # not yet
+            pass
+        assert job.headers["content-type"] == waited.headers["content-type"]
+        if headers == PNG:
+            equal(tensors(job), tensors(waited))
+            continue
+        ours, theirs = (one.content.split(b"Where it comes from")[0] for one in (job, waited))
+        assert ours == theirs  # what follows says how long it took
+
+
+def test_the_record_has_the_digest_of_the_rows(mlserver, client, stage):
+    server, _ = mlserver
+    url = server.rest("/v2/models/m/explain")
+    row = pictures.read(io.BytesIO(file()), CONTRACT, "it").row[None]
+    client.post(url, params=OPTIONS, content=file(), headers=PNG)
+    client.post(url, json=as_rows(row))
+    records = [json.loads(line) for line in (stage[0] / "audit").read_text().splitlines()[-2:]]
+    assert records[0]["input"] == records[1]["input"]
+    assert records[0]["result"] == records[1]["result"]
+
+
+@pytest.mark.parametrize("accept", ["application/json", "image/png", "text/event-stream"])
+def test_an_explanation_of_a_picture_stops_when_its_client_hangs_up(mlserver, stage, accept):
+    server, _ = mlserver
+    held = stage[-1]
+    with held.hold():
+        connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=WAIT)
+        headers = {**PNG, **TOKEN, "accept": accept}
+        connection.request("POST", "/v2/models/m/explain", file(), headers)
+        assert held.entered.acquire(timeout=WAIT)
+        connection.close()
+        for _ in range(5):  # some requests later the server has seen it
+            httpx.get(server.rest("/v2/health/live"), timeout=WAIT)
+        calls = held.calls
+    while metrics(server)['explainer_running{model="m"}']:
+        httpx.get(server.rest("/v2/health/live"), timeout=WAIT)
+    assert held.calls <= calls + 1
+
+
 def test_what_is_served_is_listed(host, client):
     for path in ("/v1/models", "/v2/models"):
         said = client.get(host.rest(path)).json()
@@ -266,9 +367,6 @@ def test_what_is_served_is_listed(host, client):
                 "draws_pictures": True,
             }
         ]
-
-
-PNG = {"content-type": "image/png"}
 
 
 def typed(kind: str, content: bytes = b"x") -> dict[str, Any]:
@@ -409,7 +507,7 @@ def test_hostile_pictures_are_refused_or_read_and_take_no_room(mlserver, client)
         json_headers = {"content-type": "image/png"}
         read = tensors(client.post(url, params=OPTIONS, content=content, headers=json_headers))
         equal(read, tensors(client.post(url, json=as_rows(row))))
-    assert peak(process) - before < 2 * ROOM
+    assert peak(process) - before < 2 * ROOM, (peak(process) - before) / 2**20
     assert "Traceback" not in server.log.read_text()
 
 

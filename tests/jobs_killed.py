@@ -1,9 +1,9 @@
 """Servers that are killed, for tests: `python jobs_killed.py WHERE LOG SEED KILLS SIDE_BY_SIDE`.
 
 A child takes jobs and does them, as a server does, and is killed at a random moment, mostly after it has
-accepted one; then comes the next. The last are left alone until nothing waits or runs. In the log is what each
-knew for certain: `accepted ID` after `submit` had returned, `finished ID` after `finish` had said that the job
-was its own. They are forks of this process, which has one thread, so that a hundred of them take seconds.
+accepted one; then comes the next. The last are left alone until nothing waits or runs. In the log is what
+each knew for certain: `accepted ID` after `submit` had returned, `finished ID` after `finish` had said that
+the job was its own. They are forks of this process, which has one thread, so that a hundred take seconds.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What a served explainer counts, for Prometheus; every name is in this file.
 
 They appear beside MLServer's own at `/metrics`, and on KServe's server at its; docs/serving.md has a table of
-them.
+them, and docs/jobs.md of those of jobs.
 
 Metrics are made on first use: with worker processes MLServer decides how to keep them before that.
 """
@@ -18,6 +18,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from explainer_runtime.errors import InvalidPrediction, PredictorError, PredictorTimeout, PredictorUnavailable
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.service.status import fault
+from explainer_runtime.jobs.store import Standing
 from explainer_runtime.predictors.remote.pace import NoTurn
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -96,3 +97,27 @@ class Meter:
         """Say how it stands: values of gauges, by their names in `_metrics`."""
         for name, value in gauges.items():
             getattr(_metrics(), name).labels(self.model).set(value)
+
+
+def jobs(standing: Standing, retried: int, expired: int) -> None:
+    """Say how the queue of jobs stands, and count those given back to pause, and those that expired."""
+    all_ = _of_jobs()
+    all_.queued.set(standing.queued)
+    all_.running.set(standing.running)
+    all_.oldest.set(standing.age)
+    all_.retries.inc(retried)
+    all_.expired.inc(expired)
+
+
+@cache
+def _of_jobs() -> SimpleNamespace:
+    def gauge(name: str, words: str) -> Gauge:
+        return Gauge(f"explainer_jobs_{name}", words, multiprocess_mode="max")
+
+    return SimpleNamespace(
+        queued=gauge("queued", "Jobs that wait, of all servers that share them."),
+        running=gauge("running", "Jobs that run, of all servers that share them."),
+        oldest=gauge("oldest_seconds", "Seconds for which the oldest of those has waited."),
+        retries=Counter("explainer_jobs_retries", "Jobs that this server gave back to try again later."),
+        expired=Counter("explainer_jobs_expired", "Jobs that this server found too late to be begun."),
+    )

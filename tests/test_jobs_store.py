@@ -337,6 +337,17 @@ def test_what_ends_every_server_is_given_up(place):
     assert job.error == "given up after 2 attempts: each time its server fell silent"
 
 
+def test_only_jobs_of_models_that_are_served_are_leased(place):
+    store, _ = kept(place)
+    ids = [store.submit("ann", model, "request", 1).id for model in ("cf-2", "cf", "c%", "anchors")]
+    assert store.lease(["f", "c_", "cf-", "ca"]) is None
+    assert store.lease([]) is None
+    assert store.lease(["anchors", "cf"]).id == ids[1]
+    assert store.lease(["anchors", "cf"]).id == ids[3]
+    assert store.lease().id == ids[0]
+    store.close()
+
+
 def test_pages_of_a_list_are_the_list(place):
     store, _ = kept(place)
     for n in range(7):

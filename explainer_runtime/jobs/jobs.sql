@@ -7,7 +7,7 @@
 
 -- name: table
 create table if not exists explanations (
-  id text /*postgresql collate "C"*/ primary key,
+  id text /*postgresql collate "C"*/ not null primary key,
   owner text not null,
   model text not null,
   request text not null,
@@ -29,24 +29,27 @@ create table if not exists explanations (
   headers text,
   error text,
   event double precision,
-  event_tries integer not null default 0,
-  unique (owner, key)
+  event_tries integer not null default 0
 );
 
+-- name: index of keys
+create unique index if not exists explanations_keys on explanations (owner, key) where key is not null;
+
 -- name: index of what waits
-create index if not exists explanations_open on explanations (owner, id) where state in ('queued', 'running');
+create index if not exists explanations_open on explanations (owner, id, state, created)
+where state in ('queued', 'running');
 
 -- name: index of lists
 create index if not exists explanations_listed on explanations (owner, id);
 
 -- name: index of limits
-create index if not exists explanations_used on explanations (owner, state, bytes);
+create index if not exists explanations_bytes on explanations (bytes);
 
 -- name: index of events
 create index if not exists explanations_events on explanations (event) where event is not null;
 
 -- name: table of owners
-create table if not exists explanation_owners (owner text primary key, turn bigint not null default 0);
+create table if not exists explanation_owners (owner text not null primary key, turn bigint not null default 0);
 
 -- name: table of blobs
 create table if not exists explanation_blobs (
@@ -58,10 +61,10 @@ create table if not exists explanation_blobs (
 select 1 /*postgresql , pg_advisory_xact_lock(1702391916)*/;
 
 -- name: used
-select coalesce(sum(case when state in ('queued', 'running') and owner = :owner then 1 else 0 end), 0) as mine,
-  coalesce(sum(case when state in ('queued', 'running') then 1 else 0 end), 0) as jobs,
-  coalesce(sum(bytes), 0) as bytes
-from explanations;
+select
+  (select count(*) from explanations where state in ('queued', 'running') and owner = :owner) as mine,
+  (select count(*) from explanations where state in ('queued', 'running')) as jobs,
+  (select coalesce(sum(bytes), 0) from explanations) as bytes;
 
 -- name: submit
 insert into explanations (id, owner, model, request, key, state, due, created, expires, bytes)
@@ -100,14 +103,26 @@ where id in (
 )
 returning *;
 
+-- name: turns
+-- Owners of whom a job is due, of the models `/one/another/` or of all: who was served least recently is first.
+select o.owner from explanation_owners o
+where exists (
+  select 1 from explanations e
+  where e.owner = o.owner and e.state in ('queued', 'running') and e.due <= :now
+    and not e.cancel and e.attempt < :attempts and e.expires > :now
+    and (cast(:models as text) is null or replace(:models, '/' || e.model || '/', '') <> :models)
+)
+order by o.turn, o.owner;
+
 -- name: lease
--- The oldest job of the owner who was served least recently.
+-- The oldest of them.
 update explanations set state = 'running', attempt = attempt + 1, fence = fence + 1, due = :now + :lease
 where id = (
-  select e.id from explanation_owners o join explanations e on e.owner = o.owner
-  where e.state in ('queued', 'running') and e.due <= :now
+  select e.id from explanations e
+  where e.owner = :owner and e.state in ('queued', 'running') and e.due <= :now
     and not e.cancel and e.attempt < :attempts and e.expires > :now
-  order by o.turn, o.owner, e.id limit 1 /*postgresql for update of e skip locked*/
+    and (cast(:models as text) is null or replace(:models, '/' || e.model || '/', '') <> :models)
+  order by e.id limit 1 /*postgresql for update skip locked*/
 )
 returning *;
 

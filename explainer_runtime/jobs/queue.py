@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
@@ -80,6 +80,7 @@ class Worker:
         blobs: The bytes.
         do: Does one.
         places: How many more jobs there is room for now; asked before each is taken.
+        serves: The models that are served here, whose jobs are taken; None is all.
         told: Told every few seconds how things stand.
         sink: Told of what has ended.
         tick: Seconds between two looks for jobs, and between two beats; at most.
@@ -91,12 +92,13 @@ class Worker:
         blobs: Blobs,
         do: Do,
         places: Callable[[], int],
+        serves: Callable[[], Iterable[str]] | None = None,
         told: Told | None = None,
         sink: Sink | None = None,
         tick: float = TICK,
     ) -> None:
         self._store, self._blobs, self._do, self._places = store, blobs, do, places
-        self._told, self._sink, self._tick = told, sink, tick
+        self._serves, self._told, self._sink, self._tick = serves, told, sink, tick
         self._wake, self._stop = asyncio.Event(), asyncio.Event()
         self._running: dict[asyncio.Task[None], _Carried] = {}
         self._loops: list[asyncio.Task[None]] = []
@@ -137,7 +139,8 @@ class Worker:
             pause = self._tick
             with suppress(JobsUnavailable):  # it was logged
                 while not self._stop.is_set() and self._room() > 0:
-                    job = await self._store.call(self._store.lease)
+                    models = None if self._serves is None else list(self._serves())
+                    job = await self._store.call(self._store.lease, models)
                     if job is None:
                         break
                     self._begin(job)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Literal, NamedTuple, ParamSpec, TypeVar
 
@@ -198,16 +198,19 @@ class Store:
         """Forget the owner's job, if it has ended."""
         return bool(self._database.ask("remove", id=id, owner=owner))
 
-    def lease(self) -> Job | None:
+    def lease(self, models: Iterable[str] | None = None) -> Job | None:
         """The next job, now the caller's for `limits.lease` seconds; None where none is due.
 
-        It is the oldest job of the owner who was served least recently.
+        It is the oldest job of the owner who was served least recently, of those for `models`; None is all.
         """
-        with self._database.transaction() as ask:
-            job = _first(ask("lease", lease=self.limits.lease, attempts=self.limits.attempts))
-            if job is not None:
-                ask("served", owner=job.owner)
-            return job
+        named = None if models is None else f"/{'/'.join(models)}/"
+        which = {"attempts": self.limits.attempts, "models": named}
+        for turn in self._database.ask("turns", **which):
+            with self._database.transaction() as ask:
+                if rows := ask("lease", owner=turn["owner"], lease=self.limits.lease, **which):
+                    ask("served", **turn)
+                    return _job(rows[0])
+        return None
 
     def heartbeat(
         self, id: str, fence: int, fraction: float | None = None, best: str | None = None

@@ -21,6 +21,7 @@ from explainer_runtime.errors import InvalidInput, NotFound
 from explainer_runtime.hosts.door.again import Answer, Request
 from explainer_runtime.hosts.door.gate import App
 from explainer_runtime.hosts.door.traffic import Traffic
+from explainer_runtime.hosts.service import metrics
 from explainer_runtime.hosts.service.caller import Caller
 from explainer_runtime.hosts.service.service import free, names
 from explainer_runtime.jobs import Kept, Limits, kept
@@ -48,7 +49,7 @@ class Desk:
 
     def __init__(self, kept: Kept, sink: Sink | None, traffic: Traffic) -> None:
         self._store, self._blobs, self._traffic = kept.store, kept.blobs, traffic
-        self._worker = Worker(kept.store, kept.blobs, self._do, free, sink=sink)
+        self._worker = Worker(kept.store, kept.blobs, self._do, free, names, metrics.jobs, sink)
         self._app: App | None = None
 
     def start(self, app: App) -> None:

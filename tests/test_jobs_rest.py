@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from staged import IMAGE, Held, anchor, explainer, metrics, model, serving
 from typer.testing import CliRunner
 
@@ -242,6 +244,54 @@ def test_a_method_that_a_place_has_not_is_refused(client, method, path):
     answer = client.request(method, path)
     assert answer.status_code == 405
     assert "GET" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(EXPLAIN, BODY), ("/v2/models/boots/infer", BODY), ("/explain", {"instances": ROWS})]
+)
+def test_a_result_is_drawn_for_who_likes_pictures_better(client, path, body):
+    picture = client.post(path.replace("infer", "explain"), json=body, headers={"accept": "image/png"})
+    place = submitted(client, path, body)
+    ended(client, place)
+    document = client.get(f"{place}/result")
+    drawn = client.get(f"{place}/result", headers={"accept": "image/png"})
+    assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
+    assert drawn.content == picture.content
+    assert drawn.headers["etag"] != document.headers["etag"]
+    again = {"accept": "image/png", "if-none-match": drawn.headers["etag"]}
+    assert client.get(f"{place}/result", headers=again).status_code == 304
+    page = client.get(f"{place}/result", headers={"accept": "text/html,*/*;q=0.8"})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.text.startswith("<!doctype html>")
+    for other in ("image/gif", "text/event-stream"):
+        refused = client.get(f"{place}/result", headers={"accept": other})
+        assert refused.status_code == 406
+        assert "application/json" in refused.json()["error"]
+
+
+def test_a_picture_is_a_job_and_its_result_what_was_accepted(client):
+    file = io.BytesIO()
+    Image.fromarray((IMAGE[0, ..., 0] * 255).round().astype(np.uint8)).save(file, "png")
+    headers = {"content-type": "image/png", "accept": "image/png"}
+
+    def post(query, **more):
+        return client.post(f"{EXPLAIN}?{query}", content=file.getvalue(), headers={**headers, **more})
+
+    accepted = post("seed=3", **ASYNC)
+    assert accepted.status_code == 202, accepted.text
+    place = accepted.headers["location"]
+    assert ended(client, place)["state"] == "done"
+    result = client.get(f"{place}/result")
+    assert (result.headers["content-type"], result.content) == ("image/png", post("seed=3").content)
+    assert client.get(f"{place}/result", headers={"accept": "application/json"}).status_code == 406
+    refused, waited = post("sed=3", **ASYNC), post("sed=3")
+    assert (refused.status_code, refused.content) == (422, waited.content)
+
+
+def test_an_answer_that_leaves_something_out_is_not_drawn(client):
+    place = submitted(client, body={**BODY, "outputs": [{"name": "anchor"}]})
+    ended(client, place)
+    assert client.get(f"{place}/result", headers={"accept": "image/png"}).status_code == 406
 
 
 def test_events_tell_of_a_job_until_it_has_ended(client, held):

@@ -8,6 +8,7 @@ one, which nobody guesses, may ask for it, because addresses change on their way
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +19,9 @@ import orjson
 
 from explainer_runtime.driver import Progress
 from explainer_runtime.errors import InvalidInput, NotFound
+from explainer_runtime.explanation import Explanation
 from explainer_runtime.hosts.door.again import Answer, Request
+from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.door.gate import App
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.service import metrics
@@ -30,6 +33,8 @@ from explainer_runtime.jobs.queue import Answer as Done
 from explainer_runtime.jobs.queue import Beat, Worker
 from explainer_runtime.jobs.store import ENDED, Job, State
 from explainer_runtime.spec import parse
+from explainer_runtime.tensors import Tensor
+from explainer_runtime.wire import decode
 
 ANSWERED = ("done", "failed")
 """States in which a job has a result."""
@@ -109,6 +114,18 @@ class Desk:
             return Answer(job.status or 500, [("content-type", "application/json")], body)
         return Answer(job.status or 500, headers, await self._store.call(self._blobs.get, job.result))
 
+    async def drawn(self, job: Job, answer: Answer, kind: str) -> Answer | None:
+        """A JSON answer of a job as `kind`, drawn from it; None where it does not say enough."""
+        try:
+            kept = await aside(_explanation, answer)
+        except (ValueError, KeyError, TypeError):
+            return None
+        request = await self._request(job)
+        headers = [*(pair for pair in request.headers if pair[0] != "accept"), ("accept", kind)]
+        asked = request._replace(path=re.sub("/infer$", "/explain", request.path), headers=headers)
+        drawn = await self._send(asked, job, Caller(kept=kept))
+        return drawn if drawn.status == 200 else None
+
     async def watch(self, job: Job, seconds: float = float("inf")) -> AsyncIterator[Job]:
         """The job as it is, and then again and again, until it has ended, the time is up, or the server
         stops: whichever server does it."""
@@ -129,13 +146,19 @@ class Desk:
 
         if job.model not in names():  # who serves it keeps jobs here, too
             return Done(503)
-        request = Request.loads(await self._store.call(self._blobs.get, job.request))
-        kind, _, name = job.owner.partition(" ")
-        by = Caller(name, token=name if kind == "token" else "", spare=True, told=told)
-        assert self._app is not None
-        answer = await request.send(self._app, by, job.id)
+        answer = await self._send(await self._request(job), job, Caller(told=told))
         error = None if answer.status == 200 else _error(answer.body)
         return Done(answer.status, answer.body, orjson.dumps(answer.headers).decode(), error)
+
+    async def _request(self, job: Job) -> Request:
+        return Request.loads(await self._store.call(self._blobs.get, job.request))
+
+    async def _send(self, request: Request, job: Job, by: Caller) -> Answer:
+        """The answer of this server to a request that is sent again in the name of a job's owner."""
+        kind, _, name = job.owner.partition(" ")
+        by.name, by.token, by.spare = name, name if kind == "token" else "", True
+        assert self._app is not None
+        return await request.send(self._app, by, job.id)
 
 
 def opening(
@@ -179,6 +202,20 @@ def said(job: Job) -> dict[str, Any]:
 def places(model: str) -> str:
     """The path of a model's jobs."""
     return f"/v2/models/{quote(model)}/explanations"
+
+
+def _explanation(answer: Answer) -> Explanation:
+    """The explanation that a JSON answer tells, in V2's words or without tensors.
+
+    Raises:
+        ValueError, KeyError, TypeError: It is none, or leaves out what was not asked for.
+    """
+    document = orjson.loads(answer.body)
+    if "data" in document:
+        return Explanation.from_json(answer.body)
+    return decode(
+        Tensor(*(one[name] for name in ("name", "datatype", "shape", "data"))) for one in document["outputs"]
+    )
 
 
 def _error(body: bytes) -> str | None:

@@ -23,6 +23,7 @@ from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.hosts.door.again import Answer, Request
 from explainer_runtime.hosts.door.desk import ANSWERED, Desk, places, said
 from explainer_runtime.hosts.door.gate import GIVEN, App, Message, Receive, Scope, Send, refuse
+from explainer_runtime.hosts.door.pictured import DRAWN, JSON, accepted
 from explainer_runtime.hosts.door.prefer import Preference, preferred
 from explainer_runtime.hosts.service.caller import Checked, caller
 from explainer_runtime.hosts.service.status import fault, retry_after
@@ -122,14 +123,22 @@ class Jobs:
             error = {"error": f"the explanation is {job.state}, and has no result"}
             return _document(404, error, {} if job.state in ENDED else _LATER)
         answer = await self._desk.answer(job)
-        tag = f'"{job.result}"'
-        marks = [("etag", tag), ("cache-control", "private, no-cache")] if job.result else []
+        if job.result is None or answer.status != 200:
+            return answer
+        said = dict(answer.headers).get("content-type", "").partition(";")[0]
+        kinds = (said, *DRAWN) if said == JSON else (said,)
+        kind = accepted(",".join(_values(scope, b"accept")) or "*/*", kinds)
+        tag = f'"{job.result}"' if kind == said else f'"{job.result}-{kind}"'
+        marks = [("etag", tag), ("cache-control", "private, no-cache"), ("vary", "accept")]
         known = [
             one.strip().removeprefix("W/") for one in ",".join(_values(scope, b"if-none-match")).split(",")
         ]
-        if tag in known or known == ["*"]:
+        if kind and (tag in known or known == ["*"]):
             return Answer(304, marks, b"")
-        return answer._replace(headers=[*answer.headers, *marks])
+        shown = answer if kind == said else kind and await self._desk.drawn(job, answer, kind)
+        if not shown:
+            return _document(406, {"error": f"accept: this answer is there as {said}"})
+        return shown._replace(headers=[*shown.headers, *marks])
 
     async def _listed(self, model: str, scope: Scope) -> Answer:
         """A page of the caller's jobs, and where the next one is."""

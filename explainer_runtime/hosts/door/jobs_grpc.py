@@ -28,7 +28,7 @@ from explainer_runtime.hosts.service.status import GRPC, fault
 from explainer_runtime.jobs.store import Job
 from explainer_runtime.predictors.remote import oip
 from explainer_runtime.predictors.remote.tensors import FLOATS, WHOLE
-from explainer_runtime.tensors import texts, unpack
+from explainer_runtime.tensors import unpack
 
 ID = "explanation_id"
 """The parameter that names a job."""
@@ -46,7 +46,8 @@ def deferring(handler: Any, desk: Desk, metadata: Sequence[tuple[str, Any]]) -> 
                 return await _told(desk, await desk.find(name, request.model_name, caller()))
             if not preference.asynchronous:
                 return await handler.unary_unary(request, context)
-            asked = await aside(_written, request)  # what answers may change the message
+            kept = type(request)()
+            kept.CopyFrom(request)  # what answers may change it
             caller().checks = True
             try:
                 return await handler.unary_unary(request, context)
@@ -54,7 +55,7 @@ def deferring(handler: Any, desk: Desk, metadata: Sequence[tuple[str, Any]]) -> 
                 model = checked.model
             finally:
                 caller().checks = False
-            job = await desk.take(asked, model, caller(), key)
+            job = await desk.take(await aside(_written, kept), model, caller(), key)
             async for seen in desk.watch(job, preference.wait or 0):
                 job = seen
             return await _told(desk, job)
@@ -97,13 +98,10 @@ def _named(tensor: Any) -> dict[str, Any]:
 def _data(tensor: Any, raws: Iterator[bytes]) -> Any:
     """The numbers of an input, or its texts in base64, as JSON has them."""
     given = tensor.contents.ListFields()
+    data = given[0][1] if given else unpack(tensor.datatype, next(raws, b""))
     if tensor.datatype == "BYTES":
-        words = given[0][1] if given else texts(next(raws, b""))
-        return [base64.b64encode(word).decode() for word in words]
-    data = np.asarray(given[0][1]) if given else unpack(tensor.datatype, next(raws, b""))
-    if data is None or isinstance(data, list):
-        raise InvalidInput(f"expected numbers or BYTES, got {tensor.datatype}", "inputs[0].datatype")
-    return data.astype(np.float32) if tensor.datatype in ("FP16", "FP32") else data
+        return [base64.b64encode(text).decode() for text in data or ()]
+    return np.asarray(data, np.float32) if tensor.datatype in ("FP16", "FP32") else np.asarray(data)
 
 
 class _Failed(Exception):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -36,10 +36,10 @@ from explainer_runtime.hosts.service.caller import caller
 from explainer_runtime.hosts.service.reports import Reports, told
 from explainer_runtime.hosts.service.status import shortened
 
-_JSON, _EVENTS = "application/json", "text/event-stream"
-_DRAWN = {"image/png": wire.PICTURE, "text/html": wire.PAGE}
+JSON, _EVENTS = "application/json", "text/event-stream"
+DRAWN = {"image/png": wire.PICTURE, "text/html": wire.PAGE}
 """Which output each media type is."""
-_ANSWERS = (_JSON, *_DRAWN, _EVENTS)
+_ANSWERS = (JSON, *DRAWN, _EVENTS)
 FILES = tuple(f"image/{kind}" for kind in ("png", "jpeg", "gif", "webp", "bmp", "tiff"))
 """Media types of pictures that are read."""
 _HEADERS = {
@@ -85,9 +85,9 @@ class Pictured:
             path = scope["path"].removesuffix("explain") + self._verb
             scope = {**scope, "path": path, "raw_path": path.encode()}
         written = HEAD in headers or says_json(headers.get(b"content-type"))
-        if written and wanted == _JSON:
+        if written and wanted == JSON:
             return await self._app(scope, receive, send)
-        if not written or (wanted in _DRAWN and isinstance(scope[DOCUMENT], dict)):
+        if not written or (wanted in DRAWN and isinstance(scope[DOCUMENT], dict)):
             try:
                 body = (await receive()).get("body", b"")
                 scope, body = await aside(_rewritten, scope, headers, body, wanted)
@@ -103,9 +103,9 @@ class Pictured:
         answer = await _answered(self._app, scope, receive)
         if answer.status != 200 and not written:
             answer = _renamed(answer)
-        elif answer.status == 200 and wanted in _DRAWN:
+        elif answer.status == 200 and wanted in DRAWN:
             kept = [pair for pair in answer.headers if pair[0] not in (b"content-type", b"content-length")]
-            drawn = await aside(_drawing, answer.body, _DRAWN[wanted])
+            drawn = await aside(_drawing, answer.body, DRAWN[wanted])
             answer = _Answer(200, [*_HEADERS[wanted], *kept], drawn)
         return await answer.send(send)
 
@@ -140,15 +140,16 @@ class Pictured:
         return await send({"type": "http.response.body", "body": b""})
 
 
-def accepted(header: str) -> str | None:
+def accepted(header: str, kinds: Sequence[str] = _ANSWERS) -> str | None:
     """The media type of an answer that a client likes best, of those that there are; None where it is none.
 
     Args:
         header: What it accepts. What is named is liked better than what only falls under a `*`.
+        kinds: Those that there are, the usual one first.
     """
     best: tuple[float, int, str] | None = None
     ranges = [part.partition(";")[::2] for part in header.lower().split(",")]
-    for kind in _ANSWERS:
+    for kind in kinds:
         rank, quality = -1, 0.0
         for name, parameters in ranges:
             places = {kind: 2, f"{kind.partition('/')[0]}/*": 1, "*/*": 0}
@@ -180,8 +181,8 @@ def _rewritten(scope: Scope, headers: Mapping[bytes, bytes], body: bytes, wanted
         document = {**scope[DOCUMENT]}
     else:
         document = _document(scope, headers[b"content-type"].decode("latin-1"), body)
-    if wanted in _DRAWN:
-        document["outputs"] = [{"name": _DRAWN[wanted]}]
+    if wanted in DRAWN:
+        document["outputs"] = [{"name": DRAWN[wanted]}]
     parameters = document.get("parameters")
     if isinstance(parameters, dict) and isinstance(parameters.get(_OPTIONS), dict):
         # Not every host takes an object there.
@@ -190,7 +191,7 @@ def _rewritten(scope: Scope, headers: Mapping[bytes, bytes], body: bytes, wanted
     caller().hold(len(body))
     skipped = (b"content-type", b"content-length", HEAD)
     pairs = [pair for pair in scope["headers"] if pair[0] not in skipped]
-    pairs += [(b"content-type", _JSON.encode()), (b"content-length", b"%d" % len(body))]
+    pairs += [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body))]
     return {**scope, "headers": pairs, DOCUMENT: document}, body
 
 
@@ -211,7 +212,7 @@ def _document(scope: Scope, said: str, body: bytes) -> dict[str, Any]:
         if form.outputs is not None:
             outputs = _utf8(form.outputs, "outputs")
     else:
-        _check_kind(kind, "content-type", "multipart/form-data", _JSON)
+        _check_kind(kind, "content-type", "multipart/form-data", JSON)
         files, text = [body], orjson.dumps(options).decode()
     texts = [base64.b64encode(file).decode() for file in files]
     document: dict[str, Any] = {"parameters": {_OPTIONS: text}}

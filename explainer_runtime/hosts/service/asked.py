@@ -111,6 +111,8 @@ async def explained(
         Checked: Nothing is, and the caller asked for no more than that.
     """
     by, gone = asked.by, threading.Event()
+    if by.kept is not None:
+        return by.kept
     if by.checks:
         await asyncio.to_thread(service.check, asked.rows, asked.options)
         raise Checked(service.name)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from explainer_runtime.driver import Progress
 from explainer_runtime.errors import Stopping
+from explainer_runtime.explanation import Explanation
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class Caller:
         checks: Whether it only wants to know if its request would be taken; `Checked` says that it would.
         spare: Whether it is a job, which takes a thread that nobody else wants, and gives way to who does.
         told: Told how far its explanation is.
+        kept: What it was answered before, and wants in another form; then nothing is computed.
         hold: Told how many bytes more it holds, or fewer, before it does.
     """
 
@@ -48,6 +50,7 @@ class Caller:
     checks: bool = False
     spare: bool = False
     told: Callable[[Progress], None] | None = None
+    kept: Explanation | None = None
     hold: Callable[[int], None] = lambda more: None
 
     async def unless_cut(self, work: Future[T]) -> T:

@@ -12,10 +12,12 @@ TRITON := .venv-triton/.ready
 SELDON := .venv-seldon/.ready
 JAX := .venv-jax/.ready
 SIGNING := .venv-signing/.ready
+RAY := .venv-ray/.ready
+SPARK := .venv-spark/.ready
 TOOLS := .tools/.ready
 PINNED := mlserver mlserver-tensorflow kserve
 
-.PHONY: help demo check test explore fresh fuzz soak lint bench lock sbom audit bundle image-base clean
+.PHONY: help demo check test test-ray test-spark explore fresh fuzz soak lint bench lock sbom audit bundle image-base clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -31,6 +33,13 @@ BUILDS := $(and $(filter 0,$(shell id -u)),$(shell command -v buildah),$(shell c
 test: lint $(KSERVE) $(TRITON) $(SELDON) $(JAX) $(SIGNING) $(TOOLS)  ## run every check and every test
 	$(if $(BUILDS),@$(MAKE) --silent image-base || echo 'no base for the image: its build is not tested')
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# Engines that start a dozen processes, and take as long as a busy machine lets them: not part of the suite.
+test-ray: $(RAY)  ## the laws of a batch on Ray, which is started here, in some minutes
+	.venv-ray/bin/python -m pytest -W default tests/ray_laws.py
+
+test-spark: $(SPARK)  ## those of a column of Spark, on this machine; needs Java 17 (JAVA_HOME)
+	.venv-spark/bin/python -m pytest -W default tests/spark_laws.py
 
 explore: $(READY)  ## the tests that draw examples, with others than those of the suite
 	EXPLAINER_RUNTIME_EXAMPLES=explore $(BIN)/pytest $$(grep -l hypothesis tests/test_*.py)
@@ -81,7 +90,7 @@ image-base: .image-base/rootfs.tar  ## a base for the test that builds the image
 	tar -C .image-base/rootfs -cf $@.part . && rm -rf .image-base/rootfs && mv $@.part $@
 
 clean:  ## remove what the targets above have made
-	rm -rf .venv .venv-kserve .venv-triton .venv-seldon .venv-jax .venv-signing .tools .image-base dist demo
+	rm -rf .venv .venv-kserve .venv-triton .venv-seldon .venv-jax .venv-signing .venv-ray .venv-spark .tools .image-base dist demo
 
 # uv resolves and installs several times faster than pip, and is itself one wheel.
 $(READY): pyproject.toml
@@ -101,6 +110,20 @@ $(JAX): pyproject.toml | $(READY)
 	rm -rf .venv-jax
 	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-jax
 	$(BIN)/uv pip install --quiet --python .venv-jax/bin/python --editable '.[jax]' 'pytest>=8.3,<10'
+	@touch $@
+
+$(RAY): pyproject.toml | $(READY)
+	rm -rf .venv-ray
+	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-ray
+	$(BIN)/uv pip install --quiet --python .venv-ray/bin/python --editable '.[ray]' 'pytest>=8.3,<10' hypothesis
+	@touch $@
+
+# Spark's own wheel has no dependency but py4j; its workers want pandas.
+$(SPARK): pyproject.toml | $(READY)
+	rm -rf .venv-spark
+	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-spark
+	$(BIN)/uv pip install --quiet --python .venv-spark/bin/python --editable '.[batch]' 'pyspark>=4.1,<5' 'pandas<3' \
+	  'pytest>=8.3,<10' hypothesis
 	@touch $@
 
 # It does not import without pyopenssl, which it does not ask for.

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from explainer_runtime import __version__
-from explainer_runtime.batch.run import FAILED, INVALID
+from explainer_runtime.batch.run import COSTS, FAILED, INVALID
 from explainer_runtime.batch.store import ANSWERS, COST_PARTS
 from explainer_runtime.render import page
 from explainer_runtime.spec import Inputs
@@ -102,8 +102,10 @@ def read(folder: Path) -> Outcome:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=_columns(file, told)):
                 _count(told, pa.Table.from_batches([batch]))
-    for path in sorted((folder / COST_PARTS).glob("*.parquet")):
-        _cost(told, pq.read_table(path))
+    for path in sorted((folder / COST_PARTS).glob("*.parquet")) or sorted(
+        (folder / ANSWERS).glob("*.parquet")
+    ):
+        _cost(told, pq.read_table(path, columns=["id", *COSTS]))  # beside the answers where Ray has written
     return told
 
 

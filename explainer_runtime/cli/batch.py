@@ -67,12 +67,17 @@ def batch(
     cache: Annotated[
         str | None, typer.Option(metavar="DIR[:SIZE]", help="Keep answers here between runs.")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on Ray: auto, ray://HOST:PORT, or local.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Explain many records: parquet in, parquet out. The same command goes on where a run was killed."""
     from explainer_runtime.hosts.platform import needs
 
     needs.require("a batch", "batch")
+    if ray is not None:
+        needs.require("a batch on Ray", "ray")
     from explainer_runtime import __version__, artifact
     from explainer_runtime.batch import report, source, store
     from explainer_runtime.batch import workers as machine
@@ -98,6 +103,8 @@ def batch(
             "a model in this process is nobody else's; it goes with --predictor", "rows-per-second"
         )
     records = source.opened(data, id_column, column)
+    if ray is not None and (records.kind != "parquet" or strict):
+        raise InvalidInput(f"takes parquet, and no --strict; {data} are {records.kind}", "ray")
     block = max(_BLOCK, together)
     per_part = max(1, _PART // block // (16 if dense or pictures else 1))
     words = said.model_dump(mode="json", exclude_unset=True)
@@ -132,8 +139,16 @@ def batch(
     }
     count = workers or len(os.sched_getaffinity(0))
     plan = machine.Plan(explains, asked, block, count, rows_per_second, strict, patience)
-    with store.opened(out, per_part) as kept, _bar(records.total) as told:
-        machine.run(plan, records, kept, told)
+    with store.opened(out, per_part) as kept:
+        if ray is not None:
+            from explainer_runtime.batch import ray as cluster
+
+            cluster.run(
+                explains, asked, data, kept, address=ray, workers=workers, rows_per_second=rows_per_second
+            )
+        else:
+            with _bar(records.total) as told:
+                machine.run(plan, records, kept, told)
         kept.finish(-(-records.total // block), {})
         outcome = report.read(out)
         (out / PAGE).write_text(report.html(outcome, store.read(out), inputs), encoding="utf-8")

@@ -24,6 +24,7 @@ _MODULES = {
     "onnx": ("onnxruntime",),
     "superpixels": ("skimage",),
     "batch": ("pyarrow",),
+    "ray": ("ray", "pandas"),
     "mlserver": ("mlserver", "httpx"),
 }
 """What each extra of this package brings that is imported."""

@@ -18,9 +18,11 @@ import jobs_killed
 import pytest
 
 from explainer_runtime.errors import InvalidSpec, JobsUnavailable
+from explainer_runtime.hosts.service import metrics
 from explainer_runtime.jobs import kept
 from explainer_runtime.jobs.events import Sink
 from explainer_runtime.jobs.queue import Answer, Worker
+from explainer_runtime.jobs.store import Standing
 
 TESTS = Path(__file__).parent
 LONG = 120.0
@@ -272,6 +274,31 @@ def test_the_sink_is_told_until_it_listens_and_of_no_row(folder):
     assert expected.items() <= headers.items()
     with pytest.raises(InvalidSpec, match="jobs_sink"):
         Sink("ftp://somewhere")
+
+
+def test_how_the_queue_stands_is_told_and_counted(folder):
+    from prometheus_client import REGISTRY
+
+    def value(name):
+        return REGISTRY.get_sample_value(f"explainer_jobs_{name}") or 0.0
+
+    told = []
+
+    async def do(job, beat):
+        return Answer(200) if job.retries else Answer(503)
+
+    async def act():
+        async with _working(folder, do, told=lambda *stands: told.append(stands)) as (_, _, _, submit, until):
+            await until(submit(b"x"), "done")
+            async with asyncio.timeout(LONG):
+                while not told:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(act())
+    before = value("retries_total"), value("expired_total")
+    metrics.jobs(Standing(3, 1, 2.5), 2, 1)
+    assert (value("queued"), value("running"), value("oldest_seconds")) == (3, 1, 2.5)
+    assert (value("retries_total"), value("expired_total")) == (before[0] + 2, before[1] + 1)
 
 
 def test_a_damaged_database_is_said_and_left_as_it_is(folder):

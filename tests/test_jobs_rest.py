@@ -294,6 +294,15 @@ def test_an_answer_that_leaves_something_out_is_not_drawn(client):
     assert client.get(f"{place}/result", headers={"accept": "image/png"}).status_code == 406
 
 
+def test_the_openapi_document_knows_the_places_of_jobs(client):
+    document = client.get("/v2/docs/dataplane.json").json()
+    place = JOBS.replace("boots", "{model_name}")
+    known = {
+        path: sorted(set(item) - {"parameters"}) for path, item in document["paths"].items() if place in path
+    }
+    assert known == {place: ["get"], f"{place}/{{id}}": ["delete", "get"], f"{place}/{{id}}/result": ["get"]}
+
+
 def test_events_tell_of_a_job_until_it_has_ended(client, held):
     with held.hold():
         place = submitted(client)

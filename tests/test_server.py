@@ -415,8 +415,16 @@ def test_metadata_holds_the_schema_of_the_options(server):
     assert by_grpc.parameters["explain_parameters"].string_param == by_rest
 
 
+def test_a_server_without_jobs_answers_at_once_whatever_is_preferred(server):
+    answer = ask_rest(server, "anchor", IMAGE, "explain", {"prefer": "respond-async"})
+    assert answer.status == 200
+    assert "preference-applied" not in answer.headers
+    assert httpx.get(server.rest("/v2/models/anchor/explanations")).status_code == 404
+
+
 def test_the_openapi_document_knows_every_route(server):
     document = httpx.get(server.rest("/v2/docs/dataplane.json")).json()
+    assert not any("explanations" in path for path in document["paths"])
     assert {
         "/v2/models/{model_name}/infer",
         "/v2/models/anchor/explain",

@@ -8,7 +8,7 @@ they refer to, and the one type in the file that OpenAPI does not know is mended
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -17,15 +17,17 @@ from mlserver.rest.openapi import get_openapi_schema
 
 from explainer_runtime.hosts.door.gate import EXPLAINS
 from explainer_runtime.hosts.door.pictured import FILES
+from explainer_runtime.jobs.store import State
 
 PATH = "/v2/docs/dataplane.json"
 
 
-def install(app: FastAPI) -> None:
-    """Answer MLServer's path of the document with the whole document."""
+def install(app: FastAPI, jobs: bool = False) -> None:
+    """Answer MLServer's path of the document with the whole document, and places of jobs, if any."""
 
     async def document() -> JSONResponse:
-        return JSONResponse(merged(app))
+        whole = merged(app)
+        return JSONResponse({**whole, "paths": {**whole["paths"], **(_jobs() if jobs else {})}})
 
     app.router.routes.insert(0, APIRoute(PATH, document, response_model=None, include_in_schema=False))
 
@@ -66,6 +68,48 @@ def _with_body(path: str, item: dict[str, Any]) -> dict[str, Any]:
     events = {"text/event-stream": {"schema": {"type": "string"}}}
     item["post"]["responses"]["200"].setdefault("content", {}).update(drawn | events)
     return item
+
+
+def _jobs() -> dict[str, Any]:
+    """The places of jobs, which no route of the app has: they are answered before it."""
+    place = "/v2/models/{model_name}/explanations"
+    job = {
+        "type": "object",
+        "properties": {"id": {"type": "string"}, "state": {"enum": list(get_args(State))}},
+    }
+    page = {"type": "object", "properties": {"explanations": {"type": "array", "items": job}}}
+    query = {
+        "state": {"enum": list(get_args(State))},
+        "limit": {"type": "integer"},
+        "after": {"type": "string"},
+    }
+    asked = [{"name": name, "in": "query", "schema": schema} for name, schema in query.items()]
+    told = {"application/json": {"schema": job}, "text/event-stream": {"schema": {"type": "string"}}}
+    answers: dict[str, Any] = {kind: {} for kind in ("application/json", "image/png", "text/html")}
+
+    def method(says: str, content: dict[str, Any], status: str = "200", **more: Any) -> dict[str, Any]:
+        found = {"description": says, **({"content": content} if content else {})}
+        return {
+            "summary": says,
+            "responses": {status: found, "404": {"description": "There is none."}},
+            **more,
+        }
+
+    def named(*names: str) -> dict[str, Any]:
+        where = {"in": "path", "required": True, "schema": {"type": "string"}}
+        return {"parameters": [{"name": name, **where} for name in names]}
+
+    listed = {"application/json": {"schema": page}}
+    one = named("model_name", "id")
+    return {
+        place: {**named("model_name"), "get": method("The caller's jobs.", listed, parameters=asked)},
+        f"{place}/{{id}}": {
+            **one,
+            "get": method("How far a job is.", told),
+            "delete": method("Cancels a job, or forgets it.", {}, "204"),
+        },
+        f"{place}/{{id}}/result": {**one, "get": method("The answer of a job.", answers)},
+    }
 
 
 def _mended(part: Any) -> Any:

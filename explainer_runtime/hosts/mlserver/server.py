@@ -161,7 +161,7 @@ class Server(MLServer):
         refusals.install(app, self._data_plane)
         infer.install(app, self._data_plane)
         streaming.install(app, self._data_plane)
-        openapi.install(app)
+        openapi.install(app, self._desk is not None)
         app.add_middleware(Pictured)
         if self._desk is not None:
             app.add_middleware(Jobs, desk=self._desk)

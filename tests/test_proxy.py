@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import io
 import json
 import socket
 import sys
@@ -22,6 +23,7 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from servers import ask_grpc, ask_rest, free_ports, running, serving, start, v2_input
 from test_kserve import HERE, PYTHON
 
@@ -58,6 +60,7 @@ IMAGES = np.random.default_rng(5).uniform(size=(2, 4, 4, 1)).astype(np.float32)
         ("/api/v0.1/explain", "/api/v0.1/explain"),
         ("/explain/ready", "/v2/health/ready"),
         ("/explain/live", "/v2/health/live"),
+        ("/explain/models", "/v2/models"),
         ("/v2/models/cnn/explanations/1/result", "/v2/models/cf/explanations/1/result"),
         ("/v2/models/cf/explanations", "/v2/models/cf/explanations"),
         ("/v2/models/cf/infer", "/v2/models/cf/infer"),
@@ -330,6 +333,17 @@ def test_its_own_health_is_asked_beside_the_models(kserve_pair):
     _, beside = kserve_pair
     for path in ("/explain/live", "/explain/ready"):
         assert httpx.get(beside.rest(path)).status_code == 200
+
+
+def test_pictures_are_explained_beside_the_model_and_what_is_explained_is_listed(kserve_pair):
+    _, beside = kserve_pair
+    assert httpx.get(beside.rest("/explain/models"), timeout=60).json()["models"] == ["boots"]
+    pixels, file = np.round(255 * IMAGES[0, ..., 0]).astype(np.uint8), io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    url, png = beside.rest("/v1/models/linear:explain"), {"content-type": "image/png"}
+    answer = httpx.post(url, content=file.getvalue(), headers=png, timeout=60).json()
+    rows = {"instances": (pixels / np.float32(255)).reshape(1, 4, 4, 1).tolist()}
+    assert answer["data"] == httpx.post(url, json=rows, timeout=60).json()["data"]
 
 
 def test_streams_of_other_services_pass_in_both_directions():

@@ -78,10 +78,11 @@ class Pictured:
         if scope["type"] != "http" or scope["method"] != "POST" or not EXPLAINS.search(scope["path"]):
             return await self._app(scope, receive, send)
         headers = dict(scope["headers"])
-        wanted = accepted(headers.get(b"accept", b"*/*").decode("latin-1"))
+        said = b",".join(value for name, value in scope["headers"] if name == b"accept") or b"*/*"
+        wanted = accepted(said.decode("latin-1"))
         if wanted is None:
             return await refuse(send, 406, f"accept: expected one of {', '.join(_ANSWERS)}")
-        if scope["path"].startswith("/v2/"):
+        if scope["path"].startswith("/v2/") and self._verb != "explain":
             path = scope["path"].removesuffix("explain") + self._verb
             scope = {**scope, "path": path, "raw_path": path.encode()}
         written = HEAD in headers or says_json(headers.get(b"content-type"))

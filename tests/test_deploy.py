@@ -18,6 +18,9 @@ from helm_chart import (
     pods,
     rendered,
 )
+from typer.main import get_command
+
+from explainer_runtime.cli import app
 
 pytestmark = needs_tools
 OVERLAYS = sorted(path.parent for path in (ROOT / "deploy" / "overlays").glob("*/kustomization.yaml"))
@@ -89,6 +92,33 @@ def test_the_operator_verifies_what_the_server_reads_by_the_key_that_it_has():
     assert f"--require-signature={key}" in container["args"]
     mounts = {one["mountPath"] for one in container["volumeMounts"]}
     assert {read, key.rpartition("/")[0]} <= mounts
+
+
+def test_batches_are_valid_and_run_the_command_that_there_is():
+    """Both manifests, and the words of each by the command's own parser; `$(...)` is Kubernetes' to say."""
+    ray, indexed = (of_kind(built(ROOT / "deploy" / "batch"), kind) for kind in ("RayJob", "Job"))
+    check(indexed)
+    groups = [
+        ray["spec"]["rayClusterSpec"]["headGroupSpec"],
+        *ray["spec"]["rayClusterSpec"]["workerGroupSpecs"],
+    ]
+    templates = [group["template"]["spec"] for group in groups]
+    for pod in templates:
+        check({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": pod})
+    (container,) = indexed["spec"]["template"]["spec"]["containers"]
+    for words in (ray["spec"]["entrypoint"].split(), container["args"]):
+        assert words[:2] == ["explainer-runtime", "batch"]
+        get_command(app).commands["batch"].make_context("batch", words[2:])
+    ours = [one for pod in [*templates, indexed["spec"]["template"]["spec"]] for one in pod["containers"]]
+    for one in ours:
+        assert one["securityContext"]["allowPrivilegeEscalation"] is False
+        assert one["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert one["resources"]["limits"]["memory"]
+        assert {mount["mountPath"] for mount in one["volumeMounts"]} == {
+            "/tmp",
+            "/mnt/explainers",
+            "/mnt/batch",
+        }
 
 
 @each_overlay

@@ -56,7 +56,7 @@ def run(
         asked: What tells this run from others.
         data: Parquet, a file or a folder, which every machine must see, as it must artifact and store.
         store: Its folder takes the answers, in the schema of `run.SCHEMA`.
-        address: Of a cluster, such as `auto` or `ray://head:10001`; or `local`.
+        address: Of the cluster of which this machine is one, `auto` or host:port; or `local`.
         workers: Actors at most, each with one processor; None is as many as there are here, or fit there.
         rows_per_second: Of all actors together, towards a served model; None is no limit.
 

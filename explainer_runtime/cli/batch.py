@@ -68,7 +68,7 @@ def batch(
         str | None, typer.Option(metavar="DIR[:SIZE]", help="Keep answers here between runs.")
     ] = None,
     ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Run on Ray: auto, ray://HOST:PORT, or local.")
+        str | None, typer.Option(metavar="ADDRESS", help="Run on Ray: auto, of the cluster here, or local.")
     ] = None,
     json: Json = False,
 ) -> None:

@@ -25,6 +25,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 from explainer_runtime import artifact  # noqa: E402
 from explainer_runtime.artifact.provenance import digest  # noqa: E402
 from explainer_runtime.batch import report, source, store, workers  # noqa: E402
+from explainer_runtime.batch.records import Reader  # noqa: E402
 from explainer_runtime.batch.run import COSTS, FAILED, INVALID, SCHEMA, Explains, Paced  # noqa: E402
 from explainer_runtime.cli import app  # noqa: E402
 from explainer_runtime.errors import (  # noqa: E402
@@ -190,7 +191,7 @@ def test_rows_are_the_same_however_they_are_written(tmp_path, form):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"id": list("abcde"), "row": FORMS[form](X[:5])}), path, row_group_size=2)
     opened = source.opened(path)
-    read = source.Reader(INPUTS, opened.id, opened.column)
+    read = Reader(INPUTS, opened.id, opened.column)
     found = [one for _, block in opened.blocks(3, lambda _: False) for one in read(block)]
     assert [name for name, _ in found] == list("abcde")
     for (_, row), wanted in zip(found, ROWS, strict=False):
@@ -205,7 +206,7 @@ def test_a_folder_of_pictures_has_their_paths_for_ids(tmp_path):
     (tmp_path / "wide.png").write_bytes(png(np.zeros((4, 5, 1), np.uint8)))
     opened = source.opened(tmp_path)
     ((_, block),) = opened.blocks(16, lambda _: False)
-    found = dict(source.Reader(INPUTS, opened.id, opened.column)(block))
+    found = dict(Reader(INPUTS, opened.id, opened.column)(block))
     assert [*found] == ["b/two.png", "one.png", "torn.png", "wide.png"]
     np.testing.assert_array_equal(found["one.png"].row, ROWS[1])
     assert "cannot be read as an image" in found["torn.png"]
@@ -406,7 +407,7 @@ def test_a_worker_and_then_the_driver_are_killed_and_the_answers_are_the_same_by
         asked = words(place, out, server.url, "--rows-per-second", "1e6")
         with subprocess.Popen([*command, *asked], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
             drivers.append(driver)
-            output, _ = driver.communicate(timeout=300)
+            output, _ = driver.communicate(timeout=600)
         assert driver.returncode == -signal.SIGKILL, output.decode()
         assert not (out / "batch-report.html").exists()
         said = told(CliRunner().invoke(app, words(place, out, server.url, "--json")))

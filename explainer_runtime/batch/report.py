@@ -35,7 +35,7 @@ _DISTANCES = {
 }
 _MOST = 10
 """Pictures, slowest records and reasons that are shown."""
-_PAIRS = 30
+_PAIRS = 15
 """Pairs of classes, those that are most frequent."""
 
 
@@ -168,22 +168,24 @@ def html(told: Outcome, manifest: Mapping[str, Any], inputs: Inputs) -> str:
         parts.append(page.section("How large the changes are", _distances(told)))
     if told.pictures:
         words = "Records that lie evenly spread in the source, each with its id; nobody has chosen them."
-        parts.append(page.section("Some of them", page.prose(words), *_pictures(told.pictures)))
+        parts.append(page.section("Some of them", page.prose(words), _pictures(told.pictures)))
     parts.append(page.section("What it took", *_took(told)))
     parts.append(page.section("Where it comes from", *_origin(asked)))
-    return page.document(f"A batch of {asked['kind']}", lead, *parts)
+    return page.document(f"A batch, explained by {asked['kind']}", lead, *parts)
 
 
 def _statuses(told: Outcome) -> Iterator[str]:
-    yield page.table(["status", "records"], told.statuses.most_common())
+    yield page.table(["status", "records"], _counted(told.statuses))
     if told.warnings:
-        yield page.table(
-            ["warning", "answers"], [(words, many) for words, many in told.warnings.most_common()]
-        )
+        yield page.table(["warning", "answers"], _counted(told.warnings))
     if told.reasons:
         ranked = sorted(told.reasons.items(), key=lambda one: -one[1][0])[:_MOST]
         rows = [(words, f"{many:,}", str(first)) for words, (many, first) in ranked]
         yield page.table(["why not", "records", "the first of them"], rows)
+
+
+def _counted(many: Counter[str]) -> list[tuple[str, str]]:
+    return [(words, f"{count:,}") for words, count in many.most_common(_MOST)]
 
 
 def _by_class(told: Outcome, inputs: Inputs) -> str:
@@ -215,14 +217,13 @@ def _distances(told: Outcome) -> str:
     )
 
 
-def _pictures(pictures: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+def _pictures(pictures: Iterable[tuple[str, bytes]]) -> str:
+    each = []
     for which, data in pictures:
-        words = escape(str(which))
-        source = base64.b64encode(data).decode()
-        yield (
-            f'<figure><figcaption>{words}</figcaption><img alt="The explanation of {words}" '
-            f'src="data:image/png;base64,{source}"></figure>'
-        )
+        words, source = escape(str(which)), base64.b64encode(data).decode()
+        seen = f'<img alt="The explanation of {words}" src="data:image/png;base64,{source}">'
+        each.append(f"<figure>{seen}<figcaption>{words}</figcaption></figure>")
+    return '<div class="grid">\n' + "\n".join(each) + "\n</div>"
 
 
 def _took(told: Outcome) -> Iterator[str]:
@@ -241,7 +242,7 @@ def _took(told: Outcome) -> Iterator[str]:
 
 def _origin(asked: Mapping[str, Any]) -> Iterator[str]:
     source, model = asked["source"], " ".join(f"{word} {text}" for word, text in asked["model"].items())
-    files = f"{source['kind']}, {source['records']:,} records in {source['files']:,} files"
+    files = f"{source['kind']}, {source['records']:,} records, files: {source['files']:,}"
     yield page.terms(
         {
             "made by": f"explainer_runtime {asked['release']}, page by {__version__}",

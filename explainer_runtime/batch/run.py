@@ -25,7 +25,7 @@ import pyarrow as pa
 from explainer_runtime import cache, explainers, render
 from explainer_runtime.artifact import load, verify
 from explainer_runtime.artifact.provenance import digest
-from explainer_runtime.batch.source import ID, Reader, table_of
+from explainer_runtime.batch.records import ID, Reader, table_of
 from explainer_runtime.errors import (
     ExplainerError,
     InvalidInput,

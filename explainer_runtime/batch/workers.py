@@ -30,6 +30,8 @@ from explainer_runtime.batch.worker import receive, send
 from explainer_runtime.errors import ExplainerError, InvalidInput, PredictorChanged
 from explainer_runtime.predictors.remote.pace import Pace
 
+BLOCK, PART = 16, 1024
+"""Records of a block, which is what a process that is killed loses, and of a part."""
 _ONE = {
     **dict.fromkeys(
         (

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from explainer_runtime.batch.workers import Progress
 
 PAGE = "batch-report.html"
-_BLOCK, _PART = 16, 1024
-"""Records that are lost at most where a process is killed, and of one part; of dense ones a sixteenth."""
 
 
 def batch(
@@ -105,8 +103,8 @@ def batch(
     records = source.opened(data, id_column, column)
     if ray is not None and (records.kind != "parquet" or strict):
         raise InvalidInput(f"takes parquet, and no --strict; {data} are {records.kind}", "ray")
-    block = max(_BLOCK, together)
-    per_part = max(1, _PART // block // (16 if dense or pictures else 1))
+    block = max(machine.BLOCK, together)
+    per_part = max(1, machine.PART // block // (16 if dense or pictures else 1))
     words = said.model_dump(mode="json", exclude_unset=True)
     asked = {
         "release": __version__,

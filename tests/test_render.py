@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import hashlib
 import io
 import re
 from html.parser import HTMLParser
@@ -318,10 +319,22 @@ def test_a_page_needs_nothing_but_itself(explain):
     text = render.html(explain(x), x, contract())
     read = Reader(text)
     assert not read.open
-    assert not {"script", "link", "iframe", "object"} & set(read.tags)
+    assert not {"link", "iframe", "object"} & set(read.tags)
     assert all(source.startswith("data:image/png;base64,") for source in read.of("img", "src"))
-    assert "http" not in text
+    assert "://" not in text
     assert "url(" not in text
+
+
+def test_a_page_has_one_script_and_lets_no_other_run():
+    x = images()
+    text = render.html(counterfactuals(x), x, contract())
+    (script,) = re.findall(r"<script[^>]*>(.*?)</script>", text, re.DOTALL)
+    assert script.strip() == page.shipped("compare.js").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="content-security-policy" content="([^"]*)"', text)
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert not re.findall(r"<[^>]* on\w+=", text)
 
 
 @pytest.mark.parametrize("explain", [counterfactuals, anchors])
@@ -343,7 +356,7 @@ def test_nothing_that_came_from_outside_is_markup():
 def test_pieces_of_a_page_escape_what_they_are_given():
     evil = "<script>alert(1)</script>"
     pieces = page.section(evil, page.prose(evil), page.code(evil), page.table([evil], [[evil]]))
-    assert "<script" not in page.document(evil, evil, pieces)
+    assert "<script>" not in page.document(evil, evil, pieces)
 
 
 def test_a_page_tells_what_the_answer_cost():
@@ -496,11 +509,14 @@ def answered_by(kind, shape):
     return prepare(fit(parse_spec({"kind": kind}), inputs=inputs), model)(np.full((1, *shape), 0.2, "f"))
 
 
-def test_a_notebook_shows_the_picture_of_an_answer_and_says_it_to_those_who_cannot_see_it():
-    shown = answered_by("attribution", (8, 8, 1))._repr_html_()
-    picture = re.search(r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)">', shown)
-    assert picture
-    assert Image.open(io.BytesIO(base64.b64decode(picture[2]))).width > 100
+def test_a_notebook_shows_the_card_of_an_answer_and_says_it_to_those_who_cannot_see_it():
+    answer = answered_by("attribution", (8, 8, 1))
+    read = Reader(answer._repr_html_())
+    assert len(read.of("img", "alt")) == 3
+    assert all(len(alt) > 5 for alt in read.of("img", "alt"))
+    for source in read.of("img", "src"):
+        _, _, data = source.partition("data:image/png;base64,")
+        assert Image.open(io.BytesIO(base64.b64decode(data))).width > 100
 
 
 def test_rows_that_are_no_images_are_shown_in_words():
@@ -513,7 +529,21 @@ def test_rows_that_are_no_images_are_shown_in_words():
 def test_a_snippet_has_only_its_own_tags():
     x = images(9)
     shown = render.snippet(counterfactuals(x, after=2), x, contract())
-    assert re.findall(r"<(\w+)", shown) == ["p", "img"]
+    read = Reader(shown)
+    assert not read.open
+    assert set(read.tags) == {
+        "div",
+        "style",
+        "p",
+        "article",
+        "h3",
+        "figure",
+        "img",
+        "figcaption",
+        "i",
+        "span",
+    }
+    assert re.findall("<style>(.*?) ", shown) == ["@scope"]  # nothing else in the notebook is touched
     assert "The first 8 are shown." in shown
 
 

@@ -9,8 +9,8 @@ Only NumPy and Pillow are needed, and nothing is fetched when a page is opened.
 from __future__ import annotations
 
 from explainer_runtime.render.cards import Panel, cards, check
-from explainer_runtime.render.page import html, snippet
+from explainer_runtime.render.page import fragment, html, snippet
 from explainer_runtime.render.sheet import picture, png
 from explainer_runtime.views import Card
 
-__all__ = ["Card", "Panel", "cards", "check", "html", "picture", "png", "snippet"]
+__all__ = ["Card", "Panel", "cards", "check", "fragment", "html", "picture", "png", "snippet"]

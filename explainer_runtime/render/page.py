@@ -1,12 +1,15 @@
 """Cards as one self-contained HTML page: no script, no font, no image is fetched from anywhere.
 
-`html` makes the page of one explanation. The pieces it is built from are public, for reports that show
-several: each returns HTML in which everything that came from outside has been escaped.
+`html` makes the page of one explanation, `fragment` what stands in a page of somebody else's. The pieces they
+are built from are public, for reports that show several: each returns HTML in which everything that came from
+outside has been escaped. One script of ours, `compare.js`, comes with a page; all is there without it, too,
+and the page lets no other one run.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -22,7 +25,7 @@ from explainer_runtime.errors import InvalidInput
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.pictures import Sent
 from explainer_runtime.render.cards import SIZE, Panel, drawn, view
-from explainer_runtime.render.sheet import encode, sheet
+from explainer_runtime.render.sheet import encode
 from explainer_runtime.views import MEANINGS, Card, View, number, side_by_side
 
 if TYPE_CHECKING:
@@ -68,11 +71,36 @@ def html(
     )
 
 
-def snippet(
-    explanation: Explanation, x: np.ndarray, inputs: Inputs, most: int = 8, *, sent: Sequence[Sent] = ()
-) -> str | None:
-    """A few lines of HTML for the cell of a notebook: what it is, and one picture of the first `most` rows,
-    drawn on the pictures that were sent, if any.
+def fragment(
+    explanation: Explanation,
+    x: np.ndarray,
+    inputs: Inputs,
+    *,
+    size: int = 2 * SIZE,
+    sent: Sequence[Sent] = (),
+    accuracy: str | None = None,
+    about: Mapping[str, str] | None = None,
+) -> str:
+    """The cards of one explanation for a document that has `card.css`: what it took in a line below them, and
+    what few people look at folded away. Arguments and errors are those of `html`.
+    """
+    seen = view(explanation, x, inputs)
+    shown = drawn(seen, inputs, size, sent)
+    took, *more = _provenance(explanation, about or {})
+    return "\n".join(
+        (
+            prose(seen.idea),
+            gallery(shown),
+            took,
+            folded("How sure to be", terms(_sure(explanation, seen, accuracy)), prose(reading(shown))),
+            folded("Numbers, and what they mean", _numbers(explanation, seen)),
+            folded("Where it comes from", *more),
+        )
+    )
+
+
+def snippet(explanation: Explanation, x: np.ndarray, inputs: Inputs, most: int = 8) -> str | None:
+    """The cards of the first `most` rows for the cell of a notebook, with a style that is theirs alone.
 
     Returns:
         None where the rows are no images.
@@ -81,13 +109,11 @@ def snippet(
         seen = view(explanation, x, inputs)
     except InvalidInput:
         return None
-    shown = drawn(replace(seen, cards=seen.cards[:most]), inputs, SIZE, sent[:most])
-    alt = "; ".join(card.headline for card in shown)
     words = f"{seen.idea} Found for {sum(card.found for card in seen.cards)} of {len(seen.cards)}."
     if len(seen.cards) > most:
         words += f" The first {most} are shown."
-    data = base64.b64encode(encode(sheet(shown))).decode()
-    return f'<p>{escape(words)}</p><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    shown = drawn(replace(seen, cards=seen.cards[:most]), inputs, SIZE)
+    return f"<div><style>@scope {{\n{shipped('card.css')}}}</style>{prose(words)}{gallery(shown)}</div>"
 
 
 _SMALL = 100
@@ -101,13 +127,18 @@ _LONGEST = 200
 
 def document(title: str, lead: str, *parts: str) -> str:
     """A whole page."""
+    script = f"\n{shipped('compare.js')}"
+    only = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{only}'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="content-security-policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{shipped('card.css')}{shipped('page.css')}</style>\n"
+        "</head>\n<body>\n<main>\n"
         f'<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n'
         + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
+        + f'\n</main>\n<script type="module">{script}</script>\n</body>\n</html>\n'
     )
 
 
@@ -129,14 +160,20 @@ def code(text: str) -> str:
 def terms(said: Mapping[str, str]) -> str:
     """Words, and what is to be said of each."""
     pairs = [f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>\n" for word, text in said.items() if text]
-    return f"<dl>\n{''.join(pairs)}</dl>" if pairs else ""
+    return f'<dl class="terms">\n{"".join(pairs)}</dl>' if pairs else ""
 
 
 def details(title: str, values: Mapping[str, Any]) -> str:
     """Values that few people look at, behind their title, long ones cut; in print they are shown."""
     words = {name: str(value) for name, value in values.items()}
     said = terms({name: text[:_LONGEST] + "…" * (len(text) > _LONGEST) for name, text in words.items()})
-    return f"<details><summary>{escape(title)}</summary>\n{said}</details>" if values else ""
+    return folded(title, said) if values else ""
+
+
+def folded(title: str, *parts: str) -> str:
+    """What stands behind its title until somebody opens it; in print it is shown."""
+    inner = "\n".join(parts)
+    return f'<details class="folded"><summary>{escape(title)}</summary>\n{inner}</details>'
 
 
 def reading(shown: Iterable[Card[Panel]]) -> str:
@@ -195,8 +232,9 @@ def _figure(panel: Panel) -> str:
         ends = (f"{sign}{panel.limit:.2g} {word}" for sign, word in zip("−+", panel.ends, strict=True))
         words = "".join(f"<span>{escape(end)}</span>" for end in ends)
         below = f'<div class="legend" aria-hidden="true"><i></i>{words}</div>'
+    another = " data-another" * panel.another
     return (
-        f'<figure><div class="over">{escape(panel.title)}</div>'
+        f'<figure{another}><div class="over">{escape(panel.title)}</div>'
         f'<img alt="{escape(panel.alt)}" width="{width}" height="{height}" '
         f'src="data:image/png;base64,{data}">{below}</figure>\n'
     )
@@ -243,5 +281,6 @@ def _provenance(explanation: Explanation, about: Mapping[str, str]) -> Iterable[
 
 
 @cache
-def _style() -> str:
-    return files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+def shipped(name: str) -> str:
+    """A file beside this one: `card.css`, `page.css` or `compare.js`."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

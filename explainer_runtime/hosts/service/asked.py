@@ -166,7 +166,7 @@ def _drawings(service: Service, asked: Asked, explanation: Explanation) -> Itera
     if PICTURE in asked.outputs:
         yield Tensor(PICTURE, "BYTES", (1, 1), [base64.b64encode(render.png(*these, sent=sent))])
     if CARD in asked.outputs:
-        yield Tensor(CARD, "BYTES", (1, 1), [(render.snippet(*these, sent=sent) or "").encode()])
+        yield Tensor(CARD, "BYTES", (1, 1), [render.fragment(*these, sent=sent).encode()])
     if PAGE in asked.outputs:
         about = {"explainer": f"{service.name}, SHA-256 {service.digest}"}
         page = render.html(*these, sent=sent, accuracy=fitted.model.get("accuracy"), about=about)

@@ -36,14 +36,14 @@ TENSORFLOW_UNUSED = {"libclang": "of TensorFlow's build", "wheel": "of astunpars
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     # extras, other requirements, what is left out
     "build": ((), ("pip>=25", "hatchling>=1.25"), ()),
-    "mlserver": (("mlserver", "superpixels", "sign"), (), (*UNUSED, "ml-dtypes")),
+    "mlserver": (("mlserver", "superpixels", "sign", "postgres"), (), (*UNUSED, "ml-dtypes")),
     # The same TensorFlow without what only its GPUs need, a third smaller.
     "mlserver-tensorflow": (
-        ("mlserver", "superpixels", "sign"),
+        ("mlserver", "superpixels", "sign", "postgres"),
         ("tensorflow-cpu>=2.21,<2.22", "keras>=3.15,<4"),
         (*(UNUSED.keys() - {"urllib3"}), *TENSORFLOW_UNUSED),  # Keras asks for it, by requests
     ),
-    "kserve": (("kserve", "superpixels", "sign"), (), ("networkx", "imageio", "tifffile")),
+    "kserve": (("kserve", "superpixels", "sign", "postgres"), (), ("networkx", "imageio", "tifffile")),
 }
 
 

@@ -14,6 +14,7 @@ COMMON = [
     "explainer_runtime.methods.anchor",
     "explainer_runtime.render",
     "explainer_runtime.artifact.signing",
+    "psycopg",  # only where jobs are kept in PostgreSQL
 ]
 NAMES = {
     "mlserver": [*COMMON, "explainer_runtime.hosts.launcher", "explainer_runtime.hosts.mlserver"],

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from explainer_runtime.hosts.door.limits import Guard
+from explainer_runtime.jobs import store
 from explainer_runtime.predictors.settings import Endpoint
 from explainer_runtime.spec import Limits, Value
 
@@ -186,6 +187,46 @@ class Audit(Value):
     """Whether each explanation is recorded, without rows, as a line of JSON on stdout."""
 
 
+class Persistence(Value):
+    """The volume of jobs (store volume)."""
+
+    existingClaim: Name = ""
+    """Name of a PersistentVolumeClaim that is there; empty makes one. SQLite needs a disk, not the
+    file system of a network."""
+    size: Quantity = "4Gi"
+    """Size of the volume that is made; more than `limits.bytes` of the jobs, 2 GiB."""
+    storageClass: str = ""
+    """Class of the claim that is made; empty takes the cluster's default."""
+    emptyDir: bool = False
+    """Whether it is an emptyDir instead: jobs then end with the pod."""
+
+
+class JobsLimits(store.Limits):
+    """What jobs may use."""
+
+
+class Jobs(Switch):
+    """Explanations that outlive their connection (not with Seldon, not with Knative)."""
+
+    store: Literal["volume", "postgresql"] = "volume"
+    """Where they are kept: `volume`, for one replica, or `postgresql`, which replicas share."""
+    persistence: Persistence = Persistence()
+    """The volume (store volume)."""
+    secret: str = ""
+    """Name of a Secret with an entry `url`, `postgresql://user:password@host/database` (store postgresql)."""
+    sink: Annotated[str, Field(pattern=r"^(https?://[^@]+)?$")] = ""
+    """Where a CloudEvent is posted when a job has ended; empty tells nobody."""
+    limits: JobsLimits | dict[Any, Any] = {}
+    """How many, how large, how long; what is left out keeps the server's default."""
+
+
+class Cache(Switch):
+    """Answers that are kept, and given again to the same question, in an emptyDir (not with Seldon)."""
+
+    size: Annotated[str, Field(pattern=r"^[1-9][0-9]*[MGT]$")] = "1G"
+    """How large they may become together, in bytes by thousands; the volume has a fifth more."""
+
+
 class Spread(Switch):
     """Replicas on different nodes and zones."""
 
@@ -205,8 +246,8 @@ class Autoscaling(Value):
 
     kind: Literal["none", "hpa", "keda"] = "none"
     """`hpa` reads `explainer_demand` through a metrics adapter, `keda` asks Prometheus."""
-    minReplicas: Annotated[int, Field(ge=1)] = 1
-    """Least replicas."""
+    minReplicas: Annotated[int, Field(ge=0)] = 1
+    """Least replicas; 0 only with `keda` and jobs in PostgreSQL, whose table says when one is wanted."""
     maxReplicas: Annotated[int, Field(ge=1)] = 1
     """Most replicas."""
     utilization: Annotated[int, Field(ge=10, le=90)] = 75
@@ -251,12 +292,14 @@ class HttpRoute(Switch):
 
 
 class Peers(Value):
-    """Pods, by their labels."""
+    """Pods, by their labels, or addresses."""
 
     labels: Labels = {}
     """Labels of the pods."""
     namespace: str = ""
     """Their namespace; empty is the release's."""
+    cidr: Annotated[str, Field(pattern=r"^([0-9a-f.:]+/[0-9]+)?$")] = ""
+    """An address range instead of pods, for what is outside of the cluster; needs a port."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port that the pods listen at, which may be another than their Service's; 0 is every port of the pods
     with these labels, and without labels no rule."""
@@ -271,6 +314,10 @@ class NetworkPolicy(Switch):
     """The model's pods; labels or port are required, since explanations need it."""
     otlp: Peers = Peers()
     """The collector of traces."""
+    database: Peers = Peers()
+    """PostgreSQL, where jobs are kept in it; labels, port or addresses are then required."""
+    sink: Peers = Peers()
+    """Where `jobs.sink` is; labels, port or addresses are then required."""
     storage: list[Annotated[str, Field(pattern=r"^[0-9a-f.:]+/[0-9]+$")]] = []
     """Address ranges that the downloader may reach at port 443."""
 
@@ -316,6 +363,10 @@ class Values(Value):
     """By whom the artifact has to be signed."""
     audit: Audit = Audit()
     """A record of each explanation, without rows."""
+    jobs: Jobs = Jobs()
+    """Explanations that outlive their connection (not with Seldon, not with Knative)."""
+    cache: Cache = Cache()
+    """Answers that are kept, and given again to the same question (not with Seldon)."""
     timeout: Annotated[int, Field(ge=1, le=3600)] = 60
     """Seconds that routes wait for an explanation; not less than what `limits.max_seconds` allows."""
     resources: Resources = Resources()

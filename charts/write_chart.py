@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from chart_values import Predictor, Values
+from chart_values import JobsLimits, Predictor, Values
 from pydantic import BaseModel
 
 from explainer_runtime.hosts.door.limits import Guard
@@ -24,15 +24,17 @@ CHART = Path(__file__).parent / "explainer-runtime"
 START, END = "<!-- values -->\n", "<!-- /values -->\n"
 _OURS = {"token_file", "management", "tls_cert", "tls_key", "tls_client_ca"}
 """Fields of the guard that the chart sets itself: from `tokenSecret`, for Seldon's agent, from `tls`."""
-_PARTS = {"predictor": Predictor, "limits": Limits, "guard": Guard}
+_PARTS = {"predictor": Predictor, "limits": Limits, "guard": Guard, "jobs.limits": JobsLimits}
 
 
 def schema() -> dict[str, Any]:
     """The closed JSON schema of the values."""
     made = Values.model_json_schema(by_alias=True)
-    for name, part in _PARTS.items():
-        (reference,) = (one for one in made["properties"][name].pop("anyOf") if "$ref" in one)
-        made["properties"][name].update(reference)
+    for path, part in _PARTS.items():
+        where, _, name = path.rpartition(".")
+        properties = (made["$defs"][where.capitalize()] if where else made)["properties"]
+        (reference,) = (one for one in properties[name].pop("anyOf") if "$ref" in one)
+        properties[name].update(reference)
         definition = made["$defs"][reference["$ref"].rpartition("/")[2]]
         definition.pop("required", None)
         if part is Guard:

@@ -55,6 +55,12 @@ WRONG = {
     "serviceMonitor.interval=often": "interval",
     "networkPolicy.enabled=yes please": "enabled",
     "test.shape={0}": "shape",
+    "jobs.store=redis": "store",
+    "jobs.limits.owner_job=1": "owner_job",
+    "jobs.limits.lease=0": "lease",
+    "jobs.sink=http://user:secret@events": "sink",
+    "cache.size=20GB": "size",
+    "cache.size=0M": "size",
     "kserve.deploymentMode=Serverless": "deploymentMode",
     # by what goes together
     "artifact.uri=": "artifact.uri: missing; say where the fitted explainer is",
@@ -75,6 +81,12 @@ WRONG = {
     "autoscaling.minReplicas=9": "autoscaling.minReplicas: expected at most autoscaling.maxReplicas",
     "timeout=10": "timeout: 10 is less than limits.max_seconds, 30",
     "artifact.downloader=a/b:latest": "artifact.downloader: expected a tag other than latest",
+    "jobs.enabled=true,replicas=2": "a volume is one replica's, and another would not find its jobs",
+    "jobs.enabled=true,autoscaling.kind=hpa,autoscaling.maxReplicas=2": "a volume is one replica's",
+    "jobs.enabled=true,jobs.store=postgresql": "jobs.secret: missing; name a Secret with an entry url",
+    "jobs.enabled=true,jobs.secret=a": "jobs.secret: is for jobs.store postgresql",
+    "jobs.enabled=true,jobs.persistence.existingClaim=a,jobs.persistence.emptyDir=true": "got both",
+    "autoscaling.minReplicas=0": "0 needs autoscaling.kind keda and jobs in PostgreSQL",
 }
 WRONG_FOR = {
     ("kserve-explainer", "model.uri="): "model.uri: mode kserve-explainer declares the model too",
@@ -102,6 +114,26 @@ WRONG_FOR = {
     ("seldon-v2", "artifact.uri=pvc://a/b"): "Seldon Core 2 downloads s3:// and gs:// only",
     ("seldon-v2", "serviceMonitor.enabled=true"): "in mode seldon-v2 the pods are the operator's",
     ("seldon-v1", "tokenSecret=tokens"): "the operator calls the server without a token",
+    ("seldon-v1", "jobs.enabled=true"): "in mode seldon-v1 the operator's routes reach no job",
+    ("seldon-v2", "cache.enabled=true"): "nothing can be mounted beside what the operator mounts",
+    (
+        "kserve-explainer",
+        "jobs.enabled=true,autoscaling.maxReplicas=2",
+    ): "a volume is one replica's",
+    ("kserve-explainer-v1", "jobs.enabled=true"): "Knative ends a pod that answers no request",
+    ("jobs", "autoscaling.kind=keda,autoscaling.minReplicas=0"): "0 needs autoscaling.kind keda and jobs in",
+    (
+        "jobs-postgresql",
+        "networkPolicy.database=null",
+    ): "networkPolicy.database: missing; say where",
+    (
+        "jobs-postgresql",
+        "networkPolicy.sink.port=0,networkPolicy.sink.labels=null",
+    ): "networkPolicy.sink: missing",
+    (
+        "network-policy",
+        "networkPolicy.otlp.cidr=10.0.0.0/8,networkPolicy.otlp.port=0",
+    ): "needs a port beside it",
     ("seldon-v2", "signature.secret=signer"): "nothing can be mounted beside what the operator mounts",
 }
 
@@ -190,4 +222,5 @@ def test_the_defaults_are_those_of_the_models():
     made = yaml.safe_load((CHART / "values.yaml").read_text())
     parsed = chart_values.Values.model_validate(made)
     assert parsed.model_dump(by_alias=True, mode="json", exclude_unset=True) == made
-    assert parsed == chart_values.Values(predictor={}, limits={}, guard=chart_values.Guard(linger=5))
+    guard = chart_values.Guard(linger=5)
+    assert parsed == chart_values.Values(predictor={}, limits={}, guard=guard, jobs={"limits": {}})

@@ -173,7 +173,7 @@ def test_what_is_optional_is_off(mode):
     made = {one["kind"] for one in rendered(case(mode))}
     assert not made & {
         "HorizontalPodAutoscaler", "ScaledObject", "PodDisruptionBudget", "ServiceMonitor", "PrometheusRule",
-        "ConfigMap", "HTTPRoute", "NetworkPolicy", "ServiceAccount",
+        "ConfigMap", "HTTPRoute", "NetworkPolicy", "ServiceAccount", "PersistentVolumeClaim",
     }  # fmt: skip
 
 
@@ -329,3 +329,65 @@ def test_the_policy_for_the_model_names_its_pods_and_only_a_port_of_theirs():
     )
     assert "ports" not in rule
     assert rule["to"][0]["podSelector"]["matchLabels"]
+
+
+def volumes(pod, container, path):
+    """The volume that a container has at a path, and how it is mounted."""
+    (mount,) = (one for one in container["volumeMounts"] if one["mountPath"] == path)
+    (volume,) = (one for one in pod["volumes"] if one["name"] == mount["name"])
+    return volume, mount
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("jobs", {"persistentVolumeClaim": {"claimName": "fashion-jobs"}}),
+        ("kserve-runtime-jobs", {"persistentVolumeClaim": {"claimName": "explanations"}}),
+        ("kserve-sidecar-jobs", {"emptyDir": {"sizeLimit": "6Gi"}}),
+    ],
+)
+def test_jobs_are_kept_where_the_server_is_told_and_may_write(name, where):
+    (said,) = (
+        (pod, one)
+        for _, pod, one in everywhere(CASES[0].parent / f"{name}-values.yaml")
+        if "--jobs=/var/lib/jobs" in one.get("args", [])
+    )
+    volume, mount = volumes(*said, "/var/lib/jobs")
+    assert volume == {"name": "jobs", **where}
+    assert not mount.get("readOnly")
+
+
+def test_a_claim_is_never_asked_for_by_two_pods_at_once():
+    objects = rendered(CASES[0].parent / "jobs-values.yaml")
+    claim = of_kind(objects, "PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert of_kind(objects, "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+    service = of_kind(rendered(CASES[0].parent / "kserve-runtime-jobs-values.yaml"), "InferenceService")
+    assert service["spec"]["predictor"]["deploymentStrategy"] == {"type": "Recreate"}
+
+
+@pytest.mark.parametrize("name", ["jobs-postgresql", "kserve-explainer-jobs"])
+def test_a_database_is_named_by_a_secret_alone(name):
+    container = explainer_container(rendered(CASES[0].parent / f"{name}-values.yaml"))
+    (said,) = (one for one in container["env"] if one["name"] == "EXPLAINER_RUNTIME_JOBS")
+    assert said["valueFrom"] == {"secretKeyRef": {"name": "explainer-jobs", "key": "url"}}
+    assert not [word for word in container["args"] if word.startswith("--jobs=")]
+
+
+@pytest.mark.parametrize(("size", "volume"), [("500M", "600000k"), ("1G", "1200M"), ("2T", "2400G")])
+def test_what_is_kept_fits_its_volume_with_a_fifth_to_spare(size, volume):
+    objects = rendered(CASES[0].parent / "jobs-values.yaml", "--set", f"cache.size={size}")
+    container, (pod,) = explainer_container(objects), pods(of_kind(objects, "Deployment"))
+    assert f"--cache=/var/cache/explanations:{size}" in container["args"]
+    assert volumes(pod, container, "/var/cache/explanations")[0]["emptyDir"] == {"sizeLimit": volume}
+
+
+def test_a_policy_lets_jobs_reach_their_database_and_their_sink():
+    objects = rendered(CASES[0].parent / "jobs-postgresql-values.yaml")
+    rules = of_kind(objects, "NetworkPolicy")["spec"]["egress"]
+    assert {
+        "to": [{"ipBlock": {"cidr": "10.2.0.0/24"}}],
+        "ports": [{"port": 5432, "protocol": "TCP"}],
+    } in rules
+    (sink,) = (to for rule in rules for to in rule["to"] if "events" in str(to))
+    assert sink["podSelector"]["matchLabels"] == {"app": "events"}

@@ -6,9 +6,11 @@ The arithmetic is that of the HorizontalPodAutoscaler ("Algorithm details" in Ku
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -19,6 +21,7 @@ from staged import IMAGE, Held, anchor, explainer, metrics, model, serving
 
 from explainer_runtime.errors import Overloaded
 from explainer_runtime.hosts.service.admission import Admission
+from explainer_runtime.jobs import kept
 
 pytestmark = needs_tools
 THREADS = 2
@@ -144,3 +147,35 @@ def test_refusals_are_demand_until_there_is_room_and_hammering_does_not_add_to_i
     admission._pool.shutdown()
     assert max(told) == 2
     assert (told[-1], admission.demand) == (0, 0)
+
+
+def test_the_table_of_jobs_asks_for_pods_while_something_can_be_done(tmp_path):
+    """The query of KEDA's trigger, asked of the table as jobs come, run, pause and end."""
+    spec = of_kind(rendered(CHART / "ci" / "jobs-postgresql-values.yaml"), "ScaledObject")["spec"]
+    assert spec["minReplicaCount"] == 0
+    (trigger,) = (one["metadata"] for one in spec["triggers"] if one["type"] == "postgresql")
+    assert trigger["connectionFromEnv"] == "EXPLAINER_RUNTIME_JOBS"
+    now = [1000.0]
+    store, _ = kept(str(tmp_path), now=lambda: now[0])
+
+    def wanted():
+        query = trigger["query"].replace("extract(epoch from now())", str(now[0]))
+        with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as table:
+            (count,) = table.execute(query).fetchone()
+        return math.ceil(count / float(trigger["targetQueryValue"]))
+
+    assert store.standing().queued == 0
+    assert wanted() == 0
+    for name in ("fashion", "fashion", "fashion", "another's"):
+        store.submit("ann", name, "request", 1)
+    assert wanted() == 2
+    held = store.lease(), store.lease(), store.lease()
+    assert wanted() == 2  # what runs keeps its pod
+    store.release(held[0].id, held[0].fence, pause=30)
+    store.finish(held[1].id, held[1].fence, "done")
+    assert wanted() == 1
+    store.finish(held[2].id, held[2].fence, "failed")
+    assert wanted() == 0  # what pauses asks for none, until it is due
+    now[0] += 30
+    assert wanted() == 1
+    store.close()

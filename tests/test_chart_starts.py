@@ -326,6 +326,34 @@ def test_a_signed_artifact_starts_and_its_explanations_are_recorded(folder, anch
     assert record["artifact"] == artifact.verify(signed).digest
 
 
+def test_jobs_are_done_on_the_volume_of_the_chart(folder, anchor, served):
+    objects = rendered(CHART / "ci" / "jobs-values.yaml")
+    container = explainer_container(objects)
+    places = place("deployment", anchor, None, None, f"127.0.0.1:{served}")
+    places |= {"/var/lib/jobs": str(folder / "kept"), "/var/cache": str(folder / "cache")}
+    words = [replaced(word, places) for word in container["args"]]
+    env = {name: replaced(value, places) for name, value in env_of(container).items()}
+    row = {"name": "image", "datatype": "FP32", "shape": [1, 8, 8, 1], "data": [0.5] * 64}
+    body = {"id": "1", "inputs": [row]}
+    path = "/v2/models/fashion/explain"
+    with (
+        started(words, env, folder / "jobs-server") as server,
+        httpx.Client(base_url=server.rest(""), timeout=120) as client,
+    ):
+        taken = client.post(path, json=body, headers={"prefer": "respond-async"})
+        assert taken.status_code == 202, taken.text
+        done = taken.json()
+        while done["state"] in ("queued", "running"):
+            done = client.get(taken.headers["location"]).json()
+        assert done["state"] == "done", done
+        kept, direct = client.get(done["links"]["result"]).json(), client.post(path, json=body).json()
+        assert kept["outputs"] == direct["outputs"]
+        while not of_jobs() <= exposed(server):  # it tells how the queue stands every few seconds
+            assert client.get("/v2/health/live").status_code == 200
+    assert (folder / "kept" / "jobs.sqlite").exists()
+    assert (folder / "cache" / "explanations").is_dir()
+
+
 # --- the model's own traffic --------------------------------------------------------------------------------
 
 
@@ -375,33 +403,47 @@ def test_clients_of_other_makers_do_not_notice_the_sidecar(folder, anchor, peer)
 # --- metrics ----------------------------------------------------------------------------------------------
 
 
-def assert_names_are_exposed(server):
-    exposed = httpx.get(f"http://127.0.0.1:{server.ports.metrics}/metrics").text
+def exposed(server):
+    """The names of a server's metrics."""
+    told = httpx.get(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=60).text
     names = set()
-    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", exposed, flags=re.MULTILINE):
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", told, flags=re.MULTILINE):
         names |= {name} if kind != "histogram" else {f"{name}_{end}" for end in ("bucket", "sum", "count")}
-    asked = metrics_asked_for()
+    return names
+
+
+def assert_names_are_exposed(server):
+    asked = metrics_asked_for() - of_jobs()
     assert len(asked) >= 10
-    assert asked <= names
+    assert asked <= exposed(server)
+
+
+def of_jobs():
+    """Names of metrics that a server has where it has jobs."""
+    asked = {name for name in metrics_asked_for() if name.startswith("explainer_jobs_")}
+    assert len(asked) == 5
+    return asked
 
 
 def metrics_asked_for():
     """Every metric that a scaler, an alert or a panel names."""
-    made = "".join(text(CHART / "ci" / f"{name}-values.yaml") for name in ("hpa", "keda", "alerts"))
+    made = "".join(text(CHART / "ci" / f"{name}-values.yaml") for name in ("hpa", "keda", "alerts", "jobs"))
     panels = json.loads((CHART / "files" / "dashboard.json").read_text())["panels"]
     queries = [target["expr"] for panel in panels for target in panel["targets"]]
     return set(re.findall(r"explainer_[a-z_]+", "\n".join([made, *queries])))
 
 
 def test_labels_in_queries_are_those_of_the_metrics():
-    from explainer_runtime.hosts.service.metrics import _metrics
+    from explainer_runtime.hosts.service.metrics import _metrics, _of_jobs
 
     labels = {}
-    for metric in vars(_metrics()).values():
+    for metric in (*vars(_metrics()).values(), *vars(_of_jobs()).values()):
         labels[metric._name] = {*metric._labelnames, "namespace", "le"}
-    rules = yaml.safe_dump_all(rendered(CHART / "ci" / "alerts-values.yaml"), width=10_000)
+    rules = [one for name in ("alerts", "jobs") for one in rendered(CHART / "ci" / f"{name}-values.yaml")]
     queries = (
-        rules + (CHART / "files" / "dashboard.json").read_text() + text(CHART / "ci" / "keda-values.yaml")
+        yaml.safe_dump_all(rules, width=10_000)
+        + (CHART / "files" / "dashboard.json").read_text()
+        + text(CHART / "ci" / "keda-values.yaml")
     )
     found = re.findall(r"(explainer_[a-z_]+?)(?:_total|_bucket)?\{([^}]*)\}", queries)
     assert len(found) >= 15

@@ -93,6 +93,46 @@
 {{- if and $v.signature.secret (hasPrefix "seldon" $mode) }}
 {{- fail (printf "signature.secret: in mode %s nothing can be mounted beside what the operator mounts" $mode) }}
 {{- end }}
+{{- if and $v.cache.enabled (hasPrefix "seldon" $mode) }}
+{{- fail (printf "cache.enabled: in mode %s nothing can be mounted beside what the operator mounts" $mode) }}
+{{- end }}
+{{- $jobs := $v.jobs }}
+{{- if $jobs.enabled }}
+{{- if hasPrefix "seldon" $mode }}
+{{- fail (printf "jobs.enabled: in mode %s the operator's routes reach no job" $mode) }}
+{{- end }}
+{{- if and (hasPrefix "kserve" $mode) (eq $v.kserve.deploymentMode "Knative") }}
+{{- fail "jobs.enabled: Knative ends a pod that answers no request, whatever jobs it does; take kserve.deploymentMode Standard" }}
+{{- end }}
+{{- if and (eq $jobs.store "postgresql") (not $jobs.secret) }}
+{{- fail "jobs.secret: missing; name a Secret with an entry url, postgresql://user:password@host/database" }}
+{{- end }}
+{{- if and (eq $jobs.store "volume") $jobs.secret }}
+{{- fail "jobs.secret: is for jobs.store postgresql; leave it out, or set that" }}
+{{- end }}
+{{- if and (eq $jobs.store "volume") (or (and (eq $mode "deployment") (eq $v.autoscaling.kind "none") (gt (int $v.replicas) 1)) (gt (int $v.autoscaling.maxReplicas) 1)) }}
+{{- fail "jobs.store: a volume is one replica's, and another would not find its jobs; set jobs.store postgresql, or one replica" }}
+{{- end }}
+{{- if and $jobs.persistence.existingClaim $jobs.persistence.emptyDir }}
+{{- fail "jobs.persistence: expected existingClaim or emptyDir, got both" }}
+{{- end }}
+{{- end }}
+{{- if and (eq (int $v.autoscaling.minReplicas) 0) (not (and (eq $v.autoscaling.kind "keda") $jobs.enabled (eq $jobs.store "postgresql"))) }}
+{{- fail "autoscaling.minReplicas: 0 needs autoscaling.kind keda and jobs in PostgreSQL, whose table says when a pod is wanted again" }}
+{{- end }}
+{{- if $v.networkPolicy.enabled }}
+{{- range $name, $for := dict "database" (and $jobs.enabled (eq $jobs.store "postgresql")) "sink" (and $jobs.enabled $jobs.sink) }}
+{{- $asked := index $v.networkPolicy $name }}
+{{- if and $for (not $asked.labels) (not $asked.port) }}
+{{- fail (printf "networkPolicy.%s: missing; say where jobs reach it, by labels, or by cidr and port" $name) }}
+{{- end }}
+{{- end }}
+{{- range $asked := concat (pick $v.networkPolicy "predictor" "otlp" "database" "sink" | values) $v.networkPolicy.from }}
+{{- if and $asked.cidr (not $asked.port) }}
+{{- fail (printf "networkPolicy: %s needs a port beside it" $asked.cidr) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if and (eq $v.kserve.deploymentMode "Knative") (hasPrefix "kserve" $mode) (or $v.spread.enabled $v.podDisruptionBudget.enabled $v.networkPolicy.enabled) }}
 {{- fail "spread.enabled, podDisruptionBudget.enabled, networkPolicy.enabled: Knative manages its pods, and calls them, by itself" }}
 {{- end }}

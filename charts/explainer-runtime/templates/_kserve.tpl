@@ -12,6 +12,9 @@ annotations: {{- include "er.annotations" . | nindent 2 }}
 minReplicas: {{ .Values.autoscaling.minReplicas }}
 maxReplicas: {{ .Values.autoscaling.maxReplicas }}
 timeout: {{ .Values.timeout }}
+{{- if include "er.jobsClaim" . }}
+deploymentStrategy: {type: Recreate}
+{{- end }}
 {{- end }}
 
 {{/* Ports of the container. KServe finds the gRPC one by its name, and makes routes for both; Knative takes one. */}}

@@ -33,6 +33,20 @@ seccompProfile: {type: RuntimeDefault}
 {{- if .Values.audit.enabled }}
 - --audit=-
 {{- end }}
+{{- if .Values.cache.enabled }}
+- --cache=/var/cache/explanations:{{ .Values.cache.size }}
+{{- end }}
+{{- if .Values.jobs.enabled }}
+{{- if include "er.jobsVolume" . }}
+- --jobs=/var/lib/jobs
+{{- end }}
+{{- with .Values.jobs.sink }}
+- {{ printf "--jobs-sink=%s" . | quote }}
+{{- end }}
+{{- with .Values.jobs.limits }}
+- {{ printf "--jobs-limits=%s" (toJson .) | quote }}
+{{- end }}
+{{- end }}
 {{- if .Values.tls.secret }}
 - --tls-cert=/var/run/tls/tls.crt
 - --tls-key=/var/run/tls/tls.key
@@ -45,6 +59,23 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "er.env" -}}
 {{- range $name, $value := .Values.env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- if and .Values.jobs.enabled (not (include "er.jobsVolume" .)) }}
+- name: EXPLAINER_RUNTIME_JOBS
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.jobs.secret }}, key: url}
+{{- end }}
+{{- end }}
+
+{{/* Whether jobs are kept on a volume of the pod. */}}
+{{- define "er.jobsVolume" -}}
+{{- if and .Values.jobs.enabled (eq .Values.jobs.store "volume") }}yes{{ end }}
+{{- end }}
+
+{{/* Name of the claim that jobs are kept in; empty where there is none. */}}
+{{- define "er.jobsClaim" -}}
+{{- if and (include "er.jobsVolume" .) (not .Values.jobs.persistence.emptyDir) }}
+{{- .Values.jobs.persistence.existingClaim | default (printf "%s-jobs" (include "er.name" .)) }}
 {{- end }}
 {{- end }}
 
@@ -92,6 +123,18 @@ seccompProfile: {type: RuntimeDefault}
 - name: signer
   secret: {secretName: {{ .Values.signature.secret }}, defaultMode: 288}
 {{- end }}
+{{- if .Values.cache.enabled }}
+- name: cache
+  emptyDir: {sizeLimit: {{ include "er.cacheVolume" . }}}
+{{- end }}
+{{- if include "er.jobsVolume" . }}
+- name: jobs
+{{- with include "er.jobsClaim" . }}
+  persistentVolumeClaim: {claimName: {{ . }}}
+{{- else }}
+  emptyDir: {sizeLimit: {{ .Values.jobs.persistence.size }}}
+{{- end }}
+{{- end }}
 {{- if include "er.mounted" . }}
 {{- $uri := .Values.artifact.uri }}
 {{- $rest := regexReplaceAll "^[a-z0-9]+://" $uri "" }}
@@ -108,6 +151,13 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end }}
 
+{{/* A pod that outgrows an emptyDir is ended. What is kept is looked through after every twentieth part of its size
+that was written, so there is a fifth more: 1G is 1200M. */}}
+{{- define "er.cacheVolume" -}}
+{{- $size := .Values.cache.size }}
+{{- mul (regexFind "^[0-9]+" $size | int64) 1200 }}{{ get (dict "M" "k" "G" "M" "T" "G") (trimAll "0123456789" $size) }}
+{{- end }}
+
 {{- define "er.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 {{- if .Values.tokenSecret }}
@@ -118,6 +168,12 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- if .Values.signature.secret }}
 - {name: signer, mountPath: /var/run/signer, readOnly: true}
+{{- end }}
+{{- if .Values.cache.enabled }}
+- {name: cache, mountPath: /var/cache/explanations}
+{{- end }}
+{{- if include "er.jobsVolume" . }}
+- {name: jobs, mountPath: /var/lib/jobs}
 {{- end }}
 {{- if include "er.mounted" . }}
 - name: artifact
@@ -191,10 +247,13 @@ securityContext: {{- include "er.containerSecurity" . | nindent 2 }}
 terminationMessagePolicy: FallbackToLogsOnError
 {{- end }}
 
-{{/* Annotations of a pod. What is in its emptyDirs can be made anew, so the cluster autoscaler may take it away. */}}
+{{/* Annotations of a pod. What is in its emptyDirs can be made anew, or was put there by an operator who says that jobs
+may end with the pod; so the cluster autoscaler may take it away. */}}
 {{- define "er.annotations" -}}
 {{- $local := list "tmp" }}
 {{- if include "er.downloaded" . }}{{ $local = append $local "artifact" }}{{ end }}
+{{- if .Values.cache.enabled }}{{ $local = append $local "cache" }}{{ end }}
+{{- if and (include "er.jobsVolume" .) .Values.jobs.persistence.emptyDir }}{{ $local = append $local "jobs" }}{{ end }}
 {{- merge (dict) .Values.annotations (dict "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" (join "," $local)) | toYaml }}
 {{- end }}
 

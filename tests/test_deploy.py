@@ -29,6 +29,7 @@ MODE = {
     "deployment": "deployment",
     "deployment-tls": "deployment",
     "deployment-signed": "deployment",
+    "deployment-jobs": "deployment",
     "kserve-standard": "kserve-explainer",
     "kserve-knative": "kserve-explainer",
     "seldon-v1": "seldon-v1",
@@ -40,6 +41,10 @@ MORE = {
     "kserve-knative": ("--set", "kserve.deploymentMode=Knative"),
     "deployment-tls": ("--set", "tls.secret=explainer-tls"),
     "deployment-signed": ("--set", "signature.secret=explainer-signer"),
+    "deployment-jobs": (
+        "--set",
+        "replicas=2,jobs.enabled=true,jobs.store=postgresql,jobs.secret=explainer-jobs",
+    ),
 }
 
 
@@ -68,7 +73,7 @@ def test_an_overlay_runs_the_container_that_the_chart_runs(overlay):
     assert explainer_container(built(overlay)) == explainer_container(objects)
 
 
-@pytest.mark.parametrize("name", ["deployment", "deployment-tls", "deployment-signed"])
+@pytest.mark.parametrize("name", ["deployment", "deployment-tls", "deployment-signed", "deployment-jobs"])
 def test_a_deployment_is_the_charts_but_for_what_helm_says_of_itself(name):
     objects = rendered(case("deployment"), *MORE.get(name, ()))
     for made in built(ROOT / "deploy" / "overlays" / name):

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-from explainer_runtime.jobs import Limits, kept
+from explainer_runtime.jobs import Limits, database, kept
 from explainer_runtime.jobs.queue import Answer, Worker
 
 LIMITS = Limits(lease=0.3, attempts=10_000)
@@ -77,6 +77,7 @@ def fork(where: str, log: int, seed: int) -> tuple[int, int]:
 
 def main() -> None:
     where, path, seed, kills, side_by_side = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+    database.WAIT = 60.0  # a machine that is loaded is no database that fails
     chance = random.Random(seed)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     children = [fork(where, log, number) for number in range(side_by_side)]

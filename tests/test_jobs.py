@@ -19,7 +19,7 @@ import pytest
 
 from explainer_runtime.errors import InvalidSpec, JobsUnavailable
 from explainer_runtime.hosts.service import metrics
-from explainer_runtime.jobs import kept
+from explainer_runtime.jobs import database, kept
 from explainer_runtime.jobs.events import Sink
 from explainer_runtime.jobs.queue import Answer, Worker
 from explainer_runtime.jobs.store import Standing
@@ -27,6 +27,12 @@ from explainer_runtime.jobs.store import Standing
 TESTS = Path(__file__).parent
 LONG = 120.0
 """Seconds after which something that has to happen has not; no test is about how long it takes."""
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A machine that is loaded is no database that fails."""
+    monkeypatch.setattr(database, "WAIT", 60.0)
 
 
 @pytest.fixture

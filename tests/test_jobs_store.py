@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import databases
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from explainer_runtime.errors import InvalidInput, InvalidSpec, Overloaded
-from explainer_runtime.jobs import Limits, kept
+from explainer_runtime.jobs import Limits, database, kept
 from explainer_runtime.jobs.results import YOUNG, Damaged
 
 SMALL = Limits(owner_jobs=3, jobs=5, bytes=400, keep=100.0, lease=10.0, attempts=3)
@@ -227,8 +227,16 @@ class Queue(RuleBasedStateMachine):
 def _check(place, examples):
     machine = type("Machine", (Queue,), {"place": staticmethod(place)})
     profile = settings(settings.get_profile(settings.get_current_profile_name()))
-    machine.TestCase.settings = settings(profile, max_examples=examples, stateful_step_count=40)
+    machine.TestCase.settings = settings(
+        profile, max_examples=examples, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]
+    )
     machine.TestCase("runTest").runTest()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A machine that is loaded is no database that fails."""
+    monkeypatch.setattr(database, "WAIT", 60.0)
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,14 @@ def test_a_server_that_stops_gives_its_jobs_back_at_once(serve, held, tmp_path):
 
 def test_a_disk_that_fails_is_said_and_stops_no_one_who_waits(serve, tmp_path):
     where = tmp_path / "jobs"
+    where.mkdir()
+    (where / "jobs.sqlite").write_bytes(b"no database" * 1000)
     with serve() as (client, _):
+        check_refused(client, client.post(EXPLAIN, json=body(1), headers=ASYNC))
+        for path in (JOBS, f"{JOBS}/1", f"{JOBS}/1/result"):
+            check_refused(client, client.get(path))
+        assert (where / "jobs.sqlite").read_bytes().startswith(b"no database")  # for somebody to look at
+        (where / "jobs.sqlite").unlink()
         done = submitted(client, 1)
         assert ended(client, done)["state"] == "done"
         (where / "blobs").rename(where / "away")
@@ -139,12 +146,6 @@ def test_a_disk_that_fails_is_said_and_stops_no_one_who_waits(serve, tmp_path):
         (where / "away").rename(where / "blobs")
         assert client.get(f"{done}/result").status_code == 200
         assert ended(client, submitted(client, 2))["state"] == "done"
-        for file in where.glob("jobs.sqlite*"):
-            file.write_bytes(b"no database" * 1000)
-        check_refused(client, client.post(EXPLAIN, json=body(3), headers=ASYNC))
-        for path in (JOBS, done, f"{done}/result"):
-            check_refused(client, client.get(path))
-    assert (where / "jobs.sqlite").read_bytes().startswith(b"no database")  # for somebody to look at
 
 
 def check_refused(client, answer):

@@ -287,14 +287,15 @@ def example(kind):
 @pytest.mark.parametrize("kind", our_errors())
 def test_every_error_of_ours_has_a_status_and_speaks_for_itself(kind):
     status, message = fault(example(kind))
-    assert status in {422, 429, 499, 500, 502, 503, 504}
+    assert status in {404, 422, 429, 499, 500, 502, 503, 504}
     assert message.endswith("say what to change")
     assert kind.__name__ not in message
 
 
 def test_a_callers_mistake_is_never_400_or_404():
-    # Seldon's agent answers those by loading the model again and repeating the request.
-    assert not {400, 404} & set(STATUS.values())
+    # Seldon's agent answers those by loading the model again and repeating the request. A job that is not
+    # there is asked for at a place of its own, by no agent.
+    assert not {400, 404} & {status for kind, status in STATUS.items() if kind is not errors.NotFound}
     assert fault(errors.InvalidInput("expected", "inputs")) == (422, "inputs: expected")
     assert fault(errors.InvalidOption("seed: expected", "seed")) == (422, "seed: expected")
 

@@ -1,9 +1,9 @@
 """From an error to what the caller sees: the one table of status codes.
 
 A caller's mistake is always 422, never 400 or 404: Seldon's agent answers those two by loading the model
-again and repeating the request. What the model behind us did wrong is 502, 503 or 504, as for any gateway.
-A refusal that may pass by itself says when to try again: `Retry-After` in REST, the same as trailing metadata
-in gRPC.
+again and repeating the request. Only a job that is not there is 404. What the model behind us did wrong is
+502, 503 or 504, as for any gateway. A refusal that may pass by itself says when to try again: `Retry-After`
+in REST, the same as trailing metadata in gRPC.
 """
 
 from __future__ import annotations

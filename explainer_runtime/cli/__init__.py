@@ -340,6 +340,13 @@ def serve(
     jobs_limits: Annotated[
         str | None, typer.Option(metavar="JSON", help="How many, how large, how long: owner_jobs, keep, ...")
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Serve a page to look at, too: a picture in, explanations out.")
+    ] = False,
+    page_samples: Annotated[
+        bool,
+        typer.Option("--page-samples", help="Let it offer reference rows that explainers keep, to try."),
+    ] = False,
     log_format: Annotated[str, typer.Option(metavar="FORMAT", help="json or text, on stderr.")] = "json",
     json: Json = False,
 ) -> None:

@@ -23,6 +23,7 @@ from explainer_runtime.errors import InvalidInput, MissingExtra
 from explainer_runtime.hosts.door.desk import Desk, opening
 from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.door.traffic import Traffic
+from explainer_runtime.hosts.page import File, Shown
 from explainer_runtime.hosts.platform import arguments, deployment, unfitted
 from explainer_runtime.hosts.platform.arguments import Line, number
 from explainer_runtime.hosts.service import audit, logs, output
@@ -67,6 +68,8 @@ class Request:
     jobs: str | None
     jobs_sink: str | None
     jobs_limits: str | None
+    page: bool
+    page_samples: bool
     log_format: str
     tls_cert: Path | None
     tls_key: Path | None
@@ -146,7 +149,8 @@ def prepared(request: Request) -> Iterator[Ready]:
         host = request.host or ("0.0.0.0" if pod else "127.0.0.1")  # noqa: S104
         server = _host(*_HOSTS[request.server])  # what is not installed is said before anything is promised
         json_logs = request.log_format != "text"
-        more = {"host": host, **ports, "guard": _guard(request), "jobs": _jobs(request)}
+        more: dict[str, Any] = {"host": host, **ports, "guard": _guard(request), "jobs": _jobs(request)}
+        more["page"] = _page(request, plan)
         if request.server == "mlserver":
             more |= {"json_logs": json_logs, **_more(request, line, server)}
         names, ignored = [model["name"] for model in plan], (*line.ignored, *_unused(line, plan), *foreign)
@@ -173,6 +177,18 @@ def _host(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         wanted = f"explainer-runtime[{extra}]"
         raise MissingExtra(f"{error.name} is not installed; pip install '{wanted}'") from None
+
+
+def _page(request: Request, plan: Sequence[Mapping[str, Any]]) -> Mapping[str, File]:
+    """The files of the page, where it is to be served."""
+    if not request.page and not request.page_samples:
+        return {}
+    explainers = [
+        Path(model["parameters"]["uri"])
+        for model in plan
+        if request.page_samples and "KerasRuntime" not in str(model["implementation"])
+    ]
+    return Shown(bool(request.jobs), request.sidecar, explainers).files()
 
 
 def _unused(line: Line, models: Sequence[Mapping[str, Any]]) -> list[str]:

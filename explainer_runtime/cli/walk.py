@@ -33,7 +33,10 @@ def walk(out: Path, *, keep: bool, retrain: bool, json: bool) -> int:
 
 def _hold(servers: list[Server], out: Path, console: Console) -> None:
     """Wait until Ctrl-C, or until a server is gone."""
-    console.print("\nThe servers stay up until Ctrl-C. Ask one of them:\n")
+    pages = " and ".join(server.url("/page/") for server in servers)
+    console.print(
+        f"\nThe servers stay up until Ctrl-C. Look at {pages}, or ask one of them:\n", soft_wrap=True
+    )
     for server, name in zip(servers, (questions.CF, questions.ANCHOR), strict=True):
         url = server.url(f"/v2/models/{name}/explain")
         header = "-H 'content-type: application/json'"

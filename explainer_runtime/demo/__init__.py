@@ -34,6 +34,7 @@ from explainer_runtime.spec import Inputs
 
 IMAGES = 8
 MODEL, SECOND = "fashion-cnn", "second-cnn"
+_PAGE = ("--page", "--page-samples")
 
 Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 
@@ -153,8 +154,8 @@ def _servers(out: Path, bar: Bar) -> Iterator[list[Server]]:
         [str(out / one.explainer) for one in QUESTIONS if one.beside == here] for here in (True, False)
     )
     commands = [
-        (out / "model.log", [*beside, "--model", str(out / f"{MODEL}.keras")]),
-        (out / "explainers.log", [*alone, "--predictor", f"grpc://127.0.0.1:{ports[1]}/{MODEL}"]),
+        (out / "model.log", [*beside, "--model", str(out / f"{MODEL}.keras"), *_PAGE]),
+        (out / "explainers.log", [*alone, "--predictor", f"grpc://127.0.0.1:{ports[1]}/{MODEL}", *_PAGE]),
     ]
     with ExitStack() as stack:
         with bar("starting the servers"):

@@ -12,6 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from explainer_runtime.hosts.door.limits import Guard
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.mlserver import refusals
 from explainer_runtime.hosts.mlserver.server import Server
+from explainer_runtime.hosts.page import File
 from explainer_runtime.hosts.platform.deployment import explainer_settings, keras_settings
 from explainer_runtime.hosts.service import logs
 from explainer_runtime.hosts.service.caller import Caller
@@ -68,6 +70,7 @@ def serve(
     upstream: Upstream | None = None,
     repository: str | Path | None = None,
     jobs: Callable[[Traffic], Desk] | None = None,
+    page: Mapping[str, File] | None = None,
     json_logs: bool = True,
 ) -> int:
     """Serve `models` until a signal says stop.
@@ -86,6 +89,7 @@ def serve(
         repository: A directory of models with a `model-settings.json` each; they are served too, and may
             be loaded and unloaded where `guard` allows it.
         jobs: Opens the desk of explanations that outlive their connection; see `desk.opening`.
+        page: Files of the page, `page.Shown(...).files()`; None serves none.
         json_logs: Write JSON objects, one a line, to stderr; else text.
 
     Returns:
@@ -114,7 +118,7 @@ def serve(
         )
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                failure = runner.run(_serve(settings, models, guard, upstream, jobs))
+                failure = runner.run(_serve(settings, models, guard, upstream, jobs, page))
         except (RuntimeError, SystemExit) as error:  # a port is taken: gRPC raises, uvicorn exits
             failure = error
         if failure is None:
@@ -138,6 +142,7 @@ async def _serve(
     guard: Guard | None,
     upstream: Upstream | None,
     jobs: Callable[[Traffic], Desk] | None,
+    page: Mapping[str, File] | None,
 ) -> BaseException | None:
     served = [ModelSettings(**model) for model in models]
     if settings.load_models_at_startup:
@@ -152,11 +157,16 @@ async def _serve(
             interceptors.insert(0, GrpcProxy(upstream.grpc, set(names) - {model}))
 
         def around(app: App) -> App:
-            proxies.append(Proxy(logs.Recorded(app), rest, names, model, lambda: server.traffic.of(Caller())))
+            def counted() -> AbstractContextManager[None]:
+                return server.traffic.of(Caller())
+
+            proxies.append(Proxy(logs.Recorded(app), rest, names, model, counted, page or ()))
             return proxies[-1]
 
     relays = upstream is not None
-    server = Server(settings, guard, around=around, interceptors=interceptors, jobs=jobs, relays=relays)
+    server = Server(
+        settings, guard, around=around, interceptors=interceptors, jobs=jobs, relays=relays, page=page
+    )
     try:
         return await server.run(served)  # what has failed, if anything
     finally:

@@ -82,8 +82,10 @@ def fragment(
     about: Mapping[str, str] | None = None,
 ) -> str:
     """The cards of one explanation for a document that has `card.css`: what it took in a line below them, and
-    what few people look at folded away. Arguments and errors are those of `html`.
+    what few people look at folded away. Arguments and errors are those of `html`. How long it took is left
+    out: the same answer gives the same bytes.
     """
+    explanation = replace(explanation, cost=replace(explanation.cost, seconds=0))
     seen = view(explanation, x, inputs)
     shown = drawn(seen, inputs, size, sent)
     took, *more = _provenance(explanation, about or {})
@@ -127,19 +129,22 @@ _LONGEST = 200
 
 def document(title: str, lead: str, *parts: str) -> str:
     """A whole page."""
-    script = f"\n{shipped('compare.js')}"
-    only = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{only}'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="content-security-policy" content="{policy}">\n'
+        f'<meta http-equiv="content-security-policy" content="{policy()}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{shipped('card.css')}{shipped('page.css')}</style>\n"
         "</head>\n<body>\n<main>\n"
         f'<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n'
         + "\n".join(parts)
-        + f'\n</main>\n<script type="module">{script}</script>\n</body>\n</html>\n'
+        + f'\n</main>\n<script type="module">{shipped("compare.js")}</script>\n</body>\n</html>\n'
     )
+
+
+def policy() -> str:
+    """The content security policy of a page: `compare.js` may run in it, and nothing else."""
+    only = base64.b64encode(hashlib.sha256(shipped("compare.js").encode()).digest()).decode()
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{only}'"
 
 
 def section(title: str, *parts: str) -> str:

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 from explainer_runtime.explanation import Explanation
 from explainer_runtime.pictures import Sent
 from explainer_runtime.render.cards import SIZE, Panel, cards
-from explainer_runtime.render.panels import diverging, striped
-from explainer_runtime.views import Card, side_by_side
+from explainer_runtime.render.panels import diverging, photograph, striped
+from explainer_runtime.views import Card, image, side_by_side
 
 if TYPE_CHECKING:
     from explainer_runtime.spec import Inputs
@@ -59,6 +59,11 @@ def picture(
 def png(explanation: Explanation, x: np.ndarray, inputs: Inputs, **more: Any) -> bytes:
     """`picture` as the bytes of a PNG file; `more` as there."""
     return encode(picture(explanation, x, inputs, **more))
+
+
+def plain(row: np.ndarray, inputs: Inputs) -> Image.Image:
+    """A row `(*S)` as people see it, in its own size; bytes of its pixels, 0 to 255, are its range."""
+    return Image.fromarray(photograph(image(row, inputs), inputs.low, inputs.high, 1))
 
 
 def encode(image: Image.Image) -> bytes:

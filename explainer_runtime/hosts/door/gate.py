@@ -57,6 +57,7 @@ class Gate:
         traffic: Where requests are counted.
         room: What they hold together.
         tokens: Of which one opens the door; None lets everyone in.
+        opened: Where everyone may ask besides.
 
     Attributes:
         open_paths: Where everyone may ask, without a body: health.
@@ -64,7 +65,16 @@ class Gate:
 
     open_paths: Sequence[str] = ("/v2/health/live", "/v2/health/ready")
 
-    def __init__(self, app: App, guard: Guard, traffic: Traffic, room: Room, tokens: Tokens | None) -> None:
+    def __init__(
+        self,
+        app: App,
+        guard: Guard,
+        traffic: Traffic,
+        room: Room,
+        tokens: Tokens | None,
+        opened: Sequence[str] = (),
+    ) -> None:
+        self.open_paths = (*self.open_paths, *opened)
         self._app, self._guard, self._traffic, self._room, self._tokens = app, guard, traffic, room, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -35,6 +35,7 @@ from explainer_runtime.hosts.door.gate import (
 from explainer_runtime.hosts.service.caller import caller
 from explainer_runtime.hosts.service.reports import Reports, told
 from explainer_runtime.hosts.service.status import shortened
+from explainer_runtime.render.page import policy
 
 JSON, _EVENTS = "application/json", "text/event-stream"
 DRAWN = {"image/png": wire.PICTURE, "text/html": wire.PAGE}
@@ -47,7 +48,7 @@ _HEADERS = {
     "text/html": [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"x-content-type-options", b"nosniff"),
-        (b"content-security-policy", b"default-src 'none'; img-src data:; style-src 'unsafe-inline'"),
+        (b"content-security-policy", policy().encode()),
     ],
     _EVENTS: [
         (b"content-type", _EVENTS.encode()),

@@ -46,6 +46,7 @@ from explainer_runtime.hosts.door.tls import Tls
 from explainer_runtime.hosts.door.tokens import Tokens
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.kserve.door import KServeDoor
+from explainer_runtime.hosts.page import File, Page, opened
 from explainer_runtime.hosts.service import logs
 from explainer_runtime.hosts.service.asked import (
     answered,
@@ -174,6 +175,7 @@ def serve(
     host: str = "0.0.0.0",  # noqa: S104
     guard: Guard | None = None,
     jobs: Callable[[Traffic], Desk] | None = None,
+    page: Mapping[str, File] | None = None,
 ) -> int:
     """Serve explainers on KServe's server until a signal says stop.
 
@@ -185,6 +187,7 @@ def serve(
         host: Address to listen on.
         guard: The operator's limits; None are the defaults.
         jobs: Opens the desk of explanations that outlive their connection; see `desk.opening`.
+        page: Files of the page, `page.Shown(...).files()`; None serves none.
 
     Returns:
         The exit status: 0 after a signal, 2 when a model cannot be loaded without a change, else 1.
@@ -207,11 +210,14 @@ def serve(
         loaded.append(one)
     traffic, room = Traffic(), Room(guard.max_in_flight)
     app.router.routes[:0] = [APIRoute(f"/v{version}/models", _listing(loaded)) for version in (1, 2)]
+    app.add_middleware(Page, files=page or {})
     app.add_middleware(Pictured, verb="infer")
     desk = jobs(traffic) if jobs else None
     if desk is not None:
         app.add_middleware(Jobs, desk=desk)
-    app.add_middleware(KServeDoor, guard=guard, traffic=traffic, room=room, tokens=tokens)
+    app.add_middleware(
+        KServeDoor, guard=guard, traffic=traffic, room=room, tokens=tokens, opened=opened(page or {})
+    )
     app.add_middleware(framed)
     app.add_middleware(logs.Recorded)
     try:

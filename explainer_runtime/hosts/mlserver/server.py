@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mlserver.metrics.server
@@ -42,6 +42,7 @@ from explainer_runtime.hosts.door.tokens import Tokens
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.mlserver import infer, openapi, refusals, streaming
 from explainer_runtime.hosts.mlserver.reading import Servicer
+from explainer_runtime.hosts.page import File, Page, opened
 from explainer_runtime.hosts.service.status import GRPC
 
 _log = logging.getLogger("explainer_runtime.serve")
@@ -59,6 +60,7 @@ class Server(MLServer):
         jobs: Opens the desk where explanations are taken that outlive their connection; None takes none.
         relays: Whether `around` relays another server's answers: they have `date` and `server` headers
             already, and get none from here.
+        page: Files of the page; none serve none.
 
     Raises:
         InvalidSpec: The token file cannot be read.
@@ -75,11 +77,13 @@ class Server(MLServer):
         interceptors: Sequence[Any] = (),
         jobs: Callable[[Traffic], Desk] | None = None,
         relays: bool = False,
+        page: Mapping[str, File] | None = None,
     ) -> None:
         self.guard = guard = guard or Guard()
         self.traffic = Traffic()
         self._desk = jobs(self.traffic) if jobs else None
         self._around, self._before, self._relays = around, interceptors, relays
+        self._page = page or {}
         # Made now, so that what is wrong with them is said before anything is started.
         self._tokens = Tokens(guard.token_file) if guard.token_file else None
         self._tls = Tls(guard) if guard.tls_cert else None
@@ -162,11 +166,19 @@ class Server(MLServer):
         infer.install(app, self._data_plane)
         streaming.install(app, self._data_plane)
         openapi.install(app, self._desk is not None)
+        app.add_middleware(Page, files=self._page)
         app.add_middleware(Pictured)
         if self._desk is not None:
             app.add_middleware(Jobs, desk=self._desk)
         app.add_middleware(Packed)
-        app.add_middleware(Gate, guard=self.guard, traffic=self.traffic, room=self._room, tokens=self._tokens)
+        app.add_middleware(
+            Gate,
+            guard=self.guard,
+            traffic=self.traffic,
+            room=self._room,
+            tokens=self._tokens,
+            opened=opened(self._page),
+        )
         around = self._around or (lambda app: app)
         app.add_middleware(lambda app: framed(around(app)))
         STATUS_CODE_MAPPING.update({status: StatusCode[code] for status, code in GRPC.items()})

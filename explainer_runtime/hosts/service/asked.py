@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import io
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ from explainer_runtime.pictures import Sent
 from explainer_runtime.spec import options_of, parse_options, with_options
 from explainer_runtime.tensors import Tensor
 from explainer_runtime.wire import CARD, DRAWN, PAGE, PICTURE, Files
+
+_FEW = 32
+"""Values of a setting beyond which its schema does not say them."""
 
 
 @dataclass(frozen=True)
@@ -163,14 +167,14 @@ def _drawings(service: Service, asked: Asked, explanation: Explanation) -> Itera
     """The outputs that are drawn and asked for."""
     fitted, sent = service.fitted, asked.sent
     these = explanation, asked.rows, fitted.inputs
+    about = {"explainer": f"{service.name}, SHA-256 {service.digest}"}
+    more: Any = {"sent": sent, "accuracy": fitted.model.get("accuracy"), "about": about}
     if PICTURE in asked.outputs:
         yield Tensor(PICTURE, "BYTES", (1, 1), [base64.b64encode(render.png(*these, sent=sent))])
     if CARD in asked.outputs:
-        yield Tensor(CARD, "BYTES", (1, 1), [render.fragment(*these, sent=sent).encode()])
+        yield Tensor(CARD, "BYTES", (1, 1), [render.fragment(*these, **more).encode()])
     if PAGE in asked.outputs:
-        about = {"explainer": f"{service.name}, SHA-256 {service.digest}"}
-        page = render.html(*these, sent=sent, accuracy=fitted.model.get("accuracy"), about=about)
-        yield Tensor(PAGE, "BYTES", (1, 1), [page.encode()])
+        yield Tensor(PAGE, "BYTES", (1, 1), [render.html(*these, **more).encode()])
 
 
 def listed(service: Service, state: str, versions: Sequence[str] = ()) -> dict[str, Any]:
@@ -188,6 +192,9 @@ def listed(service: Service, state: str, versions: Sequence[str] = ()) -> dict[s
         "method": service.fitted.spec.kind,
         "takes_pictures": pictures.taken(inputs),
         "draws_pictures": draws,
+        "about": inspect.getdoc(type(service.fitted.spec)),
+        "inputs": inputs.model_dump(mode="json"),
+        "explain_parameters": options(service),
     }
 
 
@@ -199,7 +206,18 @@ def described(service: Service) -> tuple[list[Tensor], list[Tensor]]:
 
 def schema(service: Service) -> str:
     """The JSON schema of the options: a string, which gRPC carries, too."""
-    return orjson.dumps(options_of(type(service.fitted.spec)).model_json_schema()).decode()
+    return orjson.dumps(options(service)).decode()
+
+
+def options(service: Service) -> dict[str, Any]:
+    """The JSON schema of the options; the default of each is what the explainer was fitted with."""
+    spec = service.fitted.spec
+    said = options_of(type(spec)).model_json_schema()
+    own = spec.model_dump(mode="json")
+    for name in said["properties"].keys() & own.keys():
+        if np.size(own[name]) <= _FEW:
+            said["properties"][name]["default"] = own[name]
+    return said
 
 
 def _asked(

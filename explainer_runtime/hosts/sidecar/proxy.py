@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from urllib.parse import urlsplit
 
@@ -54,6 +54,7 @@ class Proxy:
         explainers: Names under which explainers are served; the first answers for the model's name.
         model: The model's name, where an explainer has it too.
         counted: Entered while a request is passed on, so that a server that stops waits for it.
+        pages: Paths that we answer besides; `/` is the model's all the same.
 
     Raises:
         InvalidSpec: The address is none.
@@ -66,11 +67,12 @@ class Proxy:
         explainers: Sequence[str],
         model: str | None = None,
         counted: Callable[[], AbstractContextManager[None]] = nullcontext,
+        pages: Collection[str] = (),
     ) -> None:
         parts = urlsplit(upstream)
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
             raise InvalidSpec(f"upstream: expected http://host:port, got {upstream!r}")
-        self._app, self._counted = app, counted
+        self._app, self._counted, self._pages = app, counted, frozenset(pages)
         self._first = explainers[0]
         self._explainers, self._own = set(explainers), set(explainers) - {model}
         self._upstream = Upstream(parts.hostname, parts.port or 80)
@@ -97,7 +99,7 @@ class Proxy:
         """The path under which our server answers this one; None if the model does."""
         if path in PROBES:
             return PROBES[path]
-        if _SELDON.fullmatch(path):
+        if path in self._pages or _SELDON.fullmatch(path):
             return path
         verb = _VERB.fullmatch(path)
         if verb:

@@ -16,8 +16,9 @@ from oip_servers import Model, Output, RestServer
 from PIL import Image
 from servers import free_ports, running, start
 
-from explainer_runtime import artifact
+from explainer_runtime import artifact, pictures
 from explainer_runtime.explainers import fit
+from explainer_runtime.hosts.page import Shown
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
@@ -336,6 +337,16 @@ def test_a_known_picture_can_be_tried(window, server):
     page.get_by_role("button", name="Known picture 1").click()
     page.locator("#model").wait_for()
     asked(page, "neighbours")
+
+
+def test_known_pictures_are_the_rows_that_explainers_keep(place):
+    files = Shown(samples=[place[0] / "neighbours"]).files()
+    samples = [file for path, file in files.items() if path.startswith("/page/samples/")]
+    assert len(samples) == 8
+    for file, row in zip(samples, TRAIN, strict=False):
+        sent = pictures.read(io.BytesIO(file.content), CONTRACT, "it")
+        assert np.abs(sent.row - row).max() <= 0.5 / 255 + 1e-6  # a picture has 256 levels
+        assert not file.open
 
 
 def test_everything_can_be_done_with_keys(window, server):

@@ -20,6 +20,7 @@ from explainer_runtime import artifact, pictures
 from explainer_runtime.hosts.door.gate import App, Receive, Scope, Send
 from explainer_runtime.render import page as rendered
 from explainer_runtime.render.sheet import encode, plain
+from explainer_runtime.search.kept import Kept
 from explainer_runtime.spec import Inputs, parse
 
 _POLICY = (
@@ -137,6 +138,7 @@ def _samples(artifacts: Iterable[Path]) -> Iterator[File]:
     for path in artifacts:
         report = artifact.verify(path)
         inputs = parse(Inputs, report.manifest["inputs"], "inputs")
-        kept = report.arrays.get("reference_rows", ()) if pictures.taken(inputs) else ()
-        for row in kept[:_SAMPLES]:
+        if not pictures.taken(inputs) or "reference_rows" not in report.arrays:
+            continue
+        for row in Kept(report.arrays["reference_rows"][:_SAMPLES], inputs.low, inputs.high)[:]:
             yield File("image/png", encode(plain(row, inputs)), open=False)

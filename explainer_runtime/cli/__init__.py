@@ -16,7 +16,7 @@ import typer
 
 from explainer_runtime.cli import batch, evidence, jobs
 from explainer_runtime.cli.output import Commands, import_tensorflow_quietly, progress, say, tell
-from explainer_runtime.cli.serve import serve
+from explainer_runtime.cli.serve import CONTEXT, serve
 from explainer_runtime.cli.words import Address, Artifact, Json, Label, Later, Logits, ModelFile, Resize
 
 app = typer.Typer(
@@ -246,6 +246,9 @@ def explain(
     tell(json, document, lambda: answers.explained(summary, out))
 
 
+app.command(context_settings=CONTEXT)(serve)
+
+
 @app.command()
 def inspect(
     path: Artifact,
@@ -275,9 +278,6 @@ def inspect(
 
 for command in (batch.batch, evidence.sign, evidence.verify, evidence.pack, evidence.replay):
     app.command()(command)
-app.command(context_settings={"ignore_unknown_options": True, "auto_envvar_prefix": "EXPLAINER_RUNTIME"})(
-    serve
-)
 app.add_typer(jobs.app, name="jobs")
 
 

@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
+from explainer_runtime.cli.output import tell
 from explainer_runtime.cli.words import Address, Json, Label, Logits
+
+CONTEXT = {"ignore_unknown_options": True, "auto_envvar_prefix": "EXPLAINER_RUNTIME"}
+"""Of its command: platforms append flags, and set variables."""
 
 
 def serve(

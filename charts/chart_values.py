@@ -227,6 +227,15 @@ class Cache(Switch):
     """How large they may become together, in bytes by thousands; the volume has a fifth more."""
 
 
+class Page(Switch):
+    """The page that people look at (not with Seldon)."""
+
+    samples: bool = False
+    """Whether it offers reference rows that explainers keep, to try: everybody sees them who may ask."""
+    url: Annotated[str, Field(pattern=r"^(https?://[^\"\\\s]+)?$")] = ""
+    """Where people reach it, such as `https://explain.example.com/page/`; the dashboard links there."""
+
+
 class Spread(Switch):
     """Replicas on different nodes and zones."""
 
@@ -367,6 +376,8 @@ class Values(Value):
     """Explanations that outlive their connection (not with Seldon, not with Knative)."""
     cache: Cache = Cache()
     """Answers that are kept, and given again to the same question (not with Seldon)."""
+    page: Page = Page()
+    """The page that people look at, at `/page/`: a picture in, explanations out (not with Seldon)."""
     timeout: Annotated[int, Field(ge=1, le=3600)] = 60
     """Seconds that routes wait for an explanation; not less than what `limits.max_seconds` allows."""
     resources: Resources = Resources()

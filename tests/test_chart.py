@@ -86,6 +86,7 @@ WRONG = {
     "jobs.enabled=true,jobs.store=postgresql": "jobs.secret: missing; name a Secret with an entry url",
     "jobs.enabled=true,jobs.secret=a": "jobs.secret: is for jobs.store postgresql",
     "jobs.enabled=true,jobs.persistence.existingClaim=a,jobs.persistence.emptyDir=true": "got both",
+    "page.url=explain.example.com": "url",
     "autoscaling.minReplicas=0": "0 needs autoscaling.kind keda and jobs in PostgreSQL",
 }
 WRONG_FOR = {
@@ -115,6 +116,11 @@ WRONG_FOR = {
     ("seldon-v2", "serviceMonitor.enabled=true"): "in mode seldon-v2 the pods are the operator's",
     ("seldon-v1", "tokenSecret=tokens"): "the operator calls the server without a token",
     ("seldon-v1", "jobs.enabled=true"): "in mode seldon-v1 the operator's routes reach no job",
+    ("seldon-v2", "page.enabled=true"): "in mode seldon-v2 the operator's routes reach no page",
+    (
+        "page",
+        "networkPolicy.from=null",
+    ): "networkPolicy.from: missing; name the pods of the Gateway",
     ("seldon-v2", "cache.enabled=true"): "nothing can be mounted beside what the operator mounts",
     (
         "kserve-explainer",

@@ -391,3 +391,15 @@ def test_a_policy_lets_jobs_reach_their_database_and_their_sink():
     } in rules
     (sink,) = (to for rule in rules for to in rule["to"] if "events" in str(to))
     assert sink["podSelector"]["matchLabels"] == {"app": "events"}
+
+
+def test_a_page_is_routed_with_what_it_asks_for_and_the_dashboard_links_to_it():
+    objects = rendered(CASES[0].parent / "page-values.yaml")
+    assert {"--page", "--page-samples"} <= set(explainer_container(objects)["args"])
+    (rule,) = of_kind(objects, "HTTPRoute")["spec"]["rules"]
+    paths = {(one["path"]["type"], one["path"]["value"]) for one in rule["matches"]}
+    assert {("Exact", "/"), ("PathPrefix", "/page"), ("Exact", "/v2/models")} <= paths
+    board = json.loads(of_kind(objects, "ConfigMap")["data"]["explainer-runtime.json"])
+    (page,) = (one for one in board["templating"]["list"] if one["name"] == "page")
+    assert page["query"] == "https://explain.example.com/page/"
+    assert [link["url"] for link in board["links"]] == ["${page}"]

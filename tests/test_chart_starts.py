@@ -326,8 +326,8 @@ def test_a_signed_artifact_starts_and_its_explanations_are_recorded(folder, anch
     assert record["artifact"] == artifact.verify(signed).digest
 
 
-def test_jobs_are_done_on_the_volume_of_the_chart(folder, anchor, served):
-    objects = rendered(CHART / "ci" / "jobs-values.yaml")
+def test_jobs_are_done_on_the_volume_of_the_chart_and_its_page_is_there(folder, anchor, served):
+    objects = rendered(CHART / "ci" / "jobs-values.yaml", "--set", "page.enabled=true,page.samples=true")
     container = explainer_container(objects)
     places = place("deployment", anchor, None, None, f"127.0.0.1:{served}")
     places |= {"/var/lib/jobs": str(folder / "kept"), "/var/cache": str(folder / "cache")}
@@ -348,6 +348,11 @@ def test_jobs_are_done_on_the_volume_of_the_chart(folder, anchor, served):
         assert done["state"] == "done", done
         kept, direct = client.get(done["links"]["result"]).json(), client.post(path, json=body).json()
         assert kept["outputs"] == direct["outputs"]
+        page = client.get("/", headers={"accept": "text/html"}, follow_redirects=True)
+        assert (page.url.path, page.status_code) == ("/page/", 200)
+        about = client.get("/page/about.json").json()
+        assert about["jobs"] is True
+        assert client.get("/" + about["models"]).json()
         while not of_jobs() <= exposed(server):  # it tells how the queue stands every few seconds
             assert client.get("/v2/health/live").status_code == 200
     assert (folder / "kept" / "jobs.sqlite").exists()

@@ -96,6 +96,13 @@
 {{- if and $v.cache.enabled (hasPrefix "seldon" $mode) }}
 {{- fail (printf "cache.enabled: in mode %s nothing can be mounted beside what the operator mounts" $mode) }}
 {{- end }}
+{{- if and $v.page.enabled (hasPrefix "seldon" $mode) }}
+{{- fail (printf "page.enabled: in mode %s the operator's routes reach no page" $mode) }}
+{{- end }}
+{{- $gateways := $v.httpRoute.gatewayNamespace | default .Release.Namespace }}
+{{- if and $v.httpRoute.enabled $v.networkPolicy.enabled (not $v.networkPolicy.from) (ne $gateways .Release.Namespace) }}
+{{- fail (printf "networkPolicy.from: missing; name the pods of the Gateway in namespace %s, else its routes reach nobody" $gateways) }}
+{{- end }}
 {{- $jobs := $v.jobs }}
 {{- if $jobs.enabled }}
 {{- if hasPrefix "seldon" $mode }}

@@ -36,6 +36,12 @@ seccompProfile: {type: RuntimeDefault}
 {{- if .Values.cache.enabled }}
 - --cache=/var/cache/explanations:{{ .Values.cache.size }}
 {{- end }}
+{{- if .Values.page.enabled }}
+- --page
+{{- if .Values.page.samples }}
+- --page-samples
+{{- end }}
+{{- end }}
 {{- if .Values.jobs.enabled }}
 {{- if include "er.jobsVolume" . }}
 - --jobs=/var/lib/jobs

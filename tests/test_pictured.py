@@ -357,16 +357,10 @@ def test_what_is_served_is_listed(host, client):
     for path in ("/v1/models", "/v2/models"):
         said = client.get(host.rest(path)).json()
         assert said["models"] == ["m"]
-        assert said["explainers"] == [
-            {
-                "name": "m",
-                "versions": [],
-                "state": "ready",
-                "method": "anchor_image",
-                "takes_pictures": True,
-                "draws_pictures": True,
-            }
-        ]
+        (one,) = said["explainers"]
+        expected = {"name": "m", "versions": [], "state": "ready", "method": "anchor_image"}
+        assert expected.items() <= one.items()
+        assert one["takes_pictures"] is one["draws_pictures"] is True
 
 
 def typed(kind: str, content: bytes = b"x") -> dict[str, Any]:
@@ -503,7 +497,7 @@ def test_hostile_pictures_are_refused_or_read_and_take_no_room(mlserver, client)
         answer = client.post(url, params=OPTIONS, content=content, headers=headers)
         assert (name, answer.status_code) == (name, 200)
         assert EVIL not in answer.text
-        assert not any("script" in value for value in answer.headers.values())
+        assert EVIL not in str(answer.headers)
         json_headers = {"content-type": "image/png"}
         read = tensors(client.post(url, params=OPTIONS, content=content, headers=json_headers))
         equal(read, tensors(client.post(url, json=as_rows(row))))

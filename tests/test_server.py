@@ -404,14 +404,21 @@ def test_a_picture_is_drawn_for_who_asks(server):
         assert Image.open(io.BytesIO(base64.b64decode(text))).format == "PNG"
 
 
-def test_metadata_holds_the_schema_of_the_options(server):
+def test_metadata_holds_the_schema_of_the_options_and_the_settings_in_force(server, artifact):
+    from explainer_runtime.artifact import load
     from explainer_runtime.methods import options
 
     by_rest = httpx.get(server.rest("/v2/models/anchor")).json()["parameters"]["explain_parameters"]
     with channel(server) as connection:
         asked = oip.MESSAGES["ModelMetadataRequest"](name="anchor")
         by_grpc = oip.method(connection, "ModelMetadata")(asked, timeout=60)
-    assert json.loads(by_rest) == options("anchor_image").model_json_schema()
+    own = load(artifact).spec.model_dump(mode="json")
+    said, expected = json.loads(by_rest), options("anchor_image").model_json_schema()
+    defaults = {name: one.pop("default") for name, one in said["properties"].items()}
+    for name, one in expected["properties"].items():
+        one.pop("default")
+        assert defaults[name] == own.get(name)
+    assert said == expected
     assert by_grpc.parameters["explain_parameters"].string_param == by_rest
 
 

@@ -235,6 +235,63 @@ def test_a_record_that_cannot_be_used_is_a_row_with_its_reason(place, tmp_path):
         assert words in told[row]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pa.array([{"bytes": None, "path": None}]), "has no row"),
+        (pa.array([[None, [0.5] * 16]]), "a list with nulls in it"),
+        (pa.array([7]), "expected a picture or numbers, got int64"),
+        (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), "got map<string, int64>"),
+        (pa.array([b"0" * 16], pa.uuid()), "got extension<arrow.uuid>"),
+    ],
+)
+def test_a_value_that_is_no_row_is_a_row_with_its_reason(place, column, words):
+    explains = Explains(place / "neighbours", Linear(W), column="x")
+    told = explains(pa.table({"id": ["a"], "x": column})).to_pylist()
+    assert told[0]["status"] == INVALID
+    assert words in told[0]["reason"]
+
+
+def test_blocks_of_which_nothing_can_be_read_are_rows_with_their_reasons(place, tmp_path):
+    pq.write_table(pa.table({"id": ["a"], "x": flat(X[:1], 16)}), tmp_path / "a.parquet")
+    for number in range(8):
+        (tmp_path / f"b{number}.parquet").write_bytes(b"PAR1 no more")
+    (tmp_path / os.fsdecode(b"c\xff.parquet")).write_bytes(b"")
+    opened = source.opened(tmp_path)
+    explains = Explains(place / "neighbours", Linear(W), id=opened.id, column=opened.column)
+    told = pa.concat_tables([explains(block) for _, block in opened.blocks(4, lambda _: False)]).to_pylist()
+    assert [said["status"] == INVALID for said in told] == [False] + [True] * 9
+    assert told[9]["id"] == "c\ufffd.parquet"
+    assert "not UTF-8" in told[9]["reason"]
+
+
+def test_a_picture_whose_name_is_no_text_is_a_row_with_its_reason(place, tmp_path):
+    for name in (b"a.png", b"b\xff.png"):
+        Image.fromarray(X[1, :, :, 0]).save(tmp_path / os.fsdecode(name))
+    opened = source.opened(tmp_path)
+    (block,) = [block for _, block in opened.blocks(4, lambda _: False)]
+    (_, one), (name, other) = Reader(INPUTS, opened.id, opened.column)(block)
+    np.testing.assert_array_equal(one.row, ROWS[1])
+    assert (name, other) == ("b\ufffd.png", "cannot be read: its name is not UTF-8")
+
+
+def test_files_that_hold_rows_of_two_kinds_are_refused(tmp_path):
+    for name, dtype in (("a", np.uint8), ("b", np.float32)):
+        table = pa.table({"id": [name], "x": pa.array([ROWS[0].ravel().astype(dtype)])})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    with pytest.raises(InvalidInput, match="holds rows as list<element: float>, others as list"):
+        source.opened(tmp_path)
+
+
+def test_arrays_whose_ids_or_numbers_are_none_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", x=X[:2], id=np.array(["a", 1], object))
+    with pytest.raises(InvalidInput, match="`id` cannot be read"):
+        source.opened(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", x=X[:2].astype(np.longdouble))
+    with pytest.raises(InvalidInput, match="expected rows of numbers"):
+        source.opened(tmp_path / "x.npz")
+
+
 @settings(max_examples=30)
 @given(done=st.sets(st.integers(0, 20)), size=st.integers(1, 9), kind=st.sampled_from(["npz", "parquet"]))
 def test_blocks_that_are_left_are_those_there_would_be_without_the_others(tmp_path_factory, done, size, kind):
@@ -261,6 +318,8 @@ def test_arrays_that_end_early_are_records_that_cannot_be_read(tmp_path):
     blocks = [block for _, block in opened.blocks(4, lambda _: False)]
     reasons = [reason for block in blocks for reason in block["reason"].to_pylist()]
     assert (len(reasons), set(reasons)) == (10, {"x.npy: cannot be read: it ends too early"})
+    reader = Reader(INPUTS, opened.id, opened.column)
+    assert [row for block in blocks for _, row in reader(block)] == reasons
 
 
 @pytest.mark.parametrize(

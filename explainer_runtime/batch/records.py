@@ -64,7 +64,7 @@ class Reader:
             if pa.types.is_struct(value.type):  # as data sets of pictures are written: bytes, and a path
                 inner = value.as_py()
                 held = inner.get("bytes") or inner.get("path")
-            elif isinstance(value, pa.ExtensionScalar):
+            elif isinstance(value, pa.FixedShapeTensorScalar):
                 held = value.to_numpy()
             elif _is_list(value.type):
                 held = _numbers(value)
@@ -74,6 +74,8 @@ class Reader:
                 return pictures.read(Path(held), self.inputs, Path(held).name)
             if isinstance(held, bytes):
                 return pictures.read(io.BytesIO(held), self.inputs, str(name))
+            if not isinstance(held, np.ndarray):
+                return "has no row" if held is None else f"expected a picture or numbers, got {value.type}"
             return self._numbers(held)
         except InvalidInput as error:
             return str(error)
@@ -156,6 +158,8 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _numbers(value: pa.Scalar) -> np.ndarray:
     """The numbers of a list, or of lists in it."""
     inner, values = value.type.value_type, value.values
+    if values is None or values.null_count:
+        raise InvalidInput("expected numbers, got a list with nulls in it")
     if _is_list(inner):
         parts = [_numbers(one) for one in values]
         if len({part.shape for part in parts}) != 1:
@@ -163,6 +167,4 @@ def _numbers(value: pa.Scalar) -> np.ndarray:
         return np.stack(parts)
     if not (pa.types.is_integer(inner) or pa.types.is_floating(inner)):
         raise InvalidInput(f"expected numbers, got {inner}")
-    if values.null_count:
-        raise InvalidInput("expected numbers, got a list with nulls in it")
     return np.asarray(values)

@@ -29,6 +29,7 @@ from explainer_runtime.errors import InvalidInput
 
 _PATH = "path"
 """The column of rows where they are files."""
+_NAMELESS = "cannot be read: its name is not UTF-8"
 _AHEAD = 256
 """Records that are read from a file at a time, at most."""
 
@@ -68,7 +69,7 @@ class Source:
             return not all(done(number) for number in range(first // size, (first + count - 1) // size + 1))
 
         for table in self._batches(wanted):
-            checked = _with_reasons(table, self.id, start, seen)
+            checked = _with_reasons(table, self, start, seen)
             start += len(table)
             waiting.append(checked)
             held += len(checked)
@@ -126,7 +127,9 @@ def _pictures(path: Path, names: Sequence[str]) -> Source:
     def batches(wanted: Callable[[int, int], bool]) -> Iterator[pa.Table]:
         for start in range(0, len(names), _AHEAD):
             some = names[start : start + _AHEAD]
-            yield pa.table({ID: some, _PATH: [str(path / name) for name in some]})
+            paths = [str(path / name) if _written(name) == name else None for name in some]
+            reasons = [None if place else _NAMELESS for place in paths]
+            yield pa.table({ID: [*map(_written, some)], _PATH: paths, REASON: reasons})
 
     lines = (f"{name} {(path / name).stat().st_size}" for name in names)
     return Source(path, "pictures", _said(len(names), lines), len(names), ID, _PATH, batches)
@@ -137,8 +140,11 @@ def _arrays(path: Path) -> Source:
         del stream
     ids = None
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as held:
-            ids = held["id"] if "id" in held.files else None
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                ids = held["id"] if "id" in held.files else None
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InvalidInput(f"{path}: `id` cannot be read: {error}", "data") from None
     if ids is not None and ids.shape != shape[:1]:
         raise InvalidInput(f"{path}: expected `id` of shape {shape[:1]}, got {ids.shape}", "data")
     row = int(np.prod(shape[1:])) * dtype.itemsize
@@ -149,7 +155,7 @@ def _arrays(path: Path) -> Source:
             for start in range(0, shape[0], _AHEAD):
                 count = min(_AHEAD, shape[0] - start)
                 some = range(start, start + count) if ids is None else ids[start : start + count]
-                names = [str(one) for one in some]
+                names = [one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in some]
                 try:
                     # Also what is not wanted: what is compressed has no places in it.
                     data = b"" if broken else stream.read(row * count)
@@ -171,7 +177,11 @@ def _arrays(path: Path) -> Source:
 def _parquet(path: Path, names: Sequence[str], id: str, column: str | None) -> Source:
     files: dict[str, pq.FileMetaData | str] = {}
     rows: str | None = None
+    kind: pa.DataType | None = None
     for name in names:
+        if (shown := _written(name)) != name:
+            files[shown] = f"{shown}: {_NAMELESS}"
+            continue
         try:
             schema = pq.read_schema(path / name)
             files[name] = pq.read_metadata(path / name)
@@ -181,7 +191,10 @@ def _parquet(path: Path, names: Sequence[str], id: str, column: str | None) -> S
         found = row_column(schema, id, column)
         if rows not in (None, found):
             raise InvalidInput(f"{path / name}: holds rows in {found!r}, others in {rows!r}", "column")
-        rows = found
+        rows, own = found, schema.field(found).type
+        kind = kind or own
+        if own != kind:  # one number may be a pixel here and the value of an input there
+            raise InvalidInput(f"{path / name}: holds rows as {own}, others as {kind}", "column")
     if rows is None:
         raise InvalidInput(f"{path / names[0]}: {next(iter(files.values()))}", "data")
 
@@ -214,8 +227,10 @@ def _parquet(path: Path, names: Sequence[str], id: str, column: str | None) -> S
 # --- helpers --------------------------------------------------------------------------------------------
 
 
-def _with_reasons(table: pa.Table, id: str, start: int, seen: dict[bytes, int]) -> pa.Table:
-    """`table` with ids as text, and reasons where there were none: no id, or one that came before."""
+def _with_reasons(table: pa.Table, source: Source, start: int, seen: dict[bytes, int]) -> pa.Table:
+    """`table` with ids as text, reasons where there were none (no id, or one that came before), and a column
+    of rows, empty where none of them can be read."""
+    id = source.id
     names = [id_of(one) for one in table.column(id)]
     given = table.column(REASON).to_pylist() if REASON in table.column_names else [None] * len(names)
     reasons: list[str | None] = []
@@ -228,6 +243,7 @@ def _with_reasons(table: pa.Table, id: str, start: int, seen: dict[bytes, int]) 
                 reason = reason or f"the id of row {place:,} is that of row {first:,}, too"
         reasons.append(reason)
     rest = {one: table.column(one) for one in table.column_names if one not in (id, REASON)}
+    rest.setdefault(str(source.column), pa.nulls(len(names)))
     return pa.table({id: pa.array(names, pa.string()), REASON: pa.array(reasons, pa.string()), **rest})
 
 
@@ -236,6 +252,11 @@ def _said(files: int, lines: Iterable[str]) -> dict[str, Any]:
     for line in lines:
         found.update(line.encode(errors="surrogateescape") + b"\n")
     return {"files": files, "sha256": found.hexdigest()}
+
+
+def _written(name: str) -> str:
+    """The name of a file as text that can be written, also where it is none."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _footer(path: Path) -> str:
@@ -272,7 +293,7 @@ def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype[An
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
-    if fortran or dtype.kind not in "fiu" or len(shape) < 2:
+    if fortran or dtype.kind not in "fiu" or dtype.itemsize > 8 or len(shape) < 2 or min(shape) < 0:
         raise InvalidInput(
             f"{path}: expected rows of numbers (N, ...) in C order, got {dtype} of shape {shape}"
             + " in Fortran's" * fortran,

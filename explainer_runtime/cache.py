@@ -57,6 +57,9 @@ _DOCUMENT = "document"
 _NEWS = 20
 """One part in so many of its size may be written before a folder is looked through again."""
 
+_OURS = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}|\.[0-9a-f]{2}\.[0-9a-f]{12}")
+"""Files in a folder that are answers, and those that somebody writes who may have ended. Others stay."""
+
 _log = logging.getLogger("explainer_runtime.cache")
 
 
@@ -195,7 +198,8 @@ class Cache:
         for path in self.folder.rglob("*"):
             with suppress(FileNotFoundError):  # another process tidies as well
                 status = path.lstat()
-                if stat.S_ISREG(status.st_mode):
+                name = path.relative_to(self.folder).as_posix()
+                if _OURS.fullmatch(name) and stat.S_ISREG(status.st_mode):
                     found.append((status.st_mtime_ns, status.st_size, path))
         held, room = sum(one[1] for one in found), self.most - 2 * self.most // _NEWS
         for _, own, path in sorted(found):

@@ -270,6 +270,19 @@ def test_the_folder_keeps_its_size_and_what_was_used_last(tmp_path, model):
     assert order[0].stat().st_mtime > 60  # it was used now
 
 
+def test_what_is_no_answer_stays_in_the_folder(tmp_path, model):
+    prepared, theirs = prepare(fitted(), model), tmp_path / "kept" / "letters"
+    theirs.mkdir(parents=True)
+    for path in (theirs / "one", theirs.parent / ("a" * 64)):
+        path.write_bytes(b"1" * 10**6)
+        os.utime(path, (1, 1))
+    cache = Cache(theirs.parent, 5 * 10**5)
+    for turn in range(3):
+        cache.explain(prepared, "a", X[turn, None])
+    assert {path.stat().st_size for path in (theirs / "one", theirs.parent / ("a" * 64))} == {10**6}
+    assert len(files(cache)) == 5
+
+
 def test_many_at_once_share_a_folder(cache, explain):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda turn: explain(X[turn % 4, None]), range(40)))

@@ -82,7 +82,11 @@ class Files:
         """See `Blobs`."""
         now = time.time()
         try:
-            old = [path for path in self._directory.glob("*/*") if path.stat().st_mtime <= now - YOUNG]
+            old = [
+                path
+                for path in self._directory.glob("[0-9a-f][0-9a-f]/*")
+                if path.stat().st_mtime <= now - YOUNG
+            ]
             named = store.named() if old else set()
             for path in old:
                 if path.name not in named:

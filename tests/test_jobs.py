@@ -278,8 +278,17 @@ def test_the_sink_is_told_until_it_listens_and_of_no_row(folder):
         "ce-time": "1970-01-12T13:46:40.000Z",
     }
     assert expected.items() <= headers.items()
-    with pytest.raises(InvalidSpec, match="jobs_sink"):
-        Sink("ftp://somewhere")
+    assert not sink.post(event._replace(model="Schuhgr\u00f6\u00dfe\n"))  # no header has such letters
+    for url in (
+        "ftp://somewhere",
+        "http://",
+        "http://a:x/",
+        "http://a:99999/",
+        "http://[::1/",
+        "http://\u00e4/",
+    ):
+        with pytest.raises(InvalidSpec, match="jobs_sink"):
+            Sink(url)
 
 
 def test_how_the_queue_stands_is_told_and_counted(folder):
@@ -317,6 +326,19 @@ def test_a_damaged_database_is_said_and_left_as_it_is(folder):
         store.get("id", "ann")
     store.close()
     assert (folder / "jobs.sqlite").read_bytes() == b"no database" * 1000
+
+
+def test_what_is_accepted_is_in_the_file_that_is_there_now(folder):
+    store, _ = kept(str(folder))
+    lost = store.submit("ann", "cf", "request", 1)
+    for path in folder.glob("jobs.sqlite*"):
+        path.unlink()
+    job = store.submit("ann", "cf", "request", 1)
+    other, _ = kept(str(folder))
+    assert [one.listed("ann") for one in (store, other)] == [[job], [job]]
+    assert store.get(lost.id, "ann") is None
+    store.close()
+    other.close()
 
 
 def test_a_worker_outlives_a_database_that_fails_and_goes_on_when_it_is_there(folder):

@@ -68,6 +68,7 @@ class Database:
         begin: How a transaction begins that will write.
         failures: What its driver raises.
         now: The clock, in seconds since 1970; None is the database's own.
+        place: What a new connection would lead to; those that lead to something else are let go.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Database:
         begin: str,
         failures: type[Exception] | tuple[type[Exception], ...],
         now: Callable[[], float] | None,
+        place: Callable[[], Any] = lambda: None,
     ) -> None:
+        self._place = place
         self._connect, self._statements, self._begin = connect, statements, begin
         self._failures, self._now = failures, now
         self._free: deque[Any] = deque()
@@ -112,7 +115,7 @@ class Database:
         """Let the connections go that nobody uses."""
         with suppress(IndexError):
             while True:
-                self._free.pop().close()
+                self._free.pop()[1].close()
 
     def _run(self, connection: Any, name: str, values: dict[str, Any]) -> list[Row]:
         now = self._now() if self._now is not None else None
@@ -123,18 +126,24 @@ class Database:
     def _connection(self) -> Iterator[Any]:
         connection = None
         try:
-            try:
-                connection = self._free.pop()
-            except IndexError:
-                connection = self._connect()
-                self._make(connection)
+            place, now = None, self._place()
+            while connection is None:
+                try:
+                    place, connection = self._free.pop()
+                except IndexError:
+                    connection = self._connect()
+                    self._make(connection)
+                    place = now = self._place()
+                if place != now:
+                    connection.close()
+                    connection, self._made = None, False
             try:
                 yield connection
             except ExplainerError:  # a refusal of ours; the connection is as good as before
-                self._free.append(connection)
+                self._free.append((place, connection))
                 connection = None
                 raise
-            self._free.append(connection)
+            self._free.append((place, connection))
         except BaseException as error:
             if connection is not None:
                 with suppress(Exception):
@@ -176,9 +185,15 @@ def sqlite(path: Path, now: Callable[[], float] | None = None) -> Database:
             raise
         return connection
 
+    def place() -> tuple[int, int] | None:
+        with suppress(OSError):
+            found = path.stat()
+            return found.st_dev, found.st_ino
+        return None  # what is written into a file that was removed is kept by nobody
+
     # A directory that cannot be made is a database that cannot be opened.
     failures = (sqlite3.Error, OSError)
-    return Database(connect, _statements(), "begin immediate", failures, now or time.time)
+    return Database(connect, _statements(), "begin immediate", failures, now or time.time, place)
 
 
 def postgresql(url: str, now: Callable[[], float] | None = None) -> Database:

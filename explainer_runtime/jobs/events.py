@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpcore
 import orjson
@@ -29,8 +29,12 @@ class Sink:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme in ("http", "https") and parts.hostname and httpcore.URL(url)
+        except (ValueError, TypeError):  # a port that is none, letters that no URL has
+            known = None
+        if not known:
             raise InvalidSpec(f"jobs_sink: expected a URL http://... or https://..., got {url!r}")
         self._url = url
         self._pool = httpcore.ConnectionPool(ssl_context=ssl.create_default_context(), max_connections=1)
@@ -40,7 +44,7 @@ class Sink:
         attributes = {
             "ce-specversion": "1.0",
             "ce-id": job.id,
-            "ce-source": f"/v2/models/{job.model}",
+            "ce-source": f"/v2/models/{quote(job.model)}",
             "ce-type": f"{TYPE}.{'completed' if job.state == 'done' else 'failed'}",
             "ce-subject": job.id,
             "ce-time": _written(job.ended or job.created),
@@ -48,16 +52,16 @@ class Sink:
         }
         told = {"id": job.id, "model": job.model, "state": job.state, "status": job.status}
         try:
-            response = self._pool.request(
+            with self._pool.stream(
                 "POST",
                 self._url,
                 headers=[*attributes.items()],
                 content=orjson.dumps({**told, "created": _written(job.created)}),
                 extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), _SECONDS)},
-            )
+            ) as response:  # whatever it says besides is not read
+                return 200 <= response.status < 300
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError):
             return False
-        return 200 <= response.status < 300
 
     def close(self) -> None:
         """Let the connection go."""

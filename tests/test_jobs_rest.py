@@ -216,7 +216,9 @@ def test_a_list_comes_in_pages_the_newest_first(client):
     assert client.get(f"{JOBS}?state=failed").json() == {"explanations": []}
 
 
-@pytest.mark.parametrize("query", ["state=gone", "limit=0", "limit=501", "limit=x", "limit=-1"])
+@pytest.mark.parametrize(
+    "query", ["state=gone", "limit=0", "limit=501", "limit=x", "limit=-1", "limit=0000000011", "after=x"]
+)
 def test_a_list_that_is_none_is_refused(client, query):
     answer = client.get(f"{JOBS}?{query}")
     assert answer.status_code == 422

@@ -39,6 +39,7 @@ from explainer_runtime.wire import decode
 ANSWERED = ("done", "failed")
 """States in which a job has a result."""
 _LONGEST_KEY = 256
+_ID = re.compile("[0-9a-f]{46}")
 _LOOK, _SLOWEST = 0.02, 0.5
 """Seconds between two looks at a job that is waited for, at first and at last."""
 
@@ -89,7 +90,8 @@ class Desk:
         Raises:
             NotFound: There is none for this caller.
         """
-        job = await self._store.call(self._store.get, id_, None)
+        known = "\0" not in id_  # no text of PostgreSQL
+        job = await self._store.call(self._store.get, id_, None) if known else None
         if job is None or job.model != model or not _may(by, job):
             raise NotFound(f"no explanation {id_[:64]} of {model} is here")
         return job
@@ -97,7 +99,15 @@ class Desk:
     async def list(
         self, model: str, by: Caller, state: State | None, limit: int, after: str | None
     ) -> list[Job]:
-        """The caller's jobs, the newest first, those older than the one called `after`."""
+        """The caller's jobs, the newest first, those older than the one called `after`.
+
+        Raises:
+            InvalidInput: No job is called so.
+        """
+        if after is not None and not _ID.fullmatch(after):
+            raise InvalidInput("expected the id of an explanation", "after")
+        if "\0" in model:
+            return []
         return await self._store.call(self._store.listed, _owner(by), model, state, limit, after)
 
     async def drop(self, job: Job) -> None:

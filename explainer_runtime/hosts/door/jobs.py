@@ -147,7 +147,7 @@ class Jobs:
         if state is not None and state not in get_args(State):
             raise InvalidInput(f"expected one of {', '.join(get_args(State))}, got {state!r}", "state")
         digits = limit or str(_PAGE)
-        if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:9]) <= _LARGEST_PAGE):
+        if not (re.fullmatch("[0-9]{1,9}", digits) and 1 <= int(digits) <= _LARGEST_PAGE):
             raise InvalidInput(f"expected a whole number from 1 to {_LARGEST_PAGE}, got {limit!r}", "limit")
         most = int(digits)
         jobs = await self._desk.list(model, caller(), state, most + 1, after)

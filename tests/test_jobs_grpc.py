@@ -114,10 +114,11 @@ def test_a_job_may_be_fetched_over_rest_and_the_other_way_round(infer, server):
     assert np.asarray(anchors["data"], np.float32).tobytes() == by_name["anchor"]
 
 
-def test_an_answer_that_is_none_of_v2_is_fetched_over_rest(infer, server):
+@pytest.mark.parametrize("accept", ["*/*", "image/png"])
+def test_an_answer_that_is_none_of_v2_is_fetched_over_rest(infer, server, accept):
     body = {"instances": IMAGE.tolist()}
-    path = server.rest("/v1/models/boots:explain")
-    job = httpx.post(path, json=body, headers=dict(ASYNC), timeout=PATIENCE).json()["id"]
+    path, headers = server.rest("/v1/models/boots:explain"), {**dict(ASYNC), "accept": accept}
+    job = httpx.post(path, json=body, headers=headers, timeout=PATIENCE).json()["id"]
     with pytest.raises(grpc.RpcError) as refusal:
         ended(infer, job)
     assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION

@@ -119,15 +119,19 @@ async def _told(desk: Desk, job: Job) -> Any:
     if job.state in ANSWERED:
         answer = await desk.answer(job)
         if answer.status != 200:
-            raise _Failed(answer.status, orjson.loads(answer.body)["error"])
-        await aside(_fill, message, orjson.loads(answer.body), job)
+            raise _Failed(answer.status, job.error or "it failed")
+        await aside(_fill, message, answer.body, job)
     _add(message, {ID: job.id, "state": job.state})
     return message
 
 
-def _fill(message: Any, document: Mapping[str, Any], job: Job) -> None:
+def _fill(message: Any, body: bytes, job: Job) -> None:
+    try:
+        document = orjson.loads(body)
+    except ValueError:  # a picture, a page
+        document = {}
     if "outputs" not in document:
-        raise InvalidInput(f"{job.id} was asked for in V1's words; fetch it over REST", ID)
+        raise InvalidInput(f"{job.id} was not asked for in V2's words; fetch it over REST", ID)
     message.model_version, message.id = document.get("model_version") or "", document.get("id") or ""
     _add(message, document.get("parameters") or {})
     for one in document["outputs"]:

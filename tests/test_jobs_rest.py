@@ -296,6 +296,17 @@ def test_an_answer_that_leaves_something_out_is_not_drawn(client):
     assert client.get(f"{place}/result", headers={"accept": "image/png"}).status_code == 406
 
 
+def test_an_answer_of_another_artifact_is_not_drawn_by_this_one(client, server):
+    place = submitted(client)
+    ended(client, place)
+    with sqlite3.connect(server.log.parent.parent / "jobs" / "jobs.sqlite", timeout=PATIENCE) as database:
+        said = ('":artifact","', '":artifact","0')
+        database.execute("update explanations set headers = replace(headers, ?, ?)", said)
+    result = client.get(f"{place}/result")
+    assert (result.status_code, ":artifact" in result.headers) == (200, False)
+    assert client.get(f"{place}/result", headers={"accept": "text/html"}).status_code == 406
+
+
 def test_the_openapi_document_knows_the_places_of_jobs(client):
     document = client.get("/v2/docs/dataplane.json").json()
     place = JOBS.replace("boots", "{model_name}")

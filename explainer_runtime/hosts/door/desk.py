@@ -40,6 +40,8 @@ ANSWERED = ("done", "failed")
 """States in which a job has a result."""
 _LONGEST_KEY = 256
 _ID = re.compile("[0-9a-f]{46}")
+_ARTIFACT = ":artifact"
+"""Kept beside the headers of an answer: who gave it, as no header is called."""
 _LOOK, _SLOWEST = 0.02, 0.5
 """Seconds between two looks at a job that is waited for, at first and at last."""
 
@@ -118,14 +120,15 @@ class Desk:
 
     async def answer(self, job: Job) -> Answer:
         """The answer of a job that has been done, or has failed."""
-        headers = [(name, value) for name, value in orjson.loads(job.headers or "[]")]
+        headers = [(name, value) for name, value in _headers(job) if name != _ARTIFACT]
         if job.result is None:
             body = orjson.dumps({"error": job.error})
             return Answer(job.status or 500, [("content-type", "application/json")], body)
         return Answer(job.status or 500, headers, await self._store.call(self._blobs.get, job.result))
 
     async def drawn(self, job: Job, answer: Answer, kind: str) -> Answer | None:
-        """A JSON answer of a job as `kind`, drawn from it; None where it does not say enough."""
+        """A JSON answer of a job as `kind`, drawn from it; None where it does not say enough, or another
+        artifact is served by now."""
         try:
             kept = await aside(_explanation, answer)
         except (ValueError, KeyError, TypeError):
@@ -133,7 +136,9 @@ class Desk:
         request = await self._request(job)
         headers = [*(pair for pair in request.headers if pair[0] != "accept"), ("accept", kind)]
         asked = request._replace(path=re.sub("/infer$", "/explain", request.path), headers=headers)
-        drawn = await self._send(asked, job, Caller(kept=kept))
+        drawn = await self._send(
+            asked, job, Caller(kept=kept, artifact=dict(_headers(job)).get(_ARTIFACT, ""))
+        )
         return drawn if drawn.status == 200 else None
 
     async def watch(self, job: Job, seconds: float = float("inf")) -> AsyncIterator[Job]:
@@ -154,9 +159,11 @@ class Desk:
         def told(at: Progress) -> None:
             beat.told(at.fraction, None if at.best is None else str(at.best))
 
-        answer = await self._send(await self._request(job), job, Caller(told=told))
+        by = Caller(told=told)
+        answer = await self._send(await self._request(job), job, by)
         error = None if answer.status == 200 else _error(answer.body)
-        return Done(answer.status, answer.body, orjson.dumps(answer.headers).decode(), error)
+        headers = [*answer.headers, (_ARTIFACT, by.artifact)]
+        return Done(answer.status, answer.body, orjson.dumps(headers).decode(), error)
 
     async def _request(self, job: Job) -> Request:
         return Request.loads(await self._store.call(self._blobs.get, job.request))
@@ -224,6 +231,10 @@ def _explanation(answer: Answer) -> Explanation:
     return decode(
         Tensor(*(one[name] for name in ("name", "datatype", "shape", "data"))) for one in document["outputs"]
     )
+
+
+def _headers(job: Job) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in orjson.loads(job.headers or "[]")]
 
 
 def _error(body: bytes) -> str | None:

@@ -39,6 +39,8 @@ class Caller:
         spare: Whether it is a job, which takes a thread that nobody else wants, and gives way to who does.
         told: Told how far its explanation is.
         kept: What it was answered before, and wants in another form; then nothing is computed.
+        artifact: Digest of the artifact that answers, left here by whoever does; beside what was `kept`, that
+            of the one that did.
         hold: Told how many bytes more it holds, or fewer, before it does.
     """
 
@@ -51,6 +53,7 @@ class Caller:
     spare: bool = False
     told: Callable[[Progress], None] | None = None
     kept: Explanation | None = None
+    artifact: str = ""
     hold: Callable[[int], None] = lambda more: None
 
     async def unless_cut(self, work: Future[T]) -> T:

@@ -531,9 +531,22 @@ def test_a_strict_run_ends_at_the_first_record_that_cannot_be_explained(place, t
         asked[asked.index("--data") + 1] = str(tmp_path / "x.parquet")
         strict = CliRunner().invoke(app, asked)
         lenient = told(CliRunner().invoke(app, [*(one for one in asked if one != "--strict"), "--json"]))
-    assert strict.exit_code == 2
-    assert "r45: expected a row of shape (4, 4, 1), got (3,)" in strict.output
+        again = CliRunner().invoke(app, asked)  # all is done, but no better for it
+    for run in (strict, again):
+        assert run.exit_code == 2
+        assert "r45: expected a row of shape (4, 4, 1), got (3,)" in run.output
     assert lenient["statuses"]["invalid"] == 2
+
+
+def test_answers_among_the_records_are_refused(place, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pictures")
+    Image.fromarray(X[1, :, :, 0]).save(tmp_path / "pictures" / "a.png")
+    asked = words(place, tmp_path / "link" / "out", "http://127.0.0.1:9")
+    asked[asked.index("--data") + 1] = str(tmp_path / "pictures")
+    refused = CliRunner().invoke(app, asked)
+    assert refused.exit_code == 2
+    assert "its answers would be records" in " ".join(refused.output.split())
 
 
 def test_rows_per_second_are_for_a_model_that_others_ask(place, tmp_path):

@@ -100,6 +100,8 @@ def batch(
         raise InvalidInput(
             "a model in this process is nobody else's; it goes with --predictor", "rows-per-second"
         )
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise InvalidInput(f"{out}: lies in {data}, and its answers would be records; name another", "out")
     records = source.opened(data, id_column, column)
     if ray is not None and (records.kind != "parquet" or strict):
         raise InvalidInput(f"takes parquet, and no --strict; {data} are {records.kind}", "ray")
@@ -150,6 +152,9 @@ def batch(
         kept.finish(-(-records.total // block), {})
         outcome = report.read(out)
         (out / PAGE).write_text(report.html(outcome, store.read(out), inputs), encoding="utf-8")
+    if strict and outcome.reasons:  # of an earlier run, which was not
+        reason, (_, first) = next(iter(outcome.reasons.items()))
+        raise InvalidInput(f"{first}: {reason}", "data")
     document = {"artifact": str(path), "out": str(out), "page": str(out / PAGE), **outcome.summary()}
     say(f"found {outcome.found.total():,} of {outcome.explained:,} explained; see {out / PAGE}")
     tell(json, document, lambda: _table(outcome))

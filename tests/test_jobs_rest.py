@@ -248,6 +248,16 @@ def test_a_method_that_a_place_has_not_is_refused(client, method, path):
     assert "GET" in answer.headers["allow"]
 
 
+def test_results_that_are_read_slowly_are_held_to_what_all_may_hold(client, server):
+    place = submitted(client)
+    ended(client, place)
+    with sqlite3.connect(server.log.parent.parent / "jobs" / "jobs.sqlite", timeout=PATIENCE) as database:
+        database.execute("update explanations set bytes = 1000000000")
+    result = client.get(f"{place}/result")
+    assert result.status_code == 422
+    assert "expected what takes at most 268435456 bytes" in result.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("path", "body"), [(EXPLAIN, BODY), ("/v2/models/boots/infer", BODY), ("/explain", {"instances": ROWS})]
 )

@@ -25,7 +25,7 @@ from explainer_runtime.hosts.door.aside import aside
 from explainer_runtime.hosts.door.gate import App
 from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.service import metrics
-from explainer_runtime.hosts.service.caller import Caller
+from explainer_runtime.hosts.service.caller import Caller, caller
 from explainer_runtime.hosts.service.service import free, names
 from explainer_runtime.jobs import Kept, Limits, kept
 from explainer_runtime.jobs.events import Sink
@@ -119,11 +119,16 @@ class Desk:
         self._worker.cancelled(job.id)
 
     async def answer(self, job: Job) -> Answer:
-        """The answer of a job that has been done, or has failed."""
+        """The answer of a job that has been done, or has failed.
+
+        Raises:
+            InvalidInput, Overloaded: What is being answered leaves no room for it.
+        """
         headers = [(name, value) for name, value in _headers(job) if name != _ARTIFACT]
         if job.result is None:
             body = orjson.dumps({"error": job.error})
             return Answer(job.status or 500, [("content-type", "application/json")], body)
+        caller().hold(job.bytes)  # until it is sent, however slowly it is read
         return Answer(job.status or 500, headers, await self._store.call(self._blobs.get, job.result))
 
     async def drawn(self, job: Job, answer: Answer, kind: str) -> Answer | None:

@@ -17,9 +17,13 @@ import databases
 import jobs_killed
 import pytest
 
-from explainer_runtime.errors import InvalidSpec, JobsUnavailable
+from explainer_runtime.errors import InvalidInput, InvalidSpec, JobsUnavailable, Overloaded
+from explainer_runtime.hosts.door.again import Request
+from explainer_runtime.hosts.door.desk import Desk
+from explainer_runtime.hosts.door.traffic import Traffic
 from explainer_runtime.hosts.service import metrics
-from explainer_runtime.jobs import database, kept
+from explainer_runtime.hosts.service.caller import Caller
+from explainer_runtime.jobs import Limits, database, kept
 from explainer_runtime.jobs.events import Sink
 from explainer_runtime.jobs.queue import Answer, Worker
 from explainer_runtime.jobs.store import Standing
@@ -230,6 +234,23 @@ def test_a_request_that_is_no_longer_what_was_recorded_fails_its_job(folder):
 
     blobs, room = None, 0
     asyncio.run(act())
+
+
+def test_what_is_refused_leaves_nothing_on_the_disk(folder):
+    async def act():
+        place = kept(str(folder), Limits(jobs=1))
+        desk, ann = Desk(place, None, Traffic()), Caller("ann")
+        asked = Request("/v2/models/cf/explain", "", [], b"one")
+        job = await desk.take(asked, "cf", ann, "key")
+        assert await desk.take(asked, "cf", ann, "key") == job
+        for body, key, error in ((b"two", "key", InvalidInput), (b"three", None, Overloaded)):
+            with pytest.raises(error):
+                await desk.take(asked._replace(body=body), "cf", ann, key)
+        place.store.close()
+        return job
+
+    job = asyncio.run(act())
+    assert [path.name for path in folder.glob("blobs/*/*")] == [job.request]
 
 
 def test_the_sink_is_told_until_it_listens_and_of_no_row(folder):

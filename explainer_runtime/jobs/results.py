@@ -56,11 +56,11 @@ class Files:
 
     def put(self, data: bytes) -> str:
         """See `Blobs`."""
-        digest = _digest(data)
+        digest = digest_of(data)
         path = self._path(digest)
         try:
             with self._shared(fcntl.LOCK_SH):
-                if path.exists() and _digest(path.read_bytes()) == digest:
+                if path.exists() and digest_of(path.read_bytes()) == digest:
                     os.utime(path)
                 else:
                     self._write(path, data)
@@ -140,7 +140,7 @@ class Rows:
 
     def put(self, data: bytes) -> str:
         """See `Blobs`."""
-        digest = _digest(data)
+        digest = digest_of(data)
         self._database.ask("put", digest=digest, data=data)
         return digest
 
@@ -156,11 +156,12 @@ class Rows:
         self._database.ask("sweep", age=YOUNG)
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
+    """By what name bytes are kept: their SHA-256 in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def _checked(data: bytes, digest: str) -> bytes:
-    if _digest(data) != digest:
+    if digest_of(data) != digest:
         raise Damaged("what was kept of this job is damaged: its digest is another")
     return data

@@ -24,7 +24,7 @@ from typing import Annotated, Literal, NamedTuple, ParamSpec, TypeVar
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from explainer_runtime.errors import InvalidInput, Overloaded
-from explainer_runtime.jobs.database import Database, Row
+from explainer_runtime.jobs.database import Ask, Database, Row
 from explainer_runtime.spec import Value
 
 P = ParamSpec("P")
@@ -155,24 +155,36 @@ class Store:
             InvalidInput: The key was used for another request.
             Overloaded: It would be one too many, for the owner or for all, or the bytes are too many.
         """
-        limits = self.limits
         with self._database.transaction() as ask:
             ask("alone")
-            if key is not None and (known := ask("by key", owner=owner, key=key)):
-                job = _job(known[0])
-                if (job.request, job.model) != (request, model):
-                    raise InvalidInput("was used for another request; expected a new one", "idempotency-key")
+            if (job := self._before(ask, owner, model, request, size, key)) is not None:
                 return job
-            used = ask("used", owner=owner)[0]
-            if used["mine"] >= limits.owner_jobs:
-                raise Overloaded(f"jobs: {limits.owner_jobs} of yours wait or run already", _LATER)
-            if used["jobs"] >= limits.jobs:
-                raise Overloaded(f"jobs: {limits.jobs} wait or run already", _LATER)
-            if used["bytes"] + size > limits.bytes:
-                raise Overloaded(f"jobs: expected at most {limits.bytes} bytes to be kept for all", _LATER)
             ask("owner", owner=owner)
             new = {"id": _id(), "owner": owner, "model": model, "request": request, "key": key}
-            return _job(ask("submit", **new, keep=limits.keep, bytes=size)[0])
+            return _job(ask("submit", **new, keep=self.limits.keep, bytes=size)[0])
+
+    def before(self, owner: str, model: str, request: str, size: int, key: str | None = None) -> Job | None:
+        """What `submit` would raise now, and the job that there is for `key`, if any: to be asked before
+        bytes are put into the blobs, where what is refused would stay for an hour."""
+        return self._before(self._database.ask, owner, model, request, size, key)
+
+    def _before(
+        self, ask: Ask, owner: str, model: str, request: str, size: int, key: str | None
+    ) -> Job | None:
+        limits = self.limits
+        if key is not None and (known := ask("by key", owner=owner, key=key)):
+            job = _job(known[0])
+            if (job.request, job.model) != (request, model):
+                raise InvalidInput("was used for another request; expected a new one", "idempotency-key")
+            return job
+        used = ask("used", owner=owner)[0]
+        if used["mine"] >= limits.owner_jobs:
+            raise Overloaded(f"jobs: {limits.owner_jobs} of yours wait or run already", _LATER)
+        if used["jobs"] >= limits.jobs:
+            raise Overloaded(f"jobs: {limits.jobs} wait or run already", _LATER)
+        if used["bytes"] + size > limits.bytes:
+            raise Overloaded(f"jobs: expected at most {limits.bytes} bytes to be kept for all", _LATER)
+        return None
 
     def get(self, id: str, owner: str | None) -> Job | None:
         """The owner's job; None where they have none of this name."""

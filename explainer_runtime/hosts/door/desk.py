@@ -31,6 +31,7 @@ from explainer_runtime.jobs import Kept, Limits, kept
 from explainer_runtime.jobs.events import Sink
 from explainer_runtime.jobs.queue import Answer as Done
 from explainer_runtime.jobs.queue import Beat, Worker
+from explainer_runtime.jobs.results import digest_of
 from explainer_runtime.jobs.store import ENDED, Job, State
 from explainer_runtime.spec import parse
 from explainer_runtime.tensors import Tensor
@@ -81,8 +82,11 @@ class Desk:
                 f"expected 1 to {_LONGEST_KEY} printable characters of ASCII", "idempotency-key"
             )
         written = asked.dumps()
-        digest = await self._store.call(self._blobs.put, written)
-        job = await self._store.call(self._store.submit, _owner(by), model, digest, len(written), key)
+        digest = await self._store.call(digest_of, written)
+        job = await self._store.call(self._store.before, _owner(by), model, digest, len(written), key)
+        if job is None:
+            await self._store.call(self._blobs.put, written)
+            job = await self._store.call(self._store.submit, _owner(by), model, digest, len(written), key)
         self._worker.wake()
         return job
 

@@ -29,7 +29,10 @@ def server(held, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     with model(held) as predictor:
         models = [explainer(anchor(folder), "boots", predictor, threads=1)]
-        with serving(models, folder / "server", jobs={"where": str(folder / "jobs")}) as (server, _):
+        with serving(models, folder / "server", jobs={"where": str(folder / "jobs")}, max_body=4000) as (
+            server,
+            _,
+        ):
             yield server
 
 
@@ -141,6 +144,16 @@ def test_bad_input_is_refused_at_once_by_the_words_of_the_synchronous_call(infer
             infer(message, metadata=metadata, timeout=PATIENCE)
         said.append((refusal.value.code(), refusal.value.details()))
     assert said[0] == said[1]
+
+
+def test_what_would_be_too_long_as_json_is_refused_at_once(infer):
+    message = request(rows=np.repeat(IMAGE, 8, axis=0))
+    assert message.ByteSize() < 4000
+    assert infer(message, timeout=PATIENCE).outputs
+    with pytest.raises(grpc.RpcError) as refusal:
+        infer(message, metadata=[*ASYNC], timeout=PATIENCE)
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "at most 4000 bytes are taken" in refusal.value.details()
 
 
 def test_one_key_is_one_job(infer):

@@ -81,7 +81,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if not self._guard.management and name.startswith("Repository"):
             return _refusing(StatusCode.PERMISSION_DENIED, "the management API is off")
         if self._desk is not None and name == "ModelInfer":
-            handler = deferring(handler, self._desk, details.invocation_metadata or ())
+            said = details.invocation_metadata or ()
+            handler = deferring(handler, self._desk, said, self._guard.max_body)
         return grpc.stream_stream_rpc_method_handler(self._answering(handler, metadata))
 
     def _answering(self, handler: Any, metadata: dict[str, str | bytes]) -> Callable[..., Any]:

@@ -34,8 +34,15 @@ ID = "explanation_id"
 """The parameter that names a job."""
 
 
-def deferring(handler: Any, desk: Desk, metadata: Sequence[tuple[str, Any]]) -> Any:
-    """A handler of `ModelInfer` that takes jobs, and tells of them; what is neither is left to `handler`."""
+def deferring(handler: Any, desk: Desk, metadata: Sequence[tuple[str, Any]], most: int) -> Any:
+    """A handler of `ModelInfer` that takes jobs, and tells of them; what is neither is left to `handler`.
+
+    Args:
+        handler: Answers.
+        desk: Where jobs are taken.
+        metadata: Of the call.
+        most: Bytes of a body over REST, which a job is.
+    """
     preference = preferred(str(value) for name, value in metadata if name == "prefer")
     key = next((str(value) for name, value in metadata if name == "idempotency-key"), None)
 
@@ -55,7 +62,11 @@ def deferring(handler: Any, desk: Desk, metadata: Sequence[tuple[str, Any]]) -> 
                 model = checked.model
             finally:
                 caller().checks = False
-            job = await desk.take(await aside(_written, kept), model, caller(), key)
+            written = await aside(_written, kept)
+            if len(written.body) > most:
+                reason = f"a job is kept as JSON, of which at most {most} bytes are taken, got"
+                raise InvalidInput(f"{reason} {len(written.body)}; ask for fewer rows at a time", "inputs")
+            job = await desk.take(written, model, caller(), key)
             async for seen in desk.watch(job, preference.wait or 0):
                 job = seen
             return await _told(desk, job)

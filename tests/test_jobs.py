@@ -236,6 +236,17 @@ def test_a_request_that_is_no_longer_what_was_recorded_fails_its_job(folder):
     asyncio.run(act())
 
 
+@pytest.mark.parametrize("first", ["table", "bytes"])
+def test_what_is_kept_is_for_its_owner_alone(folder, first):
+    store, blobs = kept(str(folder / "jobs"))
+    acts = {"table": store.sweep, "bytes": lambda: blobs.put(b"a row")}
+    acts.pop(first)()
+    for act in acts.values():
+        act()
+    assert (folder / "jobs").stat().st_mode & 0o777 == 0o700
+    store.close()
+
+
 def test_what_is_refused_leaves_nothing_on_the_disk(folder):
     async def act():
         place = kept(str(folder), Limits(jobs=1))

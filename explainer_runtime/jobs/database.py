@@ -172,7 +172,7 @@ def sqlite(path: Path, now: Callable[[], float] | None = None) -> Database:
     """The database in a file, made when it is first needed; processes of one machine may share it."""
 
     def connect() -> sqlite3.Connection:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # everybody's rows are in there
         connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
         connection.row_factory = lambda cursor, row: dict(
             zip((c[0] for c in cursor.description), row, strict=True)

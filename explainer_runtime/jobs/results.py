@@ -120,7 +120,8 @@ class Files:
 
     @contextmanager
     def _shared(self, how: int) -> Iterator[None]:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        for folder in (self._directory.parent, self._directory):  # `mode` is of the last one
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, how)

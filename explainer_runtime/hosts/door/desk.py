@@ -249,7 +249,7 @@ def _headers(job: Job) -> list[tuple[str, str]]:
 def _error(body: bytes) -> str | None:
     """The line by which a server says why it refuses."""
     try:
-        return str(orjson.loads(body)["error"])
+        return str(orjson.loads(body)["error"]).replace("\0", "\ufffd")  # no text of PostgreSQL has one
     except (ValueError, KeyError, TypeError):
         return None
 

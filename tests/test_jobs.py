@@ -236,6 +236,32 @@ def test_a_request_that_is_no_longer_what_was_recorded_fails_its_job(folder):
     asyncio.run(act())
 
 
+def test_a_lease_is_held_however_many_ask_at_the_same_time(folder):
+    async def act():
+        store, blobs = kept(str(folder))
+        job, free, done = store.submit("ann", "cf", "request", 1), threading.Event(), asyncio.Event()
+        asking = [asyncio.create_task(store.call(free.wait)) for _ in range(50)]
+
+        async def do(job, beat):
+            done.set()
+            return Answer(200)
+
+        worker = Worker(store, blobs, do, lambda: 1)
+        worker.start()
+        try:
+            async with asyncio.timeout(LONG):
+                await done.wait()
+                while store.get(job.id, "ann").state != "done":
+                    await asyncio.sleep(0.01)
+        finally:
+            free.set()
+        await asyncio.gather(*asking)
+        await worker.stop()
+        store.close()
+
+    asyncio.run(act())
+
+
 @pytest.mark.parametrize("first", ["table", "bytes"])
 def test_what_is_kept_is_for_its_owner_alone(folder, first):
     store, blobs = kept(str(folder / "jobs"))

@@ -131,7 +131,7 @@ class Worker:
         await asyncio.wait({*held, *self._loops})
         for job, _, _ in held.values():
             with suppress(JobsUnavailable):  # then its lease ends by itself
-                await self._store.call(self._store.release, job.id, job.fence)
+                await self._store.own(self._store.release, job.id, job.fence)
 
     async def _take(self) -> None:
         while not self._stop.is_set():
@@ -140,7 +140,7 @@ class Worker:
             with suppress(JobsUnavailable):  # it was logged
                 while not self._stop.is_set() and self._room() > 0:
                     models = None if self._serves is None else list(self._serves())
-                    job = await self._store.call(self._store.lease, models)
+                    job = await self._store.own(self._store.lease, models)
                     if job is None:
                         break
                     self._begin(job)
@@ -175,7 +175,7 @@ class Worker:
                 if beat.ended == "lost":
                     return
                 with suppress(JobsUnavailable):  # else its lease ends by itself
-                    self._retried += await self._store.call(self._write, job, beat, answer)
+                    self._retried += await self._store.own(self._write, job, beat, answer)
                     return
                 await asyncio.sleep(pause)
         finally:
@@ -203,7 +203,7 @@ class Worker:
             await _nap(beat.now, min(self._tick, self._store.limits.lease / 3))
             beat.now.clear()
             with suppress(JobsUnavailable):
-                held = await self._store.call(
+                held = await self._store.own(
                     self._store.heartbeat, job.id, job.fence, beat.fraction, beat.best
                 )
                 if held != "held":
@@ -216,22 +216,22 @@ class Worker:
         sweep = clock()
         while True:
             with suppress(JobsUnavailable):
-                swept = await self._store.call(self._store.sweep)
-                standing = await self._store.call(self._store.standing)
+                swept = await self._store.own(self._store.sweep)
+                standing = await self._store.own(self._store.standing)
                 if self._told is not None:
                     self._told(standing, self._retried, swept.expired)
                     self._retried = 0
                 if clock() >= sweep:
-                    await self._store.call(self._blobs.sweep, self._store)
+                    await self._store.own(self._blobs.sweep, self._store)
                     sweep = clock() + _SWEEP
             await _nap(self._stop, _TIDY)
 
     async def _tell(self, sink: Sink) -> None:
         while True:
             with suppress(JobsUnavailable):
-                for job in await self._store.call(self._store.events):
+                for job in await self._store.own(self._store.events):
                     if await asyncio.to_thread(sink.post, job):
-                        await self._store.call(self._store.told, job.id)
+                        await self._store.own(self._store.told, job.id)
             await _nap(self._stop, self._tick)
 
 

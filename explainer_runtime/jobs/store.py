@@ -19,6 +19,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Literal, NamedTuple, ParamSpec, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -134,12 +135,17 @@ class Store:
     def __init__(self, database: Database, limits: Limits | None = None, events: bool = False) -> None:
         self._database, self.limits, self._events = database, limits or Limits(), events
         self._threads = ThreadPoolExecutor(4, "jobs")
+        self._own = ThreadPoolExecutor(4, "jobs-own")
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a method of the store or of the blobs returns, called off the event loop, four at once."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: function(*args, **kwargs)
-        )
+        work = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def own(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`call` for who does jobs: a lease is held however many others ask at the same time."""
+        work = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._own, work)
 
     def submit(self, owner: str, model: str, request: str, size: int, key: str | None = None) -> Job:
         """A new job; the one that there is, where the owner has used `key` for the same request before.
@@ -304,6 +310,7 @@ class Store:
     def close(self) -> None:
         """Let threads and connections go."""
         self._threads.shutdown()
+        self._own.shutdown()
         self._database.close()
 
 

@@ -42,6 +42,8 @@ ELSEWHERE = {
     "openssl |explainer-runtime (sign|verify) |.* --require-signature": "test_signing",
     "explainer-runtime replay": "test_audit",
     "explainer-runtime jobs |.* --jobs |.* --async": "test_jobs_rest",
+    ".* --page$": "test_page",
+    "explainer-runtime batch": "test_batch",
     "curl .*(--data-binary|-F image)": "test_pictured",
     "explainer-runtime pack|skopeo ": "test_oci",
     ".*\\.\\.\\.": "stands for what is the reader's",

@@ -408,9 +408,8 @@ def test_the_command_line_asks_for_a_job_and_waits_for_it(client, server, tmp_pa
         assert done.exit_code == status, done.output
         return json.loads(done.stdout)
 
-    job = run(
-        "explain", str(folder / "anchor"), "--input", str(tmp_path / "x.npy"), "--async", "--option", "seed=3"
-    )
+    asking = ["explain", str(folder / "anchor"), "--input", str(tmp_path / "x.npy"), "--async"]
+    job = run(*asking, "--option", "seed=3")
     assert job["state"] == "queued"
     out = tmp_path / "answer.json"
     assert run("jobs", "wait", job["id"], "--out", str(out))["state"] == "done"
@@ -420,8 +419,11 @@ def test_the_command_line_asks_for_a_job_and_waits_for_it(client, server, tmp_pa
     assert [one["id"] for one in run("jobs", "list", "--state", "done")["explanations"]] == [job["id"]]
     assert run("jobs", "cancel", job["id"]) == {"id": job["id"]}
     assert "no explanation" in run("jobs", "show", job["id"], status=2)["error"]
-    words = CliRunner().invoke(app, ["jobs", "list", "--server", address])
-    assert words.exit_code == 0, words.output
+    job = run(*asking)
+    for command in (["list"], ["show", job["id"]]):  # an id has to be copied, and a terminal has 80 columns
+        words = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["jobs", *command, "--server", address])
+        assert words.exit_code == 0, words.output
+        assert job["id"] in words.output.split()
 
 
 @pytest.mark.parametrize("more", [[], ["--server", "http://h/boots", "--out", "x.json"]])

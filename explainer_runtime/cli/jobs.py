@@ -39,7 +39,11 @@ def list_(
 
     query = f"?limit={limit}" + (f"&state={state}" if state else "")
     document = orjson.loads(remote.ask("GET", f"{remote.model(server)}/explanations{query}"))
-    tell(json, document, lambda: _table(document["explanations"]))
+    tell(
+        json,
+        document,
+        lambda: _table([_line(job) for job in document["explanations"]], "id", "state", "done", "created"),
+    )
 
 
 @app.command()
@@ -83,7 +87,7 @@ def cancel(job: Name, server: Server, json: Json = False) -> None:
     from explainer_runtime.cli import remote
 
     remote.ask("DELETE", _place(server, job))
-    tell(json, {"id": job}, lambda: f"{job}: cancelled")
+    tell(json, {"id": job}, lambda: f"{job}: cancelled, or forgotten if it had ended")
 
 
 def check(server: str | None, out: Path | None) -> None:
@@ -95,7 +99,9 @@ def check(server: str | None, out: Path | None) -> None:
 
 def show_one(json: bool, job: Mapping[str, Any]) -> None:
     """One job as the server tells of it."""
-    tell(json, job, lambda: _table([job]))
+    shown = {name: job[name] for name in ("id", "state", "created", "expires", "error") if name in job}
+    shown["state"] += f", {job['fraction']:.0%}"
+    tell(json, job, lambda: _table([[name, word] for name, word in shown.items()]))
 
 
 def _place(server: str, job: str) -> str:
@@ -106,14 +112,22 @@ def _place(server: str, job: str) -> str:
     return f"{remote.model(server)}/explanations/{job}"
 
 
-def _table(jobs: list[Mapping[str, Any]]) -> Table:
+def _line(job: Mapping[str, Any]) -> list[str]:
+    return [job["id"], job["state"], f"{job['fraction']:.0%}", job["created"][:16].replace("T", " ")]
+
+
+def _table(rows: list[list[str]], *names: str) -> Table:
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from explainer_runtime.complaints import printable
 
-    table = Table("id", "state", "done", "created", "expires", "error")
-    for job in jobs:
-        words = job["id"], job["state"], f"{job['fraction']:.0%}", job["created"], job["expires"]
-        table.add_row(*(escape(printable(str(word))) for word in (*words, job.get("error", ""))))
+    # What stands first is there to be copied, an id: it stays whole, however narrow the terminal is.
+    whole = Column(
+        names[0] if names else "", no_wrap=True, min_width=max((len(row[0]) for row in rows), default=2)
+    )
+    others = [Column(name, overflow="fold") for name in names[1:] or ("",)]
+    table = Table(whole, *others, box=None, pad_edge=False, show_header=bool(names))
+    for row in rows:
+        table.add_row(*(escape(printable(word)) for word in row))
     return table

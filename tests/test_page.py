@@ -281,10 +281,15 @@ def test_the_slider_uncovers_one_picture_over_the_other(window, server):
     one = asked(page, "counterfactual")
     slider, shown = one.get_by_role("slider"), "one => getComputedStyle(one).getPropertyValue('--shown')"
     slider.focus()
-    page.keyboard.press("End")
-    assert one.locator(".stage").evaluate(shown) == "1"
-    page.keyboard.press("Home")
+    page.keyboard.press(
+        "End"
+    )  # its handle parts the picture: what was sent is on its left, as the words above say
     assert one.locator(".stage").evaluate(shown) == "0"
+    assert one.locator(".halves span").all_inner_texts() == ["input", "counterfactual"]
+    page.keyboard.press("Home")
+    assert one.locator(".stage").evaluate(shown) == "1"
+    one.get_by_label("mix the two").check()  # shows as much of it, and the other way round
+    assert (one.locator(".stage").evaluate(shown), slider.input_value()) == ("1", "100")
     before = one.locator(".stage .after").get_attribute("src")
     one.get_by_label("difference").check()
     assert one.locator(".stage .after").get_attribute("src") != before

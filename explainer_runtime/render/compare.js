@@ -1,4 +1,5 @@
-// Two pictures of a card in one place: a slider uncovers the second over the first, or mixes the two.
+// Two pictures of a card in one place: the first on the left of a slider's handle, the second on its right; or the
+// two mixed. The words above say which is which: readers take the name on the left for the half on the left.
 // Nothing is lost where scripts do not run: the pictures stand side by side below.
 
 let made = 0;
@@ -31,18 +32,23 @@ function stage(card) {
     element("input", {type: "radio", name, checked: index === 0, onchange: () => choose(other)}), other.title));
   const mixed = element("input", {type: "checkbox"});
   const show = () => {
+    const shown = mixed.checked ? slider.value : 100 - slider.value;
     pictures.classList.toggle("mixed", mixed.checked);
-    pictures.style.setProperty("--shown", slider.value / 100);
-    slider.setAttribute("aria-valuetext", `${slider.value} percent`);
+    pictures.style.setProperty("--shown", shown / 100);
+    slider.setAttribute("aria-valuetext", `${shown} percent`);
   };
-  slider.oninput = mixed.onchange = show;
+  slider.oninput = show;
+  mixed.onchange = () => {
+    slider.value = 100 - slider.value;  // as much is shown as before
+    show();
+  };
   choose(others[0]);
   show();
   const which = element("fieldset", {hidden: others.length < 2},
-    element("legend", {textContent: `Over “${below.title}”`}), ...radios);
-  return element("div", {className: "compare"}, pictures,
-    element("div", {className: "slider"}, element("span", {textContent: below.title}), slider, end),
-    which, element("label", {}, mixed, "mix the two"));
+    element("legend", {textContent: `Beside “${below.title}”`}), ...radios);
+  return element("div", {className: "compare"},
+    element("div", {className: "halves"}, element("span", {textContent: below.title}), end),
+    pictures, slider, which, element("label", {}, mixed, "mix the two"));
 }
 
 // Gives each card of `root` its slider: at once (`open`), or behind a button, where a page has many cards.

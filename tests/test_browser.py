@@ -2,11 +2,14 @@
 
 import os
 import shutil
+from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from answered import CONTRACT, SPECS, X, answered
 
+from explainer_runtime import render
 from explainer_runtime.cli import answers
 from explainer_runtime.demo import questions, story
 from explainer_runtime.demo.report import Network, Outcome
@@ -43,7 +46,28 @@ def pages(tmp_path_factory):
     labels, digests = ["T-shirt/top", "Pullover"], dict.fromkeys(questions.SPECS, "cd" * 32)
     outcome = Outcome(roads, X, [17, 23], labels, CONTRACT, network, network, 1, digests, 12.3, ("the roof",))
     (folder / "demo.html").write_text(story.html(outcome, folder), encoding="utf-8")
+    if find_spec("pyarrow"):
+        (folder / "batch.html").write_text(batch(), encoding="utf-8")
     return sorted(folder.iterdir())
+
+
+def batch():
+    """The page of a batch with several pictures."""
+    from explainer_runtime.batch import report
+
+    fitted, answer = answered("counterfactual", True)
+    picture = render.png(answer, X, fitted.inputs)
+    told = report.Outcome(Counter(ok=4), pictures=[(f"row-{row}", picture) for row in range(4)])
+    source = {"kind": "npz", "records": 4, "files": 1, "sha256": "ab" * 32}
+    asked = {
+        "kind": answer.kind,
+        "release": "1",
+        "artifact": "cd" * 32,
+        "model": {},
+        "options": {},
+        "source": source,
+    }
+    return report.html(told, {"asked": asked}, fitted.inputs)
 
 
 def others(kind):

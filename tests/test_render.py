@@ -547,6 +547,14 @@ def test_a_snippet_has_only_its_own_tags():
     assert "The first 8 are shown." in shown
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_kept_answer_is_said_to_be_one(kept):
+    x = images(1)
+    answer = counterfactuals(x)
+    answer.meta.update({"cached": True} if kept else {})
+    assert ("its answer was kept" in render.html(answer, x, contract())) is kept
+
+
 def test_a_page_explains_its_colours_where_it_has_any():
     x = images(1)
     assert "a colour stands for the same number" in render.html(counterfactuals(x), x, contract())

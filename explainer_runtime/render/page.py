@@ -280,7 +280,13 @@ def _provenance(explanation: Explanation, about: Mapping[str, str]) -> Iterable[
     times, rows = (
         f"{many:,} {word}{'s' * (many != 1)}" for many, word in ((cost.calls, "time"), (cost.rows, "row"))
     )
-    yield prose(f"The model was asked {times} about {rows} in all{seconds}.")
+    # A kept answer says what giving it again cost, which is not what finding it did.
+    kept = (
+        "The same was asked before, and its answer was kept. To give it again, the"
+        if explanation.meta.get("cached")
+        else "The"
+    )
+    yield prose(f"{kept} model was asked {times} about {rows} in all{seconds}.")
     yield terms({"made by": f"explainer_runtime {__version__}", **about})
     yield details("Settings", explanation.meta.get("spec", {}))
 

@@ -281,14 +281,13 @@ def test_the_slider_uncovers_one_picture_over_the_other(window, server):
     one = asked(page, "counterfactual")
     slider, shown = one.get_by_role("slider"), "one => getComputedStyle(one).getPropertyValue('--shown')"
     slider.focus()
-    page.keyboard.press(
-        "End"
-    )  # its handle parts the picture: what was sent is on its left, as the words above say
+    # The handle parts the picture: what was sent is on its left, as the words above say.
+    page.keyboard.press("End")
     assert one.locator(".stage").evaluate(shown) == "0"
     assert one.locator(".halves span").all_inner_texts() == ["input", "counterfactual"]
     page.keyboard.press("Home")
     assert one.locator(".stage").evaluate(shown) == "1"
-    one.get_by_label("mix the two").check()  # shows as much of it, and the other way round
+    one.get_by_label("mix the two").check()
     assert (one.locator(".stage").evaluate(shown), slider.input_value()) == ("1", "100")
     before = one.locator(".stage .after").get_attribute("src")
     one.get_by_label("difference").check()
@@ -307,7 +306,7 @@ def test_only_what_was_painted_is_changed(window, server):
     page.locator("#brush-size").fill("1")
     page.mouse.move(box["x"] + 1, box["y"] + 1)
     page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 1, steps=30)
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 1)  # at once: what lies between counts
     page.mouse.up()
     expect(page.locator("#brush")).to_contain_text("6 of 36 pixels may change")
     with page.expect_download() as file:

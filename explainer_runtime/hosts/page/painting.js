@@ -71,29 +71,35 @@ export class Painting {
   }
 
   #listen() {
-    const paint = event => {
+    const paint = (event, begins) => {
       const box = this.canvas.getBoundingClientRect();
-      this.at = [Math.floor((event.clientY - box.top) / box.height * this.rows),
+      const to = [Math.floor((event.clientY - box.top) / box.height * this.rows),
         Math.floor((event.clientX - box.left) / box.width * this.columns)];
-      this.#paint(this.wipes.checked ? 0 : 1);
+      const from = begins ? to : this.at;
+      const steps = Math.max(1, Math.abs(to[0] - from[0]), Math.abs(to[1] - from[1]));
+      for (let step = 1; step <= steps; step++) {  // a fast pointer tells of few places: the line between them counts
+        this.at = [0, 1].map(axis => Math.round(from[axis] + (to[axis] - from[axis]) * step / steps));
+        this.#paint(this.wipes.checked ? 0 : 1);
+      }
+      this.#draw();
     };
     this.canvas.onpointerdown = event => {
       event.preventDefault();
       this.canvas.focus();
       this.canvas.setPointerCapture(event.pointerId);
-      paint(event);
+      paint(event, true);
     };
-    this.canvas.onpointermove = event => { if (event.buttons) paint(event); };
+    this.canvas.onpointermove = event => { if (event.buttons) paint(event, false); };
     const moves = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
     this.canvas.onkeydown = event => {
       const move = moves[event.key];
       if (move) {
         const within = (value, most) => Math.min(most - 1, Math.max(0, value));
         this.at = [within(this.at[0] + move[0], this.rows), within(this.at[1] + move[1], this.columns)];
-        this.#draw();
       } else if (event.key === " ") this.#paint(1);
       else if (event.key === "Delete" || event.key === "Backspace") this.#paint(0);
       else return;
+      this.#draw();
       event.preventDefault();
     };
   }
@@ -106,7 +112,6 @@ export class Painting {
         if (far < Math.max(reach, 0.5)) this.mask[row * this.columns + column] = value;
       }
     }
-    this.#draw();
   }
 
   #draw() {

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from explainer_runtime import render
+from explainer_runtime.cli import answers
 from explainer_runtime.errors import InvalidInput
 from explainer_runtime.explainers import fit, prepare
 from explainer_runtime.explanation import Cost, Explanation
@@ -553,6 +554,9 @@ def test_a_kept_answer_is_said_to_be_one(kept):
     answer = counterfactuals(x)
     answer.meta.update({"cached": True} if kept else {})
     assert ("its answer was kept" in render.html(answer, x, contract())) is kept
+    told = answers.summary(answer, contract())
+    assert told["cached"] is kept
+    assert ("kept from earlier" in answers.explained(told, None).caption) is kept
 
 
 def test_a_page_explains_its_colours_where_it_has_any():

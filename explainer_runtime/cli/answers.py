@@ -126,6 +126,7 @@ def summary(explanation: Explanation, contract: Inputs) -> dict[str, Any]:
             "seconds": round(cost.seconds, 6),
             "steps": cost.steps,
         },
+        "cached": bool(explanation.meta.get("cached")),
     }
 
 
@@ -136,6 +137,8 @@ def explained(summary: Mapping[str, Any], out: Path | None) -> Table:
 
     cost, rows = summary["cost"], summary["rows"]
     caption = f"{cost['calls']:,} model calls, {cost['rows']:,} rows, {cost['seconds']:.2f} s"
+    if summary["cached"]:
+        caption += "; the answer was kept from earlier"
     lines = [f"{caption}; written to {out}" if out else caption]
     lines += [f"row {index}: {row['note']}" for index, row in enumerate(rows) if "note" in row]
     table = Table(

@@ -7,6 +7,7 @@ the picture that was sent: `Sent` says which part of that the row shows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ _MOST = 50_000_000
 """Pixels of a picture that is resized; they are three bytes each in memory."""
 _WHILE_READ = 16
 """Bytes that each pixel takes at most while it is decoded, turned and brought to the mode asked for."""
+_PIECES, _SCANS = 10_000, 100
+"""Pieces of a JPEG, and scans among them; a photograph has some dozens, a progressive one ten scans."""
+_PIECE = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""What begins the next piece of a JPEG; in the data of a scan there is no such thing."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,13 @@ def read(
             f"{name}: this explainer takes rows of shape {inputs.shape}{said}, not images", field
         )
     size, mode, held = (shape[1], shape[0]), _MODES[shape[2:]], 0
+    if isinstance(source, Path):
+        try:
+            with source.open("rb") as file:
+                return read(file, inputs, name, field, hold)
+        except OSError as error:
+            raise InvalidInput(f"{name}: cannot be read as an image: {error}", field) from None
+    _refuse_what_takes_long(source, name, field)
     try:
         with Image.open(source, formats=_FORMATS) as image:
             _refuse_size(image.size, size, inputs.resize, name, field, turned=True)
@@ -155,6 +167,28 @@ def _refuse_size(
         )
     if size[0] * size[1] > _MOST and size != wanted:
         raise InvalidInput(f"{name}: expected at most {_MOST:,} pixels, got {size[0]} by {size[1]}", field)
+
+
+def _refuse_what_takes_long(source: IO[bytes], name: str, field: str) -> None:
+    """Refuse a JPEG of very many pieces, before it is opened: the reader keeps each, however short it is, and
+    goes over the whole picture for each scan, of which eleven bytes are one.
+    """
+    start = source.tell()
+    content = source.read() if source.read(2) == b"\xff\xd8" else b""
+    source.seek(start)
+    at = pieces = scans = 0
+    while (found := _PIECE.search(content, at)) and pieces <= _PIECES and scans <= _SCANS:
+        kind = content[found.start() + 1]
+        if kind == 0xD9 and scans:  # what follows is another picture, or none
+            break
+        pieces += 1 if scans else 1 + found.start() - at  # in its head each byte between them is read alone
+        scans += kind == 0xDA
+        bare = kind in (0x01, 0xD8, 0xD9)
+        at = found.end() if bare else found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+    if pieces > _PIECES or scans > _SCANS:
+        raise InvalidInput(
+            f"{name}: expected a JPEG of at most {_PIECES:,} pieces and {_SCANS} scans; save it anew", field
+        )
 
 
 def _refuse_what_would_be_cut(image: ImageFile, name: str, field: str) -> None:

@@ -125,6 +125,36 @@ def test_a_damaged_picture_is_refused_by_its_name_or_read(tmp_path, kind):
                 pictures.read(path, contract(8, 8, 1), "picture")
 
 
+SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x01\x01\x00\x00"  # eleven bytes, and the whole picture is gone over
+
+
+@pytest.mark.parametrize(
+    ("piece", "most"),
+    [(SCAN, 100), (b"\xff\xe5\x00\x02", 10_000), (b"\xff", 10_000)],
+    ids=["scans", "segments", "padding"],
+)
+def test_a_small_jpeg_that_takes_long_is_refused_before_it_is_opened(monkeypatch, piece, most):
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), 100).save(buffer, "JPEG", progressive=True)
+    whole, inputs = buffer.getvalue(), contract(8, 8, 1)
+    place = len(whole) - 2 if piece is SCAN else 2
+    few, many = (whole[:place] + piece * count + whole[place:] for count in (most // 2, most + 1))
+    expected = pictures.read(io.BytesIO(whole), inputs, "p").row
+    np.testing.assert_array_equal(pictures.read(io.BytesIO(few), inputs, "p").row, expected)
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(InvalidInput, match="p: expected a JPEG of at most 10,000 pieces and 100 scans"):
+        pictures.read(io.BytesIO(many), inputs, "p")
+
+
+def test_what_stands_behind_or_in_pieces_of_a_jpeg_is_not_counted():
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x927C] = SCAN * 1_000
+    Image.new("L", (8, 8), 100).save(buffer, "JPEG", progressive=True, exif=exif)
+    read = pictures.read(io.BytesIO(buffer.getvalue() + SCAN * 1_000), contract(8, 8, 1), "p")
+    assert read.pixels.shape == (8, 8, 1)
+
+
 # --- of another size --------------------------------------------------------------------------------------
 
 SIZES = [(8, 8), (16, 16), (20, 9), (9, 31), (3, 4), (300, 7)]

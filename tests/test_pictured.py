@@ -363,6 +363,12 @@ def test_what_is_served_is_listed(host, client):
         assert one["takes_pictures"] is one["draws_pictures"] is True
 
 
+def test_where_no_page_is_served_nothing_leads_to_one(host, client):
+    for path in ("/", "/page", "/page/"):
+        answer = client.get(host.rest(path), headers={"accept": "text/html"})
+        assert (path, answer.is_redirect) == (path, False)
+
+
 def typed(kind: str, content: bytes = b"x") -> dict[str, Any]:
     return {"content": content, "headers": {"content-type": kind}}
 

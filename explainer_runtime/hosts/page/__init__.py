@@ -96,7 +96,7 @@ class Page:
 
     Args:
         app: The server inside.
-        files: What there is, by path; see `Shown.files`.
+        files: What there is, by path; see `Shown.files`. Nothing where no page is served.
     """
 
     def __init__(self, app: App, files: Mapping[str, File]) -> None:
@@ -104,7 +104,7 @@ class Page:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or let it in."""
-        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or not self._files:
             return await self._app(scope, receive, send)
         path, headers = scope["path"], dict(scope["headers"])
         # Whoever asks for `/` and is no browser means the server, which KServe's probes do.

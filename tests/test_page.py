@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 
+import httpx
 import numpy as np
 import pytest
 from answered import CONTRACT, MODEL, SPECS, TRAIN
@@ -250,6 +251,24 @@ def test_a_picture_of_another_size_is_refused_when_it_is_chosen(window, server):
     )
 
 
+def test_what_the_model_says_of_one_picture_never_stands_below_another(window, server):
+    page, late = window(server.rest("/")), []
+    choose(page)
+    model = page.locator("#model dl")
+    first = model.inner_text()
+    page.route("**/v2/models/counterfactual/explain", lambda route: late.append(route))
+    with page.expect_request("**/v2/models/counterfactual/explain"):
+        explain(page, "counterfactual").click()
+    page.set_input_files("#file", {**png(seed=6), "name": "another.png"})
+    expect(page.locator("#picture-name")).to_have_text("another.png")
+    page.locator("#model").wait_for()
+    second = model.inner_text()
+    assert second != first
+    late[0].continue_()
+    answer(page, "counterfactual").wait_for()
+    assert model.inner_text() == second
+
+
 def test_what_takes_no_pictures_says_so(window, server):
     page = window(server.rest("/"))
     explain(page, "neighbours").wait_for()
@@ -416,6 +435,10 @@ def test_a_token_is_asked_for_and_another_one_as_well(window, place):
         page.get_by_label("Token", exact=True).fill("wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog")).to_contain_text("does not know that token")
+        page.get_by_label("Token", exact=True).fill("“the-first”")  # no header can carry it
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("Token", exact=True)).to_have_value("")
+        expect(page.get_by_role("dialog")).to_be_visible()
         page.get_by_label("Token", exact=True).fill(TOKENS[0])
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Known picture 1").wait_for()
@@ -426,6 +449,17 @@ def test_a_token_is_asked_for_and_another_one_as_well(window, place):
         page.locator(".answer").nth(1).wait_for()
         first, second = page.locator(".card h3").all_inner_texts()
         assert first == second
+        headers = {"authorization": f"Bearer {TOKENS[0]}", "prefer": "respond-async", "accept": "image/png"}
+        files = {"image": ("x", png()["buffer"])}
+        url = server.rest("/v2/models/neighbours/explain")
+        assert httpx.post(url, files=files, headers=headers, timeout=60).status_code == 202
+        page.get_by_role("button", name="Explain with neighbours as a job").click()
+        opens = page.get_by_role("button", name="Open: neighbours")
+        expect(opens).to_have_count(3)
+        with page.expect_download() as kept:
+            opens.nth(1).click()
+        assert kept.value.suggested_filename.endswith(".png")
+        assert kept.value.path().read_bytes().startswith(b"\x89PNG")
         page.get_by_role("button", name="Use another token").click()
         page.get_by_label("Token", exact=True).fill(TOKENS[1])
         page.keyboard.press("Enter")

@@ -16,6 +16,7 @@ const FEW = {max_rows: 16}; // with those that a new connection is tried with
 let about = {models: "v2/models", jobs: false, samples: []};
 let explainers = [];
 let picture = null;
+let chosen = 0; // how many pictures have been chosen: a large one may be ready after the next one
 
 // Say something to everybody, those who listen included.
 function say(text, bad = false) {
@@ -46,10 +47,13 @@ function base64(blob) {
 }
 
 async function choose(blob, name) {
+  const turn = ++chosen;
   const image = element("img", {alt: `The picture that was chosen: ${name}`, src: URL.createObjectURL(blob)});
   const seen = await image.decode().then(() => true, () => false);
+  const data = await base64(blob);
+  if (turn !== chosen) return;
   if (picture) URL.revokeObjectURL(picture.url);
-  picture = {name, url: image.src, data: await base64(blob)};
+  picture = {name, url: image.src, data};
   byId("picture-name").textContent = name;
   byId("model").hidden = true;
   const able = explainers.filter(one => one.takes_pictures);
@@ -174,7 +178,7 @@ async function explain(explainer) {
       told.textContent = `${Math.round(100 * at.progress)} %, the model was asked about ${at.predictor_rows} rows`;
     });
     explainer.state.replaceChildren();
-    tellModel(answer, explainer);
+    if (now === picture) tellModel(answer, explainer);
     show(answer, explainer, now, options);
   } catch (error) {
     const cancelled = error.name === "AbortError";
@@ -212,8 +216,8 @@ function panel(explainer) {
     const why = "It takes no pictures: ask it with rows, over its other routes.";
     return element("article", {className: "explainer"}, title, what, element("p", {className: "help", textContent: why}));
   }
-  const alike = JSON.stringify([explainers[0].inputs.shape, explainers[0].inputs.layout, explainers[0].inputs.resize])
-    === JSON.stringify([explainer.inputs.shape, explainer.inputs.layout, explainer.inputs.resize]);
+  const rows = ({inputs}) => JSON.stringify([inputs.shape, inputs.layout, inputs.resize]);
+  const alike = rows(explainers.find(one => one.takes_pictures)) === rows(explainer);
   explainer.form = form(explainer.explain_parameters, explainer.inputs.class_names ?? [], alike ? painting : null);
   const fields = element("form", {"aria-label": `Options of ${explainer.name}`}, ...explainer.form.fields,
     element("div", {className: "buttons"}, explainer.button, ...(about.jobs ? [explainer.later] : [])));
@@ -284,11 +288,14 @@ function show(answer, explainer, asked, options) {
 }
 
 // The answer of a job, which may be one that another client asked for, with other outputs.
-function open(answer, explainer, name) {
-  const found = named(answer);
+async function open(response, explainer, name) {
+  const content = await response.blob();
+  const kind = content.type.split(";")[0];
+  const answer = kind === "application/json" ? JSON.parse(await content.text()) : {};
+  const found = Array.isArray(answer.outputs) ? named(answer) : {};
   if (found.card === undefined || found.picture === undefined || found.explanation === undefined) {
-    save(`${name.replace(/\W+/g, "_")}.json`, "application/json", JSON.stringify(answer));
-    say("Another client asked for it, without a card: it was downloaded as JSON.");
+    save(`${name.replace(/\W+/g, "_")}.${kind.split("/").pop()}`, kind, content);
+    say(`Another client asked for it, without a card: it was downloaded as ${kind.split("/").pop().toUpperCase()}.`);
   } else show(found, explainer, {name}, {});
 }
 

@@ -47,7 +47,7 @@ export class Jobs {
     })];
     if (job.state === "done") {
       buttons.unshift(act("Open", async () =>
-        this.open(await (await ask(`${place}/result`)).json(), job.explainer, `a job of ${when}`)));
+        this.open(await ask(`${place}/result`), job.explainer, `a job of ${when}`)));
     }
     return element("li", {}, element("span", {textContent: what}),
       element("span", {className: "help", textContent: job.error ? `${state}: ${job.error}` : state}),

@@ -43,6 +43,10 @@ export async function ask(path, {headers = {}, ...options} = {}) {
   for (;;) {
     const sent = token;
     let response;
+    if (/[^\x21-\x7e]/.test(sent)) { // no header can carry it, so no server knows it
+      await askForToken();
+      continue;
+    }
     try {
       response = await fetch(new URL(path, base), {
         ...options, cache: "no-store",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 """Those of the suffixes, and no other: some of Pillow's readers start programs."""
+_SAMPLE_FORMAT = 339
+"""Tag of a TIFF: 1 are whole numbers without a sign, and the reader takes all others for those."""
 _MODES = {(): "L", (1,): "L", (3,): "RGB"}
 _MOST = 50_000_000
 """Pixels of a picture that is resized; they are three bytes each in memory."""
@@ -201,6 +203,8 @@ def _refuse_what_would_be_cut(image: ImageFile, name: str, field: str) -> None:
             "as the images were that the model was trained on",
             field,
         )
+    if image.format == "TIFF" and np.any(np.asarray(image.tag_v2.get(_SAMPLE_FORMAT, 1)) != 1):  # type: ignore[attr-defined]
+        raise InvalidInput(f"{name}: expected bytes from 0 to 255, got samples with a sign", field)
     # A JPEG of several pictures (MPO) is a photograph with its previews. Counting frames takes as long as a
     # stranger likes; whether there is a second one is soon known.
     if image.format != "MPO" and getattr(image, "is_animated", False):

@@ -60,6 +60,16 @@ def test_a_tiff_of_16_bits_is_refused(tmp_path):
         pictures.read(path, contract(8, 8, 1), "picture")
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_tiff_of_bytes_with_a_sign_is_refused(tmp_path, mode):
+    path, bands = tmp_path / "picture.tif", len(mode)
+    Image.new(mode, (8, 8)).save(path)
+    assert pictures.read(path, contract(8, 8, bands), "picture").row.min() == 0
+    Image.new(mode, (8, 8)).save(path, tiffinfo={339: (2,) * bands})
+    with pytest.raises(InvalidInput, match=r"cannot be read|with a sign"):
+        pictures.read(path, contract(8, 8, bands), "picture")
+
+
 @pytest.mark.parametrize("suffix", ["gif", "png", "tif", "webp"])
 def test_pictures_of_several_frames_are_refused_and_of_one_are_read(tmp_path, suffix):
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))

@@ -4,7 +4,7 @@ import {compare} from "./compare.js";
 import {Jobs} from "./jobs.js";
 import {element, form} from "./options.js";
 import {Painting} from "./painting.js";
-import {ask, events, forget, known, Refused} from "./server.js";
+import {ask, events, known, Refused} from "./server.js";
 
 const byId = id => document.getElementById(id);
 const jobs = new Jobs(byId("kept"), attempt, open);
@@ -316,11 +316,7 @@ async function start() {
 }
 
 byId("all").onclick = explainAll;
-byId("another").onclick = () => {
-  forget();
-  byId("list").replaceChildren();
-  byId("answers").hidden = true;
-  attempt(start);
-};
+// The next reader sees nothing of this one: not the picture, no answer, none that is on its way.
+byId("another").onclick = () => location.reload();
 listen();
 attempt(start);

@@ -8,10 +8,6 @@ let asking = null;
 // What the server refused, or why it could not be asked, in words.
 export class Refused extends Error {}
 
-export function forget() {
-  token = "";
-}
-
 export function known() {
   return token !== "";
 }

@@ -227,7 +227,8 @@ def test_a_damaged_idx_file_is_refused_by_name(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not gzip", gzip.compress(GOOD)[:-9], gzip.compress(GOOD)[:12] + b"\xff" * 20]
+    "content",
+    [b"", b"not gzip", gzip.compress(GOOD, mtime=0)[:-9], gzip.compress(GOOD, mtime=0)[:12] + b"\xff" * 20],
 )
 def test_a_damaged_gzip_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import orjson
 
+from explainer_runtime.hosts.door.exchange import Collected, again
 from explainer_runtime.hosts.door.gate import GIVEN, App, Message, Scope
 from explainer_runtime.hosts.service.caller import Caller
 
@@ -90,27 +91,11 @@ class Request(NamedTuple):
             "state": {},
             GIVEN: by,
         }
-        body = iter([{"type": "http.request", "body": self.body, "more_body": False}])
-        start: Message = {"status": 503, "headers": []}
-        parts: list[bytes] = []
-
-        async def receive() -> Message:
-            message = next(body, None)
-            if message is None:
-                await asyncio.Event().wait()  # nobody hangs up
-            return message or {}
-
-        async def send(message: Message) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start":
-                start = message
-            else:
-                parts.append(message.get("body", b""))
-
+        collected = Collected()
         with suppress(Exception):  # what a framework has answered with 500, and logged, and raises again
-            await app(scope, receive, send)
-        headers = [one for one in _read(start["headers"]) if one[0] not in _OF_ONE_ANSWER]
-        return Answer(start["status"], headers, b"".join(parts))
+            await app(scope, again(self.body, _staying), collected)
+        headers = [one for one in _read(collected.headers) if one[0] not in _OF_ONE_ANSWER]
+        return Answer(collected.status, headers, collected.body)
 
 
 class Answer(NamedTuple):
@@ -119,6 +104,12 @@ class Answer(NamedTuple):
     status: int
     headers: Headers
     body: bytes
+
+
+async def _staying() -> Message:
+    """`receive` of a client who does not hang up."""
+    await asyncio.Event().wait()
+    return {}
 
 
 def _read(headers: list[tuple[bytes, bytes]]) -> Headers:

@@ -22,7 +22,8 @@ import orjson
 from explainer_runtime.errors import ExplainerError, InvalidInput
 from explainer_runtime.hosts.door.again import Answer, Request
 from explainer_runtime.hosts.door.desk import ANSWERED, Desk, places, said
-from explainer_runtime.hosts.door.gate import GIVEN, App, Message, Receive, Scope, Send, refuse
+from explainer_runtime.hosts.door.exchange import again
+from explainer_runtime.hosts.door.gate import GIVEN, App, Receive, Scope, Send, refuse
 from explainer_runtime.hosts.door.pictured import DRAWN, JSON, accepted
 from explainer_runtime.hosts.door.prefer import Preference, preferred
 from explainer_runtime.hosts.service.caller import Checked, caller
@@ -67,12 +68,12 @@ class Jobs:
             return await refuse(send, status, message, {} if after is None else {"retry-after": str(after)})
 
     async def _take(self, preference: Preference, scope: Scope, receive: Receive, send: Send) -> None:
-        first = await receive()  # the gate has the whole body
-        model = await self._checked(scope, first, receive, send)
+        body = (await receive()).get("body", b"")  # the gate has the whole of it
+        model = await self._checked(scope, body, receive, send)
         if model is None:  # it was answered
             return None
         key = next(_values(scope, b"idempotency-key"), None)
-        asked = Request.of(scope, first.get("body", b""))
+        asked = Request.of(scope, body)
         job = await self._desk.take(asked, model, caller(), key)
         async for seen in self._desk.watch(job, preference.wait or 0):
             job = seen
@@ -83,17 +84,11 @@ class Jobs:
         headers = {"location": said(job)["links"]["self"], **_LATER, **applied}
         return await _send(send, _document(202, said(job), headers))
 
-    async def _checked(self, scope: Scope, first: Message, receive: Receive, send: Send) -> str | None:
+    async def _checked(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> str | None:
         """The name of the explainer that would take the request; None where it was answered instead."""
-        messages = iter([first])
-
-        async def again() -> Message:
-            message = next(messages, None)
-            return await receive() if message is None else message
-
         caller().checks = True
         try:
-            await self._app(scope, again, send)
+            await self._app(scope, again(body, receive), send)
         except Checked as checked:
             return checked.model
         finally:

@@ -20,6 +20,7 @@ from explainer_runtime import wire
 from explainer_runtime.errors import InvalidInput, InvalidOption, Overloaded
 from explainer_runtime.hosts.door import forms
 from explainer_runtime.hosts.door.aside import aside
+from explainer_runtime.hosts.door.exchange import Collected, again
 from explainer_runtime.hosts.door.gate import (
     DOCUMENT,
     EXPLAINS,
@@ -99,7 +100,7 @@ class Pictured:
                 return await refuse(send, 422, shortened(str(error)))
             except Overloaded as error:
                 return await refuse(send, 429, str(error), {"retry-after": str(error.retry_after)})
-            receive = _again(body, receive)
+            receive = again(body, receive)
         if wanted == _EVENTS:
             return await self._stream(scope, receive, send, written)
         answer = await _answered(self._app, scope, receive)
@@ -273,17 +274,6 @@ def _text(value: Any) -> Any:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value.tolist()
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """`receive` of a request whose body is another now."""
-    whole = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def receive_again() -> Message:
-        message = next(whole, None)
-        return await receive() if message is None else message
-
-    return receive_again
-
-
 # --- answers ----------------------------------------------------------------------------------------------
 
 
@@ -303,19 +293,9 @@ class _Answer(NamedTuple):
 
 
 async def _answered(app: App, scope: Scope, receive: Receive) -> _Answer:
-    start: Message = {}
-    parts: list[bytes] = []
-
-    async def keep(message: Message) -> None:
-        nonlocal start
-        if message["type"] == "http.response.start":
-            start = message
-        else:
-            parts.append(message.get("body", b""))
-
-    await app(scope, receive, keep)
-    headers = [(name.lower(), value) for name, value in start["headers"]]
-    return _Answer(start["status"], headers, b"".join(parts))
+    kept = Collected()
+    await app(scope, receive, kept)
+    return _Answer(kept.status, kept.headers, kept.body)
 
 
 def _renamed(answer: _Answer) -> _Answer:
